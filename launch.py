@@ -1,0 +1,77 @@
+"""Trains a study: `python launch.py --config configs/sr_sweep.py[:preset] [--config.train.epochs=5] [--workdir DIR]`.
+
+Running the same command again continues where the last one stopped. See README.md for the presets and for Cloud TPU.
+"""
+
+import shlex
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from squeeze_jax import cli
+from squeeze_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The study: configs/NAME.py or configs/NAME.py:PRESET.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/STUDY-PRESET by default.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes (a TPU pod slice, several GPU hosts).")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process; found by itself on Cloud TPU, Slurm and GKE.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; likewise.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0; likewise.")
+CACHE = flags.DEFINE_string("compilation_cache", str(Path.home() / ".cache/squeeze_jax"), "Where compiled programs are kept; '' for nowhere.")
+
+
+def main() -> int:
+    """Runs the study named by the flags; returns the exit code."""
+    # JAX is imported here, so that --help and a mistyped flag answer at once.
+    import jax
+
+    from squeeze_jax import analysis, sweep
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    if CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", CACHE.value)
+    if DISTRIBUTED.value:
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
+    config = CONFIG.value
+    workdir = Path(WORKDIR.value or f"runs/{config.study}-{config.preset}")
+    trials = sweep.make_trials(config, _study_module().sweep, config_flags.get_override_values(flags.FLAGS["config"]))
+    counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
+    if jax.process_index() == 0:
+        sweep.write_table(workdir)
+        analysis.draw(workdir)
+        print(f"{workdir}/: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "; see sweep.csv, sweep.png, report.html")
+    return 1 if counts.get("failed") else 0
+
+
+def _study_module():
+    """The config file as a module; its sweep() yields the trials."""
+    spec = spec_from_file_location("study", config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "sweep"):
+        raise UserError(f"{spec.origin} has no sweep(config): see configs/squeezenet.py")
+    return module
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Reads the flags, and the config file they name; whatever is wrong with them is one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        CONFIG.value.study  # loads the file
+        return rest
+    except (flags.Error, UserError) as e:
+        message = str(e)
+    except (AttributeError, KeyError) as e:
+        message = f"the config has no key {str(e).strip(chr(34))}"
+    except OSError:
+        message = f"no such config file; there are {', '.join(str(path) for path in sorted(Path('configs').glob('*.py')))}"
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(lambda _: sys.exit(cli.exit_code(main)), flags_parser=_parse_flags)

@@ -1,0 +1,167 @@
+"""A sweep's report: one HTML file that needs nothing beside it, and the figure on its own."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from squeeze_jax.analysis import figures
+from squeeze_jax.analysis.tables import (
+    COLLAPSED,
+    Point,
+    Study,
+    Trial,
+    aggregate,
+    describe,
+    measure,
+    measured,
+    point_table,
+    read_study,
+    read_trials,
+    show_interval,
+)
+from squeeze_jax.errors import UserError
+
+_CSS = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; }
+h2 { margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; text-align: left; white-space: nowrap; }
+th { border-bottom-width: 2px; }
+td:last-child { white-space: normal; }
+.number { text-align: right; }
+.diverged, .chance, .failed { background: #d55e0022; }
+.pending { opacity: .6; }
+figure { margin: 1rem 0; padding: .5rem; background: #fff; border-radius: 6px; }
+figure svg { display: block; max-width: 100%; height: auto; margin: auto; }
+dt { font-weight: 600; }
+code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
+"""
+
+
+def draw(workdir: Path) -> list[Path]:
+    """Writes sweep.png, sweep.svg and report.html for whatever the sweep has finished so far."""
+    workdir = Path(workdir)
+    study = read_study(workdir)
+    trials = read_trials(workdir, study)
+    points = aggregate(trials)
+    accuracy = figures.accuracy_figure(study, points)
+    picture = figures.svg(accuracy)
+    training = figures.svg(figures.training_figure(workdir, study))
+    files = {
+        "sweep.png": figures.png(accuracy),
+        "sweep.svg": picture,
+        "report.html": _html(study, trials, points, picture.decode(), training.decode()).encode(),
+    }
+    return [_write(workdir / name, content) for name, content in files.items()]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Writes the file whole or not at all: a reader never sees half a report."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], picture: str, training: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+    how = {
+        "Command": study.command,
+        "Preset": study.preset,
+        "Commit": study.commit,
+        "Versions": versions,
+        "Device": study.device,
+        "Started": study.started,
+    }
+    table = point_table(study, points)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(study.name)} · {escape(study.preset)}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<h1>{escape(study.name)} · {escape(study.preset)}</h1>
+<p>{escape(summary(study, points))}</p>
+{_inline(picture, "sweep", f"{measure(study.metric).heading} against {study.label}")}
+<h2>Design points</h2>
+<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is counted, not averaged.</p>
+{_table(table, [""] * len(points))}
+<h2>Training</h2>
+{_inline(training, "training", "Training loss and held-out accuracy against the epoch")}
+<h2>Trials</h2>
+{_table(_trial_table(trials), [trial.status for trial in trials])}
+<h2>How it was run</h2>
+<dl>
+{"".join(f"<dt>{name}</dt><dd><code>{escape(str(text))}</code></dd>" for name, text in how.items())}
+</dl>
+<details>
+<summary>Config</summary>
+<pre>{escape(json.dumps(study.config, indent=2))}</pre>
+</details>
+</body>
+</html>
+"""
+
+
+def summary(study: Study, points: Sequence[Point]) -> str:
+    """The result in two sentences: the best design, and what became of the trials."""
+    counts = {
+        "finished": ("ok", *COLLAPSED),
+        "collapsed": COLLAPSED,
+        "failed": ("failed",),
+        "pending": ("pending",),
+    }
+    total = {name: sum(point.count(*statuses) for point in points) for name, statuses in counts.items()}
+    others = "".join(f", {total[name]} {name}" for name in ("collapsed", "failed", "pending") if total[name])
+    state = f"{total['finished']} of {sum(len(point.trials) for point in points)} trials finished{others}."
+    learned = [point for point in points if point.interval(study.metric)]
+    if not learned:
+        return state
+    best = max(learned, key=lambda point: point.interval(study.metric).mean)
+    seeds = best.count("ok")
+    result = f"{measure(study.metric).heading} {show_interval(study.metric, best.interval(study.metric))}"
+    which = f"Best of {len(learned)} design points: {describe(best.design)}" if len(learned) > 1 else describe(best.design) or study.name
+    return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
+
+
+def _trial_table(trials: Sequence[Trial]) -> list[list[str]]:
+    names = measured(trials)
+    head = ["Trial", "Status", *(measure(name).heading for name in names), "Reason"]
+    return [head] + [
+        [trial.name, trial.status, *(measure(name).show(trial.measures.get(name)) for name in names), trial.reason] for trial in trials
+    ]
+
+
+def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
+    """An HTML table of a row of headings and rows of cells, each row with its class; numbers stand right."""
+    head, *rows = table
+    columns = list(zip(*rows))
+    sides = ["number" if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) and any(column) else "" for column in columns]
+
+    def tag(name: str, kind: str, content: str) -> str:
+        return f'<{name} class="{kind}">{content}</{name}>' if kind else f"<{name}>{content}</{name}>"
+
+    def line(name: str, row: Sequence[str], kind: str) -> str:
+        return tag("tr", kind, "".join(tag(name, side, escape(cell)) for side, cell in zip(sides, row))) + "\n"
+
+    body = "".join(line("td", row, name) for row, name in zip(rows, classes))
+    return f'<div class="wide"><table>\n<thead>{line("th", head, "")}</thead>\n<tbody>{body}</tbody>\n</table></div>'
+
+
+def _inline(svg: str, prefix: str, label: str) -> str:
+    """The SVG as part of a page: without its prologue, with ids of its own, since two figures name theirs alike."""
+    drawing = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") + len("<svg") :])
+    return f'<figure><svg role="img" aria-label="{escape(label)}"{drawing}</figure>'

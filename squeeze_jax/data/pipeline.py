@@ -1,0 +1,235 @@
+"""Batches of examples for training and evaluation, from memory or streamed, each a pure function of (seed, step)."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from squeeze_jax.data import sources, transforms
+from squeeze_jax.errors import UserError
+
+MEMORY_LIMIT = 2**30  # bytes of resized images, training and evaluation together, that placement "auto" keeps in memory
+CHUNK = 128  # examples read at a time when a source is taken into memory
+
+Arrays = dict[str, np.ndarray]
+
+
+def open_data(config: ml_collections.ConfigDict) -> "Data":
+    """Opens the data set that `config` (the `data` part of a study's config) names, and decodes all of it if it is to live in memory.
+
+    Raises:
+        UserError: a setting makes no sense, or the data cannot be read.
+    """
+    _check(config)
+    train, evaluation = sources.load(config)
+    size = (len(train) + len(evaluation)) * config.resize**2 * 3
+    if config.placement == "memory" or (config.placement == "auto" and size <= MEMORY_LIMIT):
+        return Data(config, train, evaluation, _decode_all(train, config), _decode_all(evaluation, config))
+    return Data(config, train, evaluation, {}, {})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """A data set: its sources, and its resized images where they live in memory ({} where they are streamed)."""
+
+    config: ml_collections.ConfigDict
+    train_source: sources.Source
+    eval_source: sources.Source
+    train_resident: Arrays
+    eval_resident: Arrays
+
+    @property
+    def num_classes(self) -> int:
+        return self.train_source.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train_source.class_names
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train_source)
+
+    @property
+    def num_eval(self) -> int:
+        return len(self.eval_source)
+
+    def train(self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1) -> "Pipeline":
+        """Endless shuffled batches; an epoch drops the examples that fill no batch (other ones in each epoch).
+
+        Args:
+            batch_size: of all processes together.
+
+        Raises:
+            UserError: the batch is larger than the training set, or does not divide over the processes.
+        """
+        if batch_size > self.num_train:
+            raise UserError(f"batch size {batch_size} is larger than the {self.num_train} training images")
+        if seed < 0:
+            raise UserError(f"the seed must not be negative: {seed}")
+        steps_per_epoch = self.num_train // batch_size
+        positions = _positions(batch_size, process_index, process_count)
+        # An epoch's order takes O(n) to draw: keep this epoch's and, for the stream's read-ahead, the next one's.
+        order = functools.lru_cache(maxsize=2)(functools.partial(_order, self.num_train, seed))
+
+        def plan(step: int) -> Arrays:
+            epoch, step_in_epoch = divmod(step, steps_per_epoch)
+            return {"index": order(epoch)[step_in_epoch * batch_size + positions], "position": positions}
+
+        return Pipeline(
+            self.num_train, batch_size, steps_per_epoch, self.train_resident, self.config, self.train_source, plan, len(positions), True
+        )
+
+    def evaluation(self, batch_size: int, process_index: int = 0, process_count: int = 1) -> "Pipeline":
+        """Every evaluation image once, in order; the last batch is filled up with examples of weight 0.
+
+        Raises:
+            UserError: the batch does not divide over the processes.
+        """
+        positions = _positions(batch_size, process_index, process_count)
+
+        def plan(step: int) -> Arrays:
+            index = step * batch_size + positions
+            real = index < self.num_eval
+            return {"index": np.where(real, index, 0).astype(np.int32), "position": positions, "weight": real.astype(np.float32)}
+
+        steps = -(-self.num_eval // batch_size)
+        return Pipeline(self.num_eval, batch_size, steps, self.eval_resident, self.config, self.eval_source, plan, len(positions), False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The two halves of a batch: `batches` on the host says what it holds, `fetch` makes the network's input inside the compiled step.
+
+    Attributes:
+        num_examples: of the split.
+        batch_size: of all processes together.
+        steps_per_epoch: whole batches in an epoch (training), or batches that cover every example (evaluation).
+        resident: what must live on the devices: {"image": uint8 [N, R, R, 3], "label": int32 [N]}, or {} when streamed.
+        config: the data's settings.
+        source: where the stream reads.
+        plan: step -> which examples this process's share holds: "index" and "position" int32 [b], in evaluation "weight" float32 [b].
+        share: b, the size of this process's share of a batch.
+        endless: batches go on after an epoch (training).
+    """
+
+    num_examples: int
+    batch_size: int
+    steps_per_epoch: int
+    resident: Arrays
+    config: ml_collections.ConfigDict
+    source: sources.Source
+    plan: Callable[[int], Arrays]
+    share: int
+    endless: bool
+
+    def batches(self, start_step: int = 0) -> Iterator[Arrays]:
+        """This process's share of each batch from `start_step` on: endless for training, once through for evaluation.
+
+        Yields:
+            "position" int32 [b], the examples' places in the whole batch; "index" int32 [b] into `resident`, or, streamed, "image"
+            uint8 [b, R, R, 3] and "label" int32 [b]; in evaluation "weight" float32 [b], 0 on padding and 1 elsewhere.
+
+        Raises:
+            UserError: an image that is streamed cannot be decoded.
+        """
+        if self.resident:
+            return map(self.plan, itertools.count(start_step) if self.endless else range(start_step, self.steps_per_epoch))
+        end = sys.maxsize if self.endless else self.steps_per_epoch * self.share
+        examples = grain.MapDataset.range(start_step * self.share, end).map(self._example)
+        read_ahead = grain.ReadOptions(num_threads=self.config.workers, prefetch_buffer_size=2 * self.share if self.config.workers else 0)
+        return iter(examples.to_iter_dataset(read_ahead).batch(self.share))
+
+    def fetch(self, resident: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None) -> dict[str, jax.Array]:
+        """Makes the network's input of a batch, or of one device's slice of it; pure, and to be traced into the step.
+
+        Args:
+            resident: `self.resident`, on the device.
+            batch: from `batches`.
+            key: a pure function of (seed, step), the same on every device; None takes centre crops and mirrors nothing.
+
+        Returns:
+            "image" float32 [b, S, S, 3], "label" int32 [b], "weight" float32 [b], "position" int32 [b].
+        """
+        config, position = self.config, batch["position"]
+        if resident:
+            batch = batch | {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
+        images = transforms.normalise(batch["image"], config.mean, config.std, config.channel_order)
+        if key is None:
+            images = transforms.centre_crop(images, config.image_size)
+        else:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
+            images = transforms.augment(images, keys, config.image_size, config.pad, config.mirror)
+        weight = batch.get("weight", jnp.ones(position.shape, jnp.float32))
+        return {"image": images, "label": batch["label"], "weight": weight, "position": position}
+
+    def _example(self, number: int) -> Arrays:
+        """The example `number` of this process's share of all batches, counted from step 0."""
+        step, place = divmod(number, self.share)
+        example = {name: values[place] for name, values in self.plan(step).items()}
+        return example | _prepare(self.source[example.pop("index")], self.config)
+
+
+def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch's examples, int32 [num_examples]."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples).astype(np.int32)
+
+
+def _positions(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
+    """The places in the whole batch that belong to this process, int32 [batch_size / process_count]."""
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"batch size {batch_size} does not divide over {process_count} processes")
+    share = batch_size // process_count
+    return np.arange(process_index * share, (process_index + 1) * share, dtype=np.int32)
+
+
+def _prepare(example: sources.Example, config: ml_collections.ConfigDict) -> Arrays:
+    image, label = example
+    return {"image": transforms.resize(image, config.resize, config.resize_mode), "label": np.int32(label)}
+
+
+def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Arrays:
+    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}; a bar on a terminal when it takes more than a second."""
+    resident = {"image": np.empty((len(source), config.resize, config.resize, 3), np.uint8), "label": np.empty(len(source), np.int32)}
+
+    def fill(start: int) -> int:
+        indices = range(start, min(start + CHUNK, len(source)))
+        for index, example in zip(indices, source.read(indices), strict=True):
+            for name, value in _prepare(example, config).items():
+                resident[name][index] = value
+        return len(indices)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+        desc=f"decoding {source.name}", total=len(source), unit="image", delay=1, leave=False, disable=None
+    ) as bar:
+        try:
+            for count in pool.map(fill, range(0, len(source), CHUNK)):
+                bar.update(count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # a corrupt image, or Ctrl-C: don't decode the rest first
+            raise
+    return resident
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for the first setting that makes no sense."""
+    choices = {"resize_mode": ("squash", "short"), "channel_order": ("rgb", "bgr"), "placement": ("auto", "memory", "stream")}
+    for key, allowed in choices.items():
+        if config[key] not in allowed:
+            raise UserError(f"data.{key} must be one of {', '.join(allowed)}, not {config[key]!r}")
+    if not 0 < config.image_size <= config.resize:
+        raise UserError(f"data.image_size ({config.image_size}) must be positive and not exceed data.resize ({config.resize})")
+    if config.pad < 0 or config.workers < 0:
+        raise UserError("data.pad and data.workers must not be negative")
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
+        raise UserError("data.mean and data.std need three values each, and data.std positive ones")

@@ -1,0 +1,39 @@
+"""The registry: a name and keyword options make a Flax NNX module.
+
+Every module maps normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
+"""
+
+import inspect
+from typing import Any
+
+from flax import nnx
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.models.squeezenet import SqueezeNet
+
+# name -> the module and what differs from its defaults
+REGISTRY: dict[str, tuple[type[nnx.Module], dict[str, Any]]] = {
+    "squeezenet_v1_0": (SqueezeNet, {}),
+    "squeezenet_v1_0_released": (SqueezeNet, dict(conv10_pad=1)),
+    "squeezenet_v1_1": (SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))),
+    "squeezenet_simple_bypass": (SqueezeNet, dict(bypass="simple")),
+    "squeezenet_complex_bypass": (SqueezeNet, dict(bypass="complex")),
+}
+
+
+def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
+    """The model `name` with `options` in place of its defaults; an option that is None keeps its default.
+
+    Raises:
+      UserError: no such model or option, or an option's value out of range.
+    """
+    if name not in REGISTRY:
+        raise UserError(f"no model {name!r}; there are {', '.join(REGISTRY)}")
+    module, preset = REGISTRY[name]
+    known = [key for key in inspect.signature(module.__init__).parameters if key not in ("self", "rngs")]
+    if unknown := sorted(options.keys() - set(known)):
+        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    try:
+        return module(rngs=rngs, **preset | {key: value for key, value in options.items() if value is not None})
+    except ValueError as e:
+        raise UserError(f"{name}: {e}") from e

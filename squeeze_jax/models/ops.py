@@ -1,0 +1,169 @@
+"""Convolution, pooling and dropout on NHWC arrays, lowered to what each platform runs best.
+
+Two lowerings compute the same numbers (to rounding):
+
+* ``native``: one XLA convolution or window reduction a layer. Accelerators have hardware and kernels for these, and
+  `squeeze_jax.trace` reads layers from them.
+* ``matmul``: a 1x1 convolution is a dot product, a larger one is explicit patches plus a dot product, max pooling is an
+  elementwise maximum of strided slices. XLA's own convolutions and their gradients are slow on a CPU.
+
+Nobody else names a lowering's internals: models call `conv2d` and `max_pool`, the training step wraps its trace in
+`lowering(best_lowering(platform))`.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+Lowering = Literal["native", "matmul"]
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+_chosen: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
+
+
+def best_lowering(platform: str) -> Lowering:
+    """The faster lowering on `platform` ("cpu", "gpu" or "tpu")."""
+    return "matmul" if platform == "cpu" else "native"
+
+
+@contextlib.contextmanager
+def lowering(name: Lowering) -> Iterator[None]:
+    """Uses the lowering `name` for everything traced inside the block; outside any block the default backend's best."""
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def _matmul() -> bool:
+    return (_chosen.get() or best_lowering(jax.default_backend())) == "matmul"
+
+
+def _slices(x: jax.Array, window: tuple[int, int], stride: int) -> list[jax.Array]:
+    """The input as every tap of the window sees it: kh*kw arrays [N, H', W', C], in row-major order of taps."""
+    n, h, w, c = x.shape
+    kh, kw = window
+    out_h, out_w = (h - kh) // stride + 1, (w - kw) // stride + 1
+    return [
+        lax.slice(x, (0, i, j, 0), (n, i + (out_h - 1) * stride + 1, j + (out_w - 1) * stride + 1, c), (1, stride, stride, 1))
+        for i in range(kh)
+        for j in range(kw)
+    ]
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1) -> jax.Array:
+    """2-D cross-correlation; the output size rounds down.
+
+    Args:
+      x: [N, H, W, Cin].
+      kernel: [kh, kw, Cin / groups, Cout].
+      stride: the same in both directions.
+      padding: zeros before and after H and W.
+      groups: number of channel groups; group g of the output sees group g of the input.
+
+    Returns:
+      [N, H', W', Cout] with H' = (H + pads - kh) // stride + 1.
+
+    Raises:
+      ValueError: the padded input is smaller than the kernel.
+    """
+    kh, kw, _, cout = kernel.shape
+    height, width = x.shape[1] + sum(padding[0]), x.shape[2] + sum(padding[1])
+    if height < kh or width < kw:
+        raise ValueError(f"the {kh}x{kw} convolution needs at least that input, got {height}x{width}: use larger images or fewer pools")
+    if not _matmul() or groups > 1:
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+    if any(map(any, padding)):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps = _slices(x, (kh, kw), stride)
+    patches = taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
+    return lax.dot_general(patches, kernel.reshape(-1, cout), (((3,), (0,)), ((), ())))
+
+
+def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
+    """Max pooling whose output size rounds up, as Caffe's does (FACTS A3): a last window may hang over the edge.
+
+    Args:
+      x: [N, H, W, C].
+      window, stride: the same in both directions.
+
+    Returns:
+      [N, ceil((H - window) / stride) + 1, ..., C].
+
+    Raises:
+      ValueError: the input is smaller than window - stride + 1, so that no window starts inside it.
+    """
+    sizes = [-(-(size - window) // stride) + 1 for size in x.shape[1:3]]
+    if min(sizes) < 1:
+        raise ValueError(f"{window}x{window}/{stride} max pooling got {x.shape[1]}x{x.shape[2]}: use larger images or fewer pools")
+    overhang = [(0, max(0, (out - 1) * stride + window - size)) for out, size in zip(sizes, x.shape[1:3])]
+    if _matmul():
+        if any(map(any, overhang)):
+            x = jnp.pad(x, ((0, 0), *overhang, (0, 0)), constant_values=-jnp.inf)
+        return functools.reduce(jnp.maximum, _slices(x, (window, window), stride))
+    # A plain float, not an array: in bfloat16 only a scalar literal keeps reduce_window differentiable.
+    return lax.reduce_window(x, -float("inf"), lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *overhang, (0, 0)))
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """[N, H, W, C] -> [N, C]: the mean over all positions, in float32 whatever the input's type."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate).
+
+    Args:
+      x: [N, ...].
+      key: one PRNG key, or one an example [N]; with one an example the masks do not depend on how a batch is divided
+        over devices.
+    """
+    if rate == 0.0:
+        return x
+    keys = key if key.ndim else jax.random.split(key, x.shape[0])
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+class Conv(nnx.Module):
+    """Convolution with bias, or with BatchNorm in the bias's place. Parameters: kernel [kh, kw, Cin/groups, Cout], bias [Cout]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] | int,
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] | int = 0,
+        groups: int = 1,
+        batch_norm: bool = False,
+        kernel_init: Callable,
+        rngs: nnx.Rngs,
+    ):
+        kh, kw = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        ph, pw = (padding, padding) if isinstance(padding, int) else padding
+        self.stride, self.padding, self.groups = stride, ((ph, ph), (pw, pw)), groups
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (kh, kw, in_channels // groups, out_channels), jnp.float32))
+        if batch_norm:
+            self.bn = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        else:
+            self.bias = nnx.Param(np.zeros(out_channels, np.float32))
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, Cin] -> [N, H', W', Cout], in the type of x."""
+        y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
+        if hasattr(self, "bn"):
+            return self.bn(y, use_running_average=not train).astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)

@@ -1,0 +1,131 @@
+"""SqueezeNet as a design space (arXiv 1602.07360): v1.0, v1.1 and every point of its sweeps are settings of one module."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from squeeze_jax.models import initializers, ops
+from squeeze_jax.models.fire import Fire, fire_widths
+
+# name -> (kernels of all layers, kernel of conv10). Biases start at 0.
+#   xavier:      Caffe's, uniform within sqrt(3 / fan_in), conv10 Gaussian 0.01 (the papers' solver files, FACTS A10)
+#   torchvision: uniform within sqrt(6 / fan_in), conv10 Gaussian 0.01 (FACTS E1)
+#   he:          Gaussian of variance 2 / fan_in everywhere; the one that trains from scratch at CIFAR scale
+INITIALIZERS = {
+    "xavier": (initializers.fan_in(1.0, "uniform"), initializers.gaussian(0.01)),
+    "torchvision": (initializers.fan_in(2.0, "uniform"), initializers.gaussian(0.01)),
+    "he": (initializers.fan_in(2.0, "gaussian"), initializers.fan_in(2.0, "gaussian")),
+}
+
+Bypass = Literal["none", "simple", "complex"]
+
+
+class SqueezeNet(nnx.Module):
+    """conv1, Fire modules fire2 ... , conv10 and a global average pool (paper, Fig. 2; FACTS A1-A5).
+
+    The defaults are v1.0 at any input size of 3 channels; 227 is the paper's.
+
+    Attributes are named as in the paper: conv1, fire2 ... fire9, conv10, and bypass2, bypass4, ... for complex bypass.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        base_e: int = 128,
+        incr_e: int = 128,
+        freq: int = 2,
+        pct3x3: float = 0.5,
+        squeeze_ratio: float = 0.125,
+        bypass: Bypass = "none",
+        num_fire: int = 8,
+        conv1_filters: int = 96,
+        conv1_kernel: int = 7,
+        conv1_stride: int = 2,
+        conv1_pad: int = 0,
+        pool_after: Sequence[str] = ("conv1", "fire4", "fire8"),
+        conv10_pad: int = 0,
+        conv10_relu: bool = True,
+        dropout: float = 0.5,
+        batch_norm: bool = False,
+        init: Literal["xavier", "torchvision", "he"] = "xavier",
+        rngs: nnx.Rngs,
+    ):
+        """Builds the net; see `fire_widths` for the metaparameters.
+
+        Args:
+          num_classes: filters of conv10.
+          base_e, incr_e, freq, pct3x3, squeeze_ratio: widths of the Fire modules (paper, section 5.1).
+          bypass: "simple" adds identities around every Fire module that keeps its channels, "complex" also 1x1 convolutions
+            around those that change them (paper, section 6; the sum is taken after the ReLU, without another one, FACTS A9).
+            The 1x1 bypass has no ReLU: the paper does not mention one.
+          num_fire: Fire modules; 8 in the paper.
+          conv1_filters, conv1_kernel, conv1_stride, conv1_pad: the stem.
+          pool_after: the layers that a 3x3/2 max pool follows.
+          conv10_pad: 1 in the released v1.0, 0 elsewhere (FACTS trap 4).
+          conv10_relu: a ReLU between conv10 and the mean, as in the papers; it hinders training from scratch at small scale.
+          dropout: rate before conv10 in training.
+          batch_norm: BatchNorm after every convolution but conv10, in place of the bias. Not in the paper.
+          init: which of INITIALIZERS.
+          rngs: source of the `params` keys.
+
+        Raises:
+          ValueError: an option outside its range, a pool after a layer that is not there.
+        """
+        if bypass not in ("none", "simple", "complex"):
+            raise ValueError(f"bypass is none, simple or complex; got {bypass!r}")
+        if init not in INITIALIZERS:
+            raise ValueError(f"init is one of {', '.join(INITIALIZERS)}; got {init!r}")
+        self.fire_names = tuple(f"fire{i + 2}" for i in range(num_fire))
+        if unknown := set(pool_after) - {"conv1", *self.fire_names}:
+            raise ValueError(f"pool_after names {', '.join(sorted(unknown))}; the layers are conv1, {', '.join(self.fire_names)}")
+        self.pool_after, self.dropout, self.conv10_relu = tuple(pool_after), dropout, conv10_relu
+        kernel_init, final_init = INITIALIZERS[init]
+        options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
+
+        self.conv1 = ops.Conv(3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad, **options)
+        channels, identities = conv1_filters, []
+        for index, name in enumerate(self.fire_names):
+            widths = fire_widths(index, base_e, incr_e, freq, pct3x3, squeeze_ratio)
+            setattr(self, name, Fire(channels, widths, **options))
+            expand = widths.expand1x1 + widths.expand3x3
+            if bypass != "none" and expand == channels:
+                identities.append(name)
+            elif bypass == "complex":
+                setattr(self, name.replace("fire", "bypass"), ops.Conv(channels, expand, 1, **options))
+            channels = expand
+        self.identities = tuple(identities)
+        self.conv10 = ops.Conv(channels, num_classes, 1, padding=conv10_pad, kernel_init=final_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Logits of a batch.
+
+        Args:
+          x: normalised images [N, H, W, 3], float32 or bfloat16 (the type of the computation).
+          train: dropout and batch statistics on.
+          key: needed in training where dropout > 0: one PRNG key, or one an example [N].
+
+        Returns:
+          Logits [N, num_classes], float32 (the mean over positions is taken in float32).
+
+        Raises:
+          ValueError: the images are too small for the pools.
+        """
+        x = self._pooled("conv1", jax.nn.relu(self.conv1(x, train=train)))
+        for name in self.fire_names:
+            y = getattr(self, name)(x, train=train)
+            if name in self.identities:
+                y = y + x
+            elif (bypass := getattr(self, name.replace("fire", "bypass"), None)) is not None:
+                y = y + bypass(x, train=train)
+            x = self._pooled(name, y)
+        if train and self.dropout:
+            x = ops.dropout(x, self.dropout, key)
+        x = self.conv10(x, train=train)
+        return ops.global_average_pool(jax.nn.relu(x) if self.conv10_relu else x)
+
+    def _pooled(self, name: str, x: jax.Array) -> jax.Array:
+        return ops.max_pool(x) if name in self.pool_after else x

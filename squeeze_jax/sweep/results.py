@@ -1,0 +1,178 @@
+"""What a study leaves in its workdir, and the table made of it.
+
+  <workdir>/study.json                  command, commit, versions, device, config, trials with their costs
+  <workdir>/sweep.csv                   one row a trial
+  <workdir>/trials/<name>/config.json   the trial's config
+                         /metrics.jsonl, /checkpoints/   written while it trains
+                         /result.json   how it ended; its presence is what makes a trial finished
+                         /lock          held by the launcher that runs it
+"""
+
+import csv
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from squeeze_jax import trace
+from squeeze_jax.errors import UserError
+from squeeze_jax.sweep.trials import Trial, short_names
+from squeeze_jax.train.state import build_model
+
+OUTCOMES = ("ok", "diverged", "chance")  # of a trial that ran to its end; "failed" is tried again
+MEASURED = ("status", "top1", "top5", "loss", "seconds", "images_per_second", "reason")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file in one step: a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def trial_directory(workdir: Path, name: str) -> Path:
+    """Where a trial keeps its files."""
+    return workdir / "trials" / name
+
+
+def read_result(workdir: Path, name: str) -> dict[str, Any] | None:
+    """How a trial ended: {"status", "top1", ...}; None while it has not."""
+    path = trial_directory(workdir, name) / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def status(workdir: Path, name: str) -> str:
+    """ok, diverged, chance, failed, or pending while there is no result."""
+    result = read_result(workdir, name)
+    return result["status"] if result else "pending"
+
+
+def write_result(workdir: Path, name: str, result: dict[str, Any]) -> None:
+    """Marks a trial as ended."""
+    write_atomically(trial_directory(workdir, name) / "result.json", json.dumps(result, indent=1))
+
+
+@contextmanager
+def trial_lock(workdir: Path, name: str) -> Iterator[bool]:
+    """Whether this launcher got the trial; the system releases the lock when its process ends, however it ends."""
+    directory = trial_directory(workdir, name)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def costs(config: ConfigDict, num_classes: int) -> dict[str, float]:
+    """What a design point costs, before anything is trained: params, macs (an image), model_mb (MiB of float32)."""
+    def build() -> nnx.Module:
+        return build_model(config.model, num_classes, seed=0)
+
+    params = trace.parameter_count(nnx.eval_shape(build))
+    layers = trace.trace(build, (config.data.image_size, config.data.image_size, 3))
+    return {"params": params, "macs": sum(layer.macs for layer in layers), "model_mb": round(params * 4 / 2**20, 4)}
+
+
+def environment(command: str) -> dict[str, Any]:
+    """What a result depends on besides the config: command, commit, versions, device, the time."""
+    device = jax.devices()[0]
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+    return {
+        "command": command,
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} cores, {jax.process_count()} process(es)",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(("git", "-C", Path(__file__).parent, *arguments), capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial_costs: dict[str, Any], command: str) -> None:
+    """Writes study.json, after making sure that an old workdir holds the same study.
+
+    The number of seeds may change from launch to launch: it adds trials and touches none.
+
+    Raises:
+      UserError: the workdir holds trials of another config; the message shows what differs.
+    """
+    path = workdir / "study.json"
+    # Through JSON, so that tuples compare equal to the lists they come back as.
+    settings = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        before = json.loads(path.read_text())["config"]
+        if difference := _difference(before, settings):
+            raise UserError(f"{workdir} holds trials of another config: {difference}; give another --workdir, or remove the old one")
+    study = {
+        "study": config.study,
+        "preset": config.preset,
+        **environment(command),
+        "config": settings,
+        "swept": [key for key in dict.fromkeys(key for trial in trials for key in trial.overrides) if key != "seed"],
+        "report": settings["report"],
+        "trials": [{"name": trial.name, "overrides": trial.overrides, "costs": trial_costs[trial.name]} for trial in trials],
+    }
+    write_atomically(path, json.dumps(study, indent=1))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    old, new = _flat(before), _flat(after)
+    keys = [key for key in old | new if key != "seeds" and not key.startswith("report.") and old.get(key) != new.get(key)]
+    return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
+
+
+def write_table(workdir: Path) -> Path:
+    """Writes sweep.csv from study.json and the trials' results: one row a trial, "pending" where it has not ended.
+
+    Raises:
+      UserError: the folder is not a sweep's workdir.
+    """
+    path = workdir / "study.json"
+    if not path.exists():
+        raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
+    study = json.loads(path.read_text())
+    short = short_names(study["swept"])
+    rows = []
+    for trial in study["trials"]:
+        result = read_result(workdir, trial["name"]) or {"status": "pending"}
+        swept = {short[key]: trial["overrides"].get(key) for key in study["swept"]}
+        measured = {key: result.get(key) for key in MEASURED}
+        rows.append({"trial": trial["name"], **swept, "seed": trial["overrides"].get("seed"), "status": measured.pop("status"), **trial["costs"], **measured})
+    table = workdir / "sweep.csv"
+    temporary = workdir / f".sweep.csv.{os.getpid()}"
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, table)
+    return table

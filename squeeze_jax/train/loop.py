@@ -1,0 +1,197 @@
+"""Training one net from a config, resumably: read top to bottom."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from squeeze_jax.data import Data, Pipeline
+from squeeze_jax.errors import UserError
+from squeeze_jax.models import ops
+from squeeze_jax.train import metrics, optim, parallel, step
+from squeeze_jax.train.checkpoint import Checkpoints
+from squeeze_jax.train.interrupt import Interrupted
+from squeeze_jax.train.log import Log, Stopwatch
+from squeeze_jax.train.state import TrainState, build_model, create, split_model
+
+
+class Program(NamedTuple):
+    """What is compiled once and serves every trial that differs in its seed alone."""
+
+    devices: parallel.Devices
+    total_steps: int
+    learning_rate: optim.Schedule
+    train_step: Callable
+    eval_step: Callable
+    evaluation: Pipeline
+    train_resident: Any  # data held on the devices
+    eval_resident: Any
+    initial_state: Callable[[int], TrainState]  # seed -> state in host memory
+    initial_shapes: TrainState  # the same, as shapes and types on the devices
+
+
+def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> Program:
+    """Prepares the compiled steps for a config (model, data, train), whatever its seed.
+
+    Raises:
+      UserError: see `check_config`.
+    """
+    check_config(config, data, devices)
+    train = training_pipeline(config, data)
+    steps = total_steps(config, data)
+    eval_batch = len(devices) * -(-config.train.eval_batch_size // len(devices))
+    evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
+
+    def initial_state(seed: int) -> TrainState:
+        return create(build_model(config.model, data.num_classes, seed), optimizer, seed)
+
+    learning_rate = optim.schedule(config.train, steps)
+    optimizer = optim.sgd(config.train, learning_rate)
+    abstract = nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
+    graphdef, _, _ = split_model(abstract)
+    lowering = ops.best_lowering(devices[0].platform)
+    return Program(
+        devices=devices,
+        total_steps=steps,
+        learning_rate=learning_rate,
+        train_step=parallel.parallel_train_step(step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices),
+        eval_step=parallel.parallel_eval_step(step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices),
+        evaluation=evaluation,
+        train_resident=parallel.replicate(train.resident, devices),
+        eval_resident=parallel.replicate(evaluation.resident, devices),
+        initial_state=initial_state,
+        initial_shapes=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(devices)),
+            jax.eval_shape(lambda: initial_state(0)),
+        ),
+    )
+
+
+def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> None:
+    """Raises UserError for what can be known to be wrong before anything is compiled."""
+    settings = config.train
+    parts = len(devices) * settings.accumulate
+    if settings.batch_size % parts:
+        raise UserError(f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s) x train.accumulate {settings.accumulate}")
+    if settings.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"train.dtype is float32 or bfloat16; got {settings.dtype!r}")
+    if settings.log_every < 1:
+        raise UserError(f"train.log_every is at least 1, got {settings.log_every}")
+    if total_steps(config, data) < 1:
+        raise UserError("train.epochs and train.steps make no step at all")
+    optim.schedule(settings, total_steps(config, data))
+
+
+def total_steps(config: ConfigDict, data: Data) -> int:
+    """Optimiser steps of a trial."""
+    return config.train.steps or round(config.train.epochs * training_pipeline(config, data).steps_per_epoch)
+
+
+def training_pipeline(config: ConfigDict, data: Data) -> Pipeline:
+    """This process's batches in the order of `config.seed`."""
+    return data.train(config.train.batch_size, config.seed, jax.process_index(), jax.process_count())
+
+
+def evaluate(program: Program, state: TrainState) -> dict[str, Any]:
+    """Sums over the whole evaluation set; see `metrics.evaluation_sums`."""
+    sums = None
+    for batch in program.evaluation.batches():
+        part = program.eval_step(state.params, state.stats, program.eval_resident, parallel.divide(batch, program.devices))
+        sums = part if sums is None else jax.tree.map(lambda a, b: a + b, sums, part)
+    return jax.device_get(sums)
+
+
+def train(
+    program: Program,
+    config: ConfigDict,
+    data: Data,
+    directory: Path,
+    *,
+    asked_to_stop: Callable[[int], int | None] = lambda step: None,
+    on_step: Callable[[int, float | None], None] = lambda step, loss: None,
+) -> dict[str, Any]:
+    """Trains to the end, or from the newest checkpoint in `directory` to the end.
+
+    Args:
+      program: from `build_program` of a config that differs from `config` in its seed at most.
+      config: seed, model, train.
+      data: what `program` was built with.
+      directory: receives checkpoints/ and metrics.jsonl (one line each `train.log_every` steps and each evaluation).
+      asked_to_stop: the signal that asks to stop before a step, or None.
+      on_step: called with the number of steps taken and, where it was read, the mean loss.
+
+    Returns:
+      status ("ok", "diverged": the loss went non-finite, "chance": top-1 never left chance), top1, top5 (%), loss (nats),
+      steps, seconds (over all resumptions), images_per_second (training alone, without compilation).
+
+    Raises:
+      Interrupted: asked to stop; the state is saved.
+      OSError: a full disk.
+    """
+    pipeline, settings = training_pipeline(config, data), config.train
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        if checkpoints.latest_step is None:
+            state = parallel.replicate(program.initial_state(config.seed), program.devices)
+        else:
+            state = checkpoints.restore(program.initial_shapes)
+        start = int(state.step)
+        log = Log(directory / "metrics.jsonl", start)
+        clock = Stopwatch(settings.batch_size)
+        on_step(start, None)
+        sums, diverged = None, False
+        batches = pipeline.batches(start)
+        for done in range(start + 1, program.total_steps + 1):
+            if (signum := asked_to_stop(done)) is not None:
+                checkpoints.save(state)
+                raise Interrupted(signum)
+            state = program.train_step(state, program.train_resident, parallel.divide(next(batches), program.devices))
+            loss, last = None, done == program.total_steps
+            if done == start + 1:
+                jax.block_until_ready(state.step)  # compiled by now: the stopwatch starts here
+                clock.start(done)
+            if done % settings.log_every == 0 or last:
+                running = jax.device_get(state.running)
+                count = (done - 1) % settings.log_every + 1
+                loss, diverged = float(running["loss"]) / count, not math.isfinite(running["loss"])
+                rate = clock.lap(done)
+                log.write(
+                    step=done,
+                    epoch=done / pipeline.steps_per_epoch,
+                    loss=loss,
+                    train_top1=100 * float(running["top1"]) / count,
+                    learning_rate=float(program.learning_rate(done - 1)),
+                    images_per_second=rate,
+                )
+            on_step(done, loss)
+            if diverged:
+                break
+            if last or (settings.eval_every and done % settings.eval_every == 0):
+                sums = evaluate(program, state)
+                log.write(step=done, epoch=done / pipeline.steps_per_epoch, **percentages(sums))
+                clock.start(done)
+            if last or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
+                checkpoints.save(state)
+                clock.start(done)
+        if sums is None and not diverged:  # killed between the last checkpoint and the result
+            sums = evaluate(program, state)
+        status = "diverged" if diverged else "ok" if metrics.left_chance(sums) else "chance"
+        final = dict(eval_loss=None, top1=None, top5=None) if diverged else percentages(sums)
+    return dict(
+        status=status,
+        top1=final["top1"],
+        top5=final["top5"],
+        loss=final["eval_loss"],
+        steps=int(state.step),
+        seconds=log.seconds(),
+        images_per_second=clock.rate(),
+    )
+
+
+def percentages(sums: dict[str, Any]) -> dict[str, float]:
+    """Evaluation sums as eval_loss (nats), top1 and top5 (%)."""
+    weight = float(sums["weight"])
+    return dict(eval_loss=float(sums["loss"]) / weight, top1=100 * float(sums["top1"]) / weight, top5=100 * float(sums["top5"]) / weight)
