@@ -1,0 +1,108 @@
+"""Each lowering against the definition written in NumPy, and against the other one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from squeeze_jax.models import ops
+
+LOWERINGS = ("native", "matmul")
+
+
+def convolution(x, kernel, stride, padding, groups):
+    """Cross-correlation by its definition, one output position at a time, in float64."""
+    x = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
+    kh, kw, cin, cout = kernel.shape
+    out = np.zeros((x.shape[0], (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1, cout))
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            patch = x[:, i * stride : i * stride + kh, j * stride : j * stride + kw]
+            for g in range(groups):
+                outputs = slice(g * cout // groups, (g + 1) * cout // groups)
+                out[:, i, j, outputs] = np.tensordot(patch[..., g * cin : (g + 1) * cin], kernel[..., outputs].astype(np.float64), 3)
+    return out
+
+
+def max_pooling(x, window, stride):
+    """Caffe's rule: the output size rounds up, and a window is cut off at the edge."""
+    rows, columns = (-(-(size - window) // stride) + 1 for size in x.shape[1:3])
+    return np.stack(
+        [
+            np.stack([x[:, i * stride : i * stride + window, j * stride : j * stride + window].max((1, 2)) for j in range(columns)], 1)
+            for i in range(rows)
+        ],
+        1,
+    )
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "groups"),
+    [
+        ((9, 9), (1, 1), 1, ((0, 0), (0, 0)), 1),
+        ((9, 8), (1, 1), 2, ((0, 0), (0, 0)), 1),
+        ((9, 7), (3, 3), 1, ((1, 1), (1, 1)), 1),
+        ((15, 14), (7, 7), 2, ((0, 0), (0, 0)), 1),
+        ((8, 8), (3, 1), 1, ((1, 1), (0, 0)), 1),
+        ((8, 8), (3, 3), 2, ((0, 1), (1, 0)), 2),
+        ((5, 5), (1, 1), 1, ((1, 1), (1, 1)), 1),
+    ],
+)
+def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, groups):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, *size, 4), np.float32)
+    weights = rng.standard_normal((*kernel, 4 // groups, 6), np.float32)
+    with ops.lowering(lowering):
+        y = ops.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
+    np.testing.assert_allclose(y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("size", [(55, 27), (54, 28), (2, 3), (9, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_max_pool_rounds_up(lowering, size, dtype):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 3)), dtype)
+    with ops.lowering(lowering):
+        y = ops.max_pool(x)
+    assert y.dtype == x.dtype
+    np.testing.assert_array_equal(np.asarray(y, np.float32), max_pooling(np.asarray(x, np.float32), 3, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_agree_between_lowerings(dtype):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.standard_normal((2, 14, 14, 3)), dtype)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), dtype)
+
+    def gradients(lowering):
+        def loss(x, kernel):
+            with ops.lowering(lowering):
+                return jnp.sum(ops.max_pool(ops.conv2d(x, kernel, 1, ((1, 1), (1, 1)))).astype(jnp.float32) ** 2)
+
+        return jax.grad(loss, (0, 1))(x, kernel)
+
+    tolerance = 1e-4 if dtype == "float32" else 0.1
+    for native, matmul in zip(*map(gradients, LOWERINGS), strict=True):
+        scale = float(jnp.max(jnp.abs(native)))
+        np.testing.assert_allclose(np.asarray(native, np.float32), np.asarray(matmul, np.float32), rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+def test_too_small_an_input_is_named(lowering):
+    with ops.lowering(lowering):
+        with pytest.raises(ValueError, match="3x3 convolution.*2x2"):
+            ops.conv2d(jnp.zeros((1, 2, 2, 1)), jnp.zeros((3, 3, 1, 1)))
+        with pytest.raises(ValueError, match="max pooling got 1x1"):
+            ops.max_pool(jnp.zeros((1, 1, 1, 1)))
+
+
+def test_dropout_depends_on_the_examples_key_alone():
+    x = jnp.ones((6, 5, 5, 8))
+    keys = jax.random.split(jax.random.key(0), 6)
+    whole = ops.dropout(x, 0.5, keys)
+    halves = jnp.concatenate([ops.dropout(x[:3], 0.5, keys[:3]), ops.dropout(x[3:], 0.5, keys[3:])])
+    np.testing.assert_array_equal(whole, halves)
+    assert set(np.unique(whole)) == {0.0, 2.0}
+    assert 0.4 < float(jnp.mean(whole == 0)) < 0.6
+    assert ops.dropout(x, 0.0, keys) is x
