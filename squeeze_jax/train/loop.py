@@ -81,6 +81,7 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
         raise UserError(f"train.dtype is float32 or bfloat16; got {settings.dtype!r}")
     if settings.log_every < 1:
         raise UserError(f"train.log_every is at least 1, got {settings.log_every}")
+    training_pipeline(config, data)
     if total_steps(config, data) < 1:
         raise UserError("train.epochs and train.steps make no step at all")
     optim.schedule(settings, total_steps(config, data))

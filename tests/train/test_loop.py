@@ -1,0 +1,103 @@
+"""Whole trainings: they learn, their collapses are told apart, and a resumed one equals an unbroken one."""
+
+import json
+import math
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.train import Interrupted, build_program, check_config, total_steps, train
+from squeeze_jax.train.checkpoint import Checkpoints
+
+
+def run(config, data, directory, **options):
+    return train(build_program(config, data, jax.devices()), config, data, directory, **options)
+
+
+def lines(directory):
+    """The log without what depends on the clock."""
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
+
+
+def parameters(config, data, directory):
+    program = build_program(config, data, jax.devices())
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        return jax.device_get(checkpoints.restore(program.initial_shapes).params)
+
+
+def test_it_learns_the_digits(config, digits, tmp_path):
+    config.train.update(steps=130, log_every=26, batch_size=64)
+    config.model.update(base_e=16, incr_e=16, conv1_filters=16)
+    result = run(config, digits, tmp_path)
+    assert result["status"] == "ok"
+    assert result["top1"] > 60 and result["top5"] > 95
+    assert result["images_per_second"] > 0
+    losses = [row["loss"] for row in lines(tmp_path) if "loss" in row]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_chance_is_told(config, digits, tmp_path):
+    config.train.update(learning_rate=0.0, steps=2)
+    result = run(config, digits, tmp_path)
+    assert result["status"] == "chance" and result["top1"] < 25
+
+
+def test_divergence_is_told_and_ends_the_trial(config, digits, tmp_path):
+    config.train.update(learning_rate=1e30, warmup=0.0, clip_norm=0.0, steps=60, log_every=3)
+    result = run(config, digits, tmp_path)
+    assert result["status"] == "diverged" and result["top1"] is None
+    assert result["steps"] < 60
+
+
+@pytest.mark.parametrize("stop_at", [2, 4, 5])
+def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop_at):
+    config.model.dropout = 0.5
+    config.train.update(eval_every=2)
+    unbroken = run(config, digits, tmp_path / "unbroken")
+    with pytest.raises(Interrupted, match="SIGTERM.*same command"):
+        run(config, digits, tmp_path / "broken", asked_to_stop=lambda step: signal.SIGTERM if step == stop_at else None)
+    with (tmp_path / "broken/metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')  # what a kill in the middle of a write leaves
+    resumed = run(config, digits, tmp_path / "broken")
+    for key in ("status", "top1", "top5", "loss", "steps"):
+        assert resumed[key] == unbroken[key]
+    assert lines(tmp_path / "broken") == lines(tmp_path / "unbroken")
+    for x, y in zip(*(jax.tree.leaves(parameters(config, digits, tmp_path / name)) for name in ("broken", "unbroken")), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_epochs_and_steps(config, digits):
+    config.train.update(steps=0, epochs=2.5, batch_size=64)
+    assert total_steps(config, digits) == 55
+    config.train.steps = 7
+    assert total_steps(config, digits) == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 33}, "batch_size 33 can't be divided over 2"),
+        ({"batch_size": 32, "accumulate": 3}, "accumulate 3"),
+        ({"dtype": "float16"}, "float32 or bfloat16"),
+        ({"steps": 0, "epochs": 0.0}, "no step at all"),
+        ({"schedule": "step"}, "constant"),
+        ({"log_every": 0}, "log_every"),
+        ({"batch_size": 4096}, "larger than the 1437 training images"),
+    ],
+)
+def test_a_bad_recipe_is_one_clear_line(config, digits, changes, words):
+    config.train.update(changes)
+    with pytest.raises(UserError, match=words):
+        check_config(config, digits, jax.devices()[:2])
+
+
+def test_evaluation_sees_every_image_once(config, digits, tmp_path):
+    """360 images in batches of 100: the last one is padded."""
+    config.train.update(steps=1, log_every=1, eval_batch_size=100)
+    result = run(config, digits, tmp_path)
+    assert (result["top1"] * 3.6) == pytest.approx(round(result["top1"] * 3.6), abs=1e-6)
+    assert math.isfinite(result["loss"])

@@ -1,0 +1,63 @@
+"""Metrics against scikit-learn and NumPy, and their corner cases."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from squeeze_jax.train import metrics
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((200, 10)).astype(np.float32) * 3, rng.integers(0, 10, 200)
+
+
+def test_sums_are_scikit_learns(batch):
+    logits, labels = batch
+    sums = metrics.evaluation_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200))
+    probabilities = np.exp(logits.astype(np.float64))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert float(sums["top1"]) == pytest.approx(200 * top_k_accuracy_score(labels, logits, k=1, labels=range(10)))
+    assert float(sums["top5"]) == pytest.approx(200 * top_k_accuracy_score(labels, logits, k=5, labels=range(10)))
+    assert float(sums["loss"]) == pytest.approx(200 * log_loss(labels, probabilities, labels=range(10)), rel=1e-4)
+    np.testing.assert_array_equal(sums["labels"], np.bincount(labels, minlength=10))
+
+
+def test_weight_leaves_padding_out(batch):
+    logits, labels = map(jnp.asarray, batch)
+    weight = (jnp.arange(200) < 150).astype(jnp.float32)
+    padded, cut = metrics.evaluation_sums(logits, labels, weight), metrics.evaluation_sums(logits[:150], labels[:150], weight[:150])
+    for name in cut:
+        np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
+
+
+def test_a_constant_net_scores_at_chance():
+    labels = jnp.arange(100) % 10
+    sums = metrics.evaluation_sums(jnp.zeros((100, 10)), labels, jnp.ones(100))
+    assert float(sums["top1"]) == 10 and float(sums["top5"]) == 50
+    assert not metrics.left_chance(sums)
+
+
+def test_non_finite_logits_are_wrong():
+    sums = metrics.evaluation_sums(jnp.full((10, 10), jnp.nan), jnp.arange(10), jnp.ones(10))
+    assert float(sums["top1"]) == float(sums["top5"]) == 0
+
+
+def test_chance_is_the_commonest_class():
+    """A net that always answers a class that 90 % of the images have has learned nothing."""
+    labels = jnp.where(jnp.arange(1000) < 900, 0, 1)
+    constant = jnp.tile(jnp.asarray([[1.0, 0.0]]), (1000, 1))
+    assert not metrics.left_chance(metrics.evaluation_sums(constant, labels, jnp.ones(1000)))
+    right = jnp.eye(2)[labels]
+    assert metrics.left_chance(metrics.evaluation_sums(right, labels, jnp.ones(1000)))
+
+
+def test_label_smoothing_is_cross_entropy_with_the_smoothed_target(batch):
+    logits, labels = batch
+    target = 0.9 * np.eye(10)[labels] + 0.01
+    shifted = logits - logits.max(1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    expected = -(target * log_probabilities).sum(1)
+    np.testing.assert_allclose(metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.1), expected, rtol=1e-4)

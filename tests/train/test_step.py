@@ -1,0 +1,89 @@
+"""The training step: its parts, its precision, and its independence of how a batch is divided."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from squeeze_jax.train import loop, parallel
+
+
+def states(config, data, devices, steps=3):
+    """The states after each of the first steps."""
+    program = loop.build_program(config, data, devices)
+    state = parallel.replicate(program.initial_state(config.seed), devices)
+    batches = loop.training_pipeline(config, data).batches()
+    for _ in range(steps):
+        state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))
+        yield jax.device_get(state)
+
+
+def assert_close(a, b, rtol=2e-4):
+    """Equal to rounding, relative to each array's largest entry."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(1e-6, float(np.abs(y).max())))
+
+
+def test_accumulation_equals_the_whole_batch(config, digits):
+    config.model.dropout = 0.5
+    whole = list(states(config, digits, jax.devices()[:1]))
+    config.train.accumulate = 4
+    parts = list(states(config, digits, jax.devices()[:1]))
+    for one, four in zip(whole, parts, strict=True):
+        assert_close(four.params, one.params)
+        assert_close(four.running, one.running)
+
+
+def test_two_devices_equal_one(config, digits):
+    """With dropout, crops and mirroring on: every random draw belongs to an example, not to a device."""
+    config.model.dropout = 0.5
+    config.data.update(pad=2, mirror=True)
+    from squeeze_jax.data import open_data
+
+    data = open_data(config.data)
+    one = list(states(config, data, jax.devices()[:1]))
+    two = list(states(config, data, jax.devices()[:2]))
+    for a, b in zip(one, two, strict=True):
+        assert_close(b.params, a.params)
+        assert_close(b.running, a.running)
+
+
+def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
+    exact = list(states(config, digits, jax.devices()[:1]))[-1]
+    config.train.dtype = "bfloat16"
+    rough = list(states(config, digits, jax.devices()[:1]))[-1]
+    assert {leaf.dtype for leaf in jax.tree.leaves(rough.params)} == {np.dtype("float32")}
+    assert 0 < abs(float(rough.running["loss"]) - float(exact.running["loss"])) < 0.05 * float(exact.running["loss"])
+
+
+def test_batch_norm_statistics_are_the_devices_mean(config, digits):
+    config.model.batch_norm = True
+    state = list(states(config, digits, jax.devices()[:2], steps=1))[0]
+    stats = state.stats["conv1"]["bn"]
+    # After one step from (0, 1) with momentum 0.9 the mean over devices of the batch means is ten times the running mean.
+    program = loop.build_program(config, digits, jax.devices()[:1])
+    from flax import nnx
+
+    from squeeze_jax.train.state import build_model
+
+    batch = next(loop.training_pipeline(config, digits).batches())
+    images = loop.training_pipeline(config, digits).fetch(program.train_resident, batch, jax.random.key(0))["image"]
+    output = build_model(config.model, 10, config.seed).conv1
+    plain = nnx.merge(*nnx.split(output))
+    del plain.bn
+    plain.bias = nnx.Param(jnp.zeros(8))
+    np.testing.assert_allclose(stats["mean"], 0.1 * np.asarray(plain(images)).mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
+
+
+def test_running_sums_start_over_at_each_log_line(config, digits):
+    config.train.log_every = 2
+    losses = [float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)]
+    config.train.log_every = 1
+    single = [float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)]
+    assert losses == pytest.approx([single[0], single[0] + single[1], single[2]], rel=1e-5)
+
+
+def test_same_seed_same_bits(config, digits):
+    first, second = (list(states(config, digits, jax.devices()))[-1] for _ in range(2))
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(x, y)
