@@ -200,7 +200,7 @@ def _with_result(trial: Trial, row: Mapping[str | None, Any], line: int) -> Tria
         raise ValueError(f"line {line} has not as many cells as the header")
     if row["status"] not in STATUSES:
         raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
-    described = {"trial", "seed", "status", "reason", *map(short, trial.design)}
+    described = {"trial", "seed", "status", "reason", *trial.design, *map(short, trial.design)}  # the whole key where two share their last part
     try:
         measures = {name: _finite(cell) for name, cell in row.items() if name not in described}
     except ValueError as error:

@@ -1,5 +1,6 @@
 """A config and its `sweep()` -> named trials, each a whole config."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def make_trials(config: ConfigDict, sweep: Callable[[ConfigDict], Iterable[Overr
     short = short_names(swept)
     trials = []
     for point in points:
-        trial = ConfigDict(config.to_dict())
+        trial = copy.deepcopy(config)
         for key, value in point.items():
             _set(trial, key, value)
         name = ",".join(f"{short[key]}={value}" for key, value in point.items()).replace("/", "_")

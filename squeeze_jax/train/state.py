@@ -50,4 +50,5 @@ def create(model: nnx.Module, optimizer: optax.GradientTransformation, seed: int
     """The state before the first step."""
     _, params, stats = split_model(model)
     running = {"loss": np.float32(0), "top1": np.float32(0)}
-    return TrainState(np.int32(0), np.uint32(seed), params, stats, optimizer.init(params), running)
+    # Under jit, since optax would otherwise compile its zeros for every shape.
+    return TrainState(np.int32(0), np.uint32(seed), params, stats, jax.jit(optimizer.init)(params), running)
