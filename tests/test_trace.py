@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in json.loads((GOLDEN / "squeezenet_counts.json").read_text()) if row["macs"]], ids=lambda row: row["model"]
+    "row", [row for row in json.loads((GOLDEN / "counts.json").read_text()) if row["macs"]], ids=lambda row: row["model"]
 )
 def test_macs_are_the_papers(row):
     layers = trace.trace(lambda: models.create(row["model"], rngs=nnx.Rngs(0), **row["options"]), (row["input_size"],) * 2 + (3,))

@@ -9,7 +9,22 @@ from typing import Any
 from flax import nnx
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.models.alexnet import AlexNet
+from squeeze_jax.models.darknet import TinyDarknet
+from squeeze_jax.models.mobilenet import MobileNet
 from squeeze_jax.models.squeezenet import SqueezeNet
+from squeeze_jax.models.squeezenext import SqueezeNext
+from squeeze_jax.models.vgg import VGG
+
+# The nets of the SqueezeNext paper's tables: depth, then version, width, groups, aggregation.
+_SQUEEZENEXT: dict[str, dict[str, Any]] = {
+    **{f"{depth}": dict(depth=depth) for depth in (23, 34, 44)},
+    **{f"{depth}_ida": dict(depth=depth, aggregation=True) for depth in (23, 34, 44)},
+    **{f"{depth}_w{name}": dict(depth=depth, width=width) for depth in (23, 34, 44) for name, width in (("1_5", 1.5), ("2", 2.0))},
+    **{f"23_v{version}": dict(version=version) for version in (2, 3, 4, 5)},
+    **{f"23_v{version}_w2": dict(version=version, width=2.0) for version in (4, 5)},
+    "23_g": dict(groups=2),
+}
 
 # name -> the module and what differs from its defaults
 REGISTRY: dict[str, tuple[type[nnx.Module], dict[str, Any]]] = {
@@ -18,6 +33,13 @@ REGISTRY: dict[str, tuple[type[nnx.Module], dict[str, Any]]] = {
     "squeezenet_v1_1": (SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))),
     "squeezenet_simple_bypass": (SqueezeNet, dict(bypass="simple")),
     "squeezenet_complex_bypass": (SqueezeNet, dict(bypass="complex")),
+    **{f"squeezenext_{name}": (SqueezeNext, options) for name, options in _SQUEEZENEXT.items()},
+    "alexnet": (AlexNet, {}),
+    "alexnet_torchvision": (AlexNet, dict(variant="torchvision")),
+    "vgg16": (VGG, dict(depth=16)),
+    "vgg19": (VGG, dict(depth=19)),
+    "mobilenet_v1": (MobileNet, {}),
+    "tiny_darknet": (TinyDarknet, {}),
 }
 
 

@@ -137,6 +137,55 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def fold_in(key: jax.Array, salt: int) -> jax.Array:
+    """A key, or keys one an example [N], for one of several uses."""
+    return jax.vmap(jax.random.fold_in, (0, None))(key, salt) if key.ndim else jax.random.fold_in(key, salt)
+
+
+def flatten(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """[N, H, W, C] -> [N, H * W * C], for a fully connected layer that was made for `size` positions.
+
+    Raises:
+      ValueError: another size.
+    """
+    if x.shape[1:3] != size:
+        raise ValueError(f"the fully connected layers need {size[0]}x{size[1]} positions, got {x.shape[1]}x{x.shape[2]}: another image size")
+    return x.reshape(x.shape[0], -1)
+
+
+def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
+    """x / (1 + alpha / size * sum of squares over `size` neighbouring channels)^beta, as in Caffe (Krizhevsky 2012, section 3.3)."""
+    half, channels = size // 2, x.shape[-1]
+    squares = jnp.pad(jnp.square(x), ((0, 0), (0, 0), (0, 0), (half, half)))
+    total = sum(lax.slice_in_dim(squares, offset, offset + channels, axis=3) for offset in range(size))
+    return x * (1 + alpha / size * total) ** -beta
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last. Parameters: scale [C], bias [C]; statistics: mean [C], var [C].
+
+    Flax's own draws two keys and compiles four arrays a layer, which makes a deep net seconds slow to build and to trace.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
+        self.momentum, self.epsilon = momentum, epsilon
+        self.scale, self.bias = nnx.Param(np.ones(channels, np.float32)), nnx.Param(np.zeros(channels, np.float32))
+        self.mean, self.var = nnx.BatchStat(np.zeros(channels, np.float32)), nnx.BatchStat(np.ones(channels, np.float32))
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[..., C] -> [..., C], in the type of x; statistics are taken in float32."""
+        mean, var = self.mean[...], self.var[...]
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean, var = jnp.mean(x, axes, dtype=jnp.float32), jnp.var(x.astype(jnp.float32), axes)
+            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+        scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        shift = self.bias[...] - mean * scale
+        channels = (1,) * (x.ndim - 1) + (-1,)
+        return x * scale.astype(x.dtype).reshape(channels) + shift.astype(x.dtype).reshape(channels)
+
+
 class Conv(nnx.Module):
     """Convolution with bias, or with BatchNorm in the bias's place. Parameters: kernel [kh, kw, Cin/groups, Cout], bias [Cout]."""
 
@@ -158,7 +207,7 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.groups = stride, ((ph, ph), (pw, pw)), groups
         self.kernel = nnx.Param(kernel_init(rngs.params(), (kh, kw, in_channels // groups, out_channels), jnp.float32))
         if batch_norm:
-            self.bn = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+            self.bn = BatchNorm(out_channels)
         else:
             self.bias = nnx.Param(np.zeros(out_channels, np.float32))
 
@@ -166,5 +215,19 @@ class Conv(nnx.Module):
         """[N, H, W, Cin] -> [N, H', W', Cout], in the type of x."""
         y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
         if hasattr(self, "bn"):
-            return self.bn(y, use_running_average=not train).astype(x.dtype)
+            return self.bn(y, train=train)
         return y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+class Dense(nnx.Module):
+    """Fully connected layer. Parameters: kernel [Cin, Cout] and, if asked for, bias [Cout]."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False, kernel_init: Callable, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features), jnp.float32))
+        if bias:
+            self.bias = nnx.Param(np.zeros(out_features, np.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, Cin] -> [N, Cout], in the type of x."""
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype).reshape(1, -1) if hasattr(self, "bias") else y

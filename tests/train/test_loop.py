@@ -30,8 +30,8 @@ def parameters(config, data, directory):
 
 
 def test_it_learns_the_digits(config, digits, tmp_path):
-    config.train.update(steps=130, log_every=26, batch_size=64)
-    config.model.update(base_e=16, incr_e=16, conv1_filters=16)
+    config.model.update(base_e=32, incr_e=32, conv1_filters=32)
+    config.train.update(steps=110, log_every=22, batch_size=64)
     result = run(config, digits, tmp_path)
     assert result["status"] == "ok"
     assert result["top1"] > 60 and result["top5"] > 95

@@ -1,0 +1,56 @@
+"""AlexNet, the baseline of both papers: Caffe's grouped net and torchvision's ungrouped one."""
+
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from squeeze_jax.models import initializers, ops
+
+
+class AlexNet(nnx.Module):
+    """Five convolutions and three fully connected layers.
+
+    variant "caffe": Krizhevsky et al. 2012 as Caffe's bvlc_alexnet has it, two groups in conv2, conv4 and conv5, local response
+    normalisation, 60,965,224 parameters at 227. variant "torchvision": the one-tower net of Krizhevsky 2014 (arXiv 1404.5997),
+    no groups and no normalisation, 61,100,840 parameters at 224.
+    """
+
+    def __init__(self, *, num_classes: int = 1000, variant: Literal["caffe", "torchvision"] = "caffe", dropout: float = 0.5, rngs: nnx.Rngs):
+        if variant not in ("caffe", "torchvision"):
+            raise ValueError(f"variant is caffe or torchvision; got {variant!r}")
+        self.caffe, self.dropout = variant == "caffe", dropout
+        init = dict(kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs)
+        groups = 2 if self.caffe else 1
+        w = (96, 256, 384, 384, 256) if self.caffe else (64, 192, 384, 256, 256)
+        self.conv1 = ops.Conv(3, w[0], 11, stride=4, padding=0 if self.caffe else 2, **init)
+        self.conv2 = ops.Conv(w[0], w[1], 5, padding=2, groups=groups, **init)
+        self.conv3 = ops.Conv(w[1], w[2], 3, padding=1, **init)
+        self.conv4 = ops.Conv(w[2], w[3], 3, padding=1, groups=groups, **init)
+        self.conv5 = ops.Conv(w[3], w[4], 3, padding=1, groups=groups, **init)
+        self.fc6 = ops.Dense(6 * 6 * w[4], 4096, bias=True, **init)
+        self.fc7 = ops.Dense(4096, 4096, bias=True, **init)
+        self.fc8 = ops.Dense(4096, num_classes, bias=True, **init)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Logits float32 [N, num_classes] of normalised images [N, 227, 227, 3] (caffe) or [N, 224, 224, 3] (torchvision).
+
+        Args:
+          key: needed in training where dropout > 0: one PRNG key, or one an example [N].
+
+        Raises:
+          ValueError: images of another size than leaves 6x6 positions for fc6.
+        """
+        x = self._normalised_pool(jax.nn.relu(self.conv1(x)))
+        x = self._normalised_pool(jax.nn.relu(self.conv2(x)))
+        for name in ("conv3", "conv4", "conv5"):
+            x = jax.nn.relu(getattr(self, name)(x))
+        x = ops.flatten(ops.max_pool(x), (6, 6))
+        for name, salt in (("fc6", 6), ("fc7", 7)):
+            x = jax.nn.relu(getattr(self, name)(x))
+            if train and self.dropout:
+                x = ops.dropout(x, self.dropout, ops.fold_in(key, salt))
+        return self.fc8(x).astype(jax.numpy.float32)
+
+    def _normalised_pool(self, x: jax.Array) -> jax.Array:
+        return ops.max_pool(ops.local_response_norm(x) if self.caffe else x)

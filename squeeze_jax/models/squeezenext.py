@@ -1,0 +1,162 @@
+"""SqueezeNext as a design space (arXiv 1803.10615): width, depth, version, groups and the deep-aggregation variant."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from squeeze_jax.models import initializers, ops
+
+# depth -> blocks in each of the four stages. 34 is not published; this is the natural fit (FACTS B3).
+DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
+# version -> (kernel of conv1, blocks of the 23-deep net); from version 2 on the stage starts are rewired.
+VERSIONS = {1: (7, (6, 6, 8, 1)), 2: (5, (6, 6, 8, 1)), 3: (5, (4, 8, 8, 1)), 4: (5, (2, 10, 8, 1)), 5: (5, (2, 4, 14, 1))}
+STAGE_WIDTHS = (32, 64, 128, 256)
+
+
+class Block(nnx.Module):
+    """A bottleneck of two 1x1s, a 3x1 and a 1x3, and a 1x1 expansion, added to its shortcut (paper, Fig. 2; FACTS B1).
+
+    Every convolution is followed by BatchNorm and ReLU, the last one and the shortcut's included, and the sum by another ReLU.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, start: bool, rewired: bool, stride: int, tall_first: bool, groups: int, rngs: nnx.Rngs):
+        """Builds one block.
+
+        Args:
+          in_channels, channels: of the input and the output.
+          start: the first block of its stage, whose shortcut is a 1x1 convolution with `stride`.
+          rewired: at a stage start the residual branch reads the shortcut's output (versions 2 to 5), not the block's input.
+          stride: of a stage start.
+          tall_first: 3x1 before 1x3; the order alternates from block to block.
+          groups: of the first 1x1 and of the 3x1 and 1x3 convolutions (2 in the G nets).
+          rngs: source of the `params` keys.
+        """
+
+        def conv(inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **options) -> ops.Conv:
+            padding = (kernel[0] // 2, kernel[1] // 2)
+            return ops.Conv(inputs, outputs, kernel, padding=padding, batch_norm=True, kernel_init=XAVIER, rngs=rngs, **options)
+
+        self.rewired = rewired
+        if start:
+            self.shortcut = conv(in_channels, channels, stride=stride)
+        branch_in, branch_stride = (channels, 1) if rewired or not start else (in_channels, stride)
+        kernels = ((3, 1), (1, 3)) if tall_first else ((1, 3), (3, 1))
+        self.reduce1 = conv(branch_in, channels // 2, stride=branch_stride, groups=groups)
+        self.reduce2 = conv(channels // 2, channels // 4)
+        self.separable1 = conv(channels // 4, channels // 2, kernels[0], groups=groups)
+        self.separable2 = conv(channels // 2, channels // 2, kernels[1], groups=groups)
+        self.expand = conv(channels // 2, channels)
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, Cin] -> [N, H', W', C]."""
+        shortcut = jax.nn.relu(self.shortcut(x, train=train)) if hasattr(self, "shortcut") else x
+        y = shortcut if self.rewired else x
+        for name in ("reduce1", "reduce2", "separable1", "separable2", "expand"):
+            y = jax.nn.relu(getattr(self, name)(y, train=train))
+        return jax.nn.relu(shortcut + y)
+
+
+XAVIER = initializers.fan_in(1.0, "uniform")
+
+
+class SqueezeNext(nnx.Module):
+    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier without bias (FACTS B1-B3).
+
+    The defaults are 1.0-SqNxt-23. Attributes: conv1; stage1_block1, stage1_block2, ...; bottleneck; classifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        width: float = 1.0,
+        depth: Literal[23, 34, 44] = 23,
+        version: Literal[1, 2, 3, 4, 5] = 1,
+        blocks: Sequence[int] | None = None,
+        groups: int = 1,
+        aggregation: bool = False,
+        conv1_filters: int = 64,
+        conv1_kernel: int | None = None,
+        conv1_stride: int = 2,
+        conv1_pad: int = 0,
+        pool1: bool = True,
+        bottleneck: int = 128,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the net.
+
+        Args:
+          num_classes: outputs of the classifier.
+          width: scales the four stages; conv1 and the bottleneck stay as they are (FACTS trap 13).
+          depth: 23, 34 or 44, in version 1; 34 is our reading.
+          version: 1, or 2 to 5: a 5x5 conv1, rewired stage starts, and blocks moved between the stages of the 23-deep net.
+          blocks: blocks of each stage, in place of depth's or version's.
+          groups: 2 for the G nets.
+          aggregation: iterative deep aggregation of the stages; our reading, see `Aggregation`.
+          conv1_filters, conv1_kernel, conv1_stride, conv1_pad, pool1: the stem; None takes the version's kernel.
+          bottleneck: filters of the 1x1 convolution before the mean.
+          rngs: source of the `params` keys.
+
+        Raises:
+          ValueError: an option outside its range.
+        """
+        if version not in VERSIONS:
+            raise ValueError(f"version is one of {', '.join(map(str, VERSIONS))}; got {version}")
+        if depth not in DEPTHS:
+            raise ValueError(f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} (for others give blocks)")
+        if version > 1 and depth != 23 and blocks is None:
+            raise ValueError(f"versions 2 to 5 are published for depth 23; for depth {depth} give blocks")
+        kernel, version_blocks = VERSIONS[version]
+        self.blocks = tuple(blocks or (DEPTHS[depth] if version == 1 else version_blocks))
+        if len(self.blocks) != len(STAGE_WIDTHS) or min(self.blocks) < 1:
+            raise ValueError(f"blocks are four counts above 0; got {self.blocks}")
+        widths = [round(width * stage) for stage in STAGE_WIDTHS]
+        if any(w < 4 or w % (4 * groups) for w in widths):
+            raise ValueError(f"width {width} gives stages of {widths} channels, which must divide by {4 * groups}")
+        self.pool1 = pool1
+        options = dict(batch_norm=True, kernel_init=XAVIER, rngs=rngs)
+        self.conv1 = ops.Conv(3, conv1_filters, conv1_kernel or kernel, stride=conv1_stride, padding=conv1_pad, **options)
+        channels, number = conv1_filters, 0
+        for stage, (count, stage_width) in enumerate(zip(self.blocks, widths, strict=True), start=1):
+            for index in range(count):
+                number += 1
+                block = Block(
+                    channels, stage_width, start=index == 0, rewired=version > 1, stride=1 if stage == 1 else 2,
+                    tall_first=number % 2 == 1, groups=groups, rngs=rngs,
+                )  # fmt: skip
+                setattr(self, f"stage{stage}_block{index + 1}", block)
+                channels = stage_width
+            if aggregation and stage > 1:
+                setattr(self, f"aggregate{stage}", ops.Conv(widths[stage - 2] + stage_width, stage_width, 1, **options))
+        self.bottleneck = ops.Conv(channels, bottleneck, 1, **options)
+        self.classifier = ops.Dense(bottleneck, num_classes, kernel_init=XAVIER, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+        """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout.
+
+        Raises:
+          ValueError: the images are too small for the stem.
+        """
+        x = jax.nn.relu(self.conv1(x, train=train))
+        x = ops.max_pool(x) if self.pool1 else x
+        gathered = None
+        for stage, count in enumerate(self.blocks, start=1):
+            for index in range(1, count + 1):
+                x = getattr(self, f"stage{stage}_block{index}")(x, train=train)
+            gathered = self._aggregated(stage, gathered, x, train)
+        x = jax.nn.relu(self.bottleneck(gathered, train=train))
+        return self.classifier(ops.global_average_pool(x))
+
+    def _aggregated(self, stage: int, shallower: jax.Array | None, x: jax.Array, train: bool) -> jax.Array:
+        """Iterative deep aggregation (Yu et al., arXiv 1707.06484, section 3.1), our reading: the IDA nets are not defined in the paper.
+
+        From the shallowest stage on, what was gathered so far is subsampled by two as the stage starts do, concatenated with that
+        stage's output and merged by a 1x1 convolution + BatchNorm + ReLU of the stage's width.
+        """
+        node = getattr(self, f"aggregate{stage}", None)
+        if node is None:
+            return x
+        return jax.nn.relu(node(jnp.concatenate([shallower[:, ::2, ::2], x], axis=-1), train=train))
