@@ -28,9 +28,10 @@ def main() -> int:
     # JAX is imported here, so that --help and a mistyped flag answer at once.
     import jax
 
-    from squeeze_jax import analysis, sweep
+    from squeeze_jax import sweep
+    from squeeze_jax.analysis import report
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it writes, and logs the traceback of what it raises anyhow
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
     if DISTRIBUTED.value:
@@ -41,7 +42,7 @@ def main() -> int:
     counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
     if jax.process_index() == 0:
         sweep.write_table(workdir)
-        analysis.draw(workdir)
+        report.draw(workdir)
         print(f"{workdir}/: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "; see sweep.csv, sweep.png, report.html")
     return 1 if counts.get("failed") else 0
 
@@ -65,7 +66,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, UserError) as e:
         message = str(e)
     except (AttributeError, KeyError) as e:
-        message = f"the config has no key {str(e).strip(chr(34))}"
+        message = "the config has no key " + "; ".join(str(e.args[0]).splitlines())
     except OSError:
         message = f"no such config file; there are {', '.join(str(path) for path in sorted(Path('configs').glob('*.py')))}"
     print(f"error: {message}", file=sys.stderr)

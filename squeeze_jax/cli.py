@@ -1,12 +1,18 @@
 """The `squeeze-jax` command, and how both commands speak of errors: one line for what the user can mend."""
 
 import argparse
+import ast
 import errno
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from squeeze_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from squeeze_jax.trace import Layer
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -27,7 +33,7 @@ def exit_code(run: Callable[[], int]) -> int:
     except OSError as e:
         if e.errno == errno.ENOSPC:
             return _complain("the disk is full; make room and run the same command again to continue, nothing finished is lost", 2)
-        if e.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EDQUOT):
+        if e.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EDQUOT):
             return _complain(f"can't write: {e}", 2)
         raise
 
@@ -39,18 +45,85 @@ def _complain(message: str, code: int) -> int:
 
 def main() -> int:
     """Entry point of `squeeze-jax`."""
-    parser = argparse.ArgumentParser(prog="squeeze-jax", description="Work with what `launch.py` leaves behind.")
+    parser = argparse.ArgumentParser(prog="squeeze-jax", description="What a design point costs, and what `launch.py` leaves behind.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
     report = commands.add_parser("report", help="draw table, figure and report of a finished or partial sweep again")
     report.add_argument("workdir", type=Path, help="a sweep's workdir, such as runs/sr_sweep-digits")
     report.set_defaults(run=_report)
+
+    summary = commands.add_parser("summary", help="a net's layers with output sizes, parameters and MACs; nothing is allocated")
+    summary.add_argument("--list", action="store_true", help="name the registered models, one a line")
+    _add_model_arguments(summary)
+    summary.set_defaults(run=_summary)
+
     arguments = parser.parse_args()
     return exit_code(lambda: arguments.run(arguments))
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    from squeeze_jax import analysis, sweep
+def _add_model_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", help="a registered model (see summary --list), or a trial's folder such as runs/.../trials/seed=0")
+    command.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="a model option, such as squeeze_ratio=0.5; repeatable")
+    command.add_argument("--input-size", type=int, help="pixels; by default what the model's paper gives it")
+    command.add_argument("--format", choices=("text", "json", "csv"), default="text")
 
-    written = [sweep.write_table(arguments.workdir), *analysis.draw(arguments.workdir)]
+
+def _report(arguments: argparse.Namespace) -> int:
+    from squeeze_jax import sweep
+    from squeeze_jax.analysis import report
+
+    written = [sweep.write_table(arguments.workdir), *report.draw(arguments.workdir)]
     print("\n".join(map(str, written)))
     return 0
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from squeeze_jax import models
+    from squeeze_jax.analysis import layers
+
+    if arguments.list:
+        print("\n".join(models.REGISTRY))
+        return 0
+    print(layers.formatted(layers.summary(*_traced(arguments)), arguments.format, layers.summary_text))
+    return 0
+
+
+def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
+    """The layers and the parameter count of the model that the arguments name."""
+    from flax import nnx
+
+    from squeeze_jax import models, trace
+
+    if not arguments.model:
+        raise UserError("which model? squeeze-jax summary --list names them")
+    name, options, size = arguments.model, {}, None
+    if (record := Path(name) / "config.json").exists():
+        config = json.loads(record.read_text())
+        options = config["model"] | {"num_classes": config["num_classes"]}
+        name, size = options.pop("name"), config["data"]["image_size"]
+    options |= dict(_option(text) for text in arguments.set)
+
+    def build() -> nnx.Module:
+        return models.create(name, rngs=nnx.Rngs(0), **options)
+
+    params = trace.parameter_count(nnx.eval_shape(build))
+    size = arguments.input_size or size or models.REGISTRY[name].input_size
+    try:
+        return trace.trace(build, (size, size, 3)), params
+    except ValueError as e:
+        raise UserError(f"{name} at {size}x{size}: {e}") from e
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """squeeze_ratio=0.5 -> ("squeeze_ratio", 0.5); what is no Python literal is a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set takes OPTION=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -36,6 +36,11 @@ class Layer:
     parameters: int
     macs: int  # multiply-accumulates an image
 
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the output in float32."""
+        return 4 * math.prod(self.output_shape)
+
 
 def parameter_count(model: nnx.Module) -> int:
     """Trainable numbers in a module (abstract or not), BatchNorm's running statistics left out."""

@@ -1,4 +1,4 @@
-"""A sweep's two figures: accuracy against a metaparameter of the design, and the course of every training."""
+"""A sweep's figures: accuracy against a metaparameter, accuracy against each cost, and the course of every training."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-from squeeze_jax.analysis.tables import COLLAPSED, Interval, Point, Study, aggregate, describe, measure, read_curve, show
+from squeeze_jax.analysis.tables import COLLAPSED, COSTS, Interval, Point, Study, aggregate, describe, measure, pareto_front, read_curve, show
 
 _STYLE = {
     "font.size": 9,
@@ -88,6 +88,29 @@ def training_figure(workdir: Path, study: Study) -> Figure:
         axes[1].set(xlabel="Epoch", ylabel=f"Held-out {measure('top1').heading.lower()}")
         _limit(axes[1], "top1")
         _add_legend(figure, [Line2D([], [], color=colour, label=name) for colour, name in zip(colours, names)])
+    return figure
+
+
+def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
+    """Accuracy against each cost that was recorded, the points of its Pareto front joined and named; None with fewer than two points."""
+    learned = [point for point in points if point.interval(study.metric)]
+    costs = [cost for cost in COSTS if sum(point.constant(cost) is not None for point in learned) > 1]
+    if not costs:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
+        for panel, cost in zip(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat, costs):
+            front = pareto_front(learned, cost, study.metric)
+            at = [(point.constant(cost), point.interval(study.metric).mean) for point in learned]
+            panel.plot(*zip(*at), linestyle="", color=_NEUTRAL, label="points", **_SEED)
+            best = [(point.constant(cost), point.interval(study.metric).mean) for point in front]
+            panel.plot(*zip(*best), color=_CATEGORICAL[0], linewidth=1.4, marker="o", markersize=5, label="front")
+            for point, place in zip(front, best):
+                name = ", ".join(map(show, point.design.values())) or study.name
+                panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
+            panel.set(xlabel=measure(cost).heading, ylabel=measure(study.metric).heading)
+            panel.xaxis.set_major_formatter(EngFormatter())
+            panel.margins(x=0.12, y=0.12)
     return figure
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from squeeze_jax.analysis import figures
 from squeeze_jax.analysis.tables import (
     COLLAPSED,
+    COSTS,
     Point,
     Study,
     Trial,
@@ -17,6 +18,7 @@ from squeeze_jax.analysis.tables import (
     describe,
     measure,
     measured,
+    pareto_front,
     point_table,
     read_study,
     read_trials,
@@ -52,11 +54,16 @@ def draw(workdir: Path) -> list[Path]:
     points = aggregate(trials)
     accuracy = figures.accuracy_figure(study, points)
     picture = figures.svg(accuracy)
-    training = figures.svg(figures.training_figure(workdir, study))
+    costs = figures.pareto_figure(study, points)
+    drawings = [
+        _inline(picture.decode(), "sweep", f"{measure(study.metric).heading} against {study.label}"),
+        _inline(figures.svg(costs).decode(), "costs", f"{measure(study.metric).heading} against cost") if costs else "",
+        _inline(figures.svg(figures.training_figure(workdir, study)).decode(), "training", "Training loss and held-out accuracy against the epoch"),
+    ]
     files = {
         "sweep.png": figures.png(accuracy),
         "sweep.svg": picture,
-        "report.html": _html(study, trials, points, picture.decode(), training.decode()).encode(),
+        "report.html": _html(study, trials, points, *drawings).encode(),
     }
     return [_write(workdir / name, content) for name, content in files.items()]
 
@@ -73,7 +80,7 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], picture: str, training: str) -> str:
+def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], picture: str, costs: str, training: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
     how = {
         "Command": study.command,
@@ -83,7 +90,7 @@ def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], pictur
         "Device": study.device,
         "Started": study.started,
     }
-    table = point_table(study, points)
+    table = _marked(point_table(study, points), study, points)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -95,12 +102,13 @@ def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], pictur
 <body>
 <h1>{escape(study.name)} · {escape(study.preset)}</h1>
 <p>{escape(summary(study, points))}</p>
-{_inline(picture, "sweep", f"{measure(study.metric).heading} against {study.label}")}
+{picture}
 <h2>Design points</h2>
 <p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is counted, not averaged.</p>
 {_table(table, [""] * len(points))}
+{f"<h2>What accuracy costs</h2>{chr(10)}<p>Joined: the Pareto front, the points that no other beats.</p>{chr(10)}{costs}" if costs else ""}
 <h2>Training</h2>
-{_inline(training, "training", "Training loss and held-out accuracy against the epoch")}
+{training}
 <h2>Trials</h2>
 {_table(_trial_table(trials), [trial.status for trial in trials])}
 <h2>How it was run</h2>
@@ -135,6 +143,13 @@ def summary(study: Study, points: Sequence[Point]) -> str:
     result = f"{measure(study.metric).heading} {show_interval(study.metric, best.interval(study.metric))}"
     which = f"Best of {len(learned)} design points: {describe(best.design)}" if len(learned) > 1 else describe(best.design) or study.name
     return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
+
+
+def _marked(table: list[list[str]], study: Study, points: Sequence[Point]) -> list[list[str]]:
+    """The table with a column that says on which Pareto fronts a point lies."""
+    fronts = {cost: pareto_front(points, cost, study.metric) for cost in COSTS}
+    marks = [", ".join(measure(cost).heading.partition(" (")[0].lower() for cost in COSTS if point in fronts[cost]) for point in points]
+    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
 
 
 def _trial_table(trials: Sequence[Trial]) -> list[list[str]]:

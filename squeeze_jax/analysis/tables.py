@@ -21,6 +21,7 @@ from scipy import stats
 from squeeze_jax.errors import UserError
 
 COLLAPSED = ("diverged", "chance")
+COSTS = ("model_mb", "macs", "cycles", "energy")  # what a Pareto front weighs accuracy against
 STATUSES = ("ok", *COLLAPSED, "failed", "pending")
 
 
@@ -42,6 +43,9 @@ MEASURES = {
     "params": Measure("Parameters", ",.0f", "design"),
     "macs": Measure("MACs", ",.0f", "design"),
     "model_mb": Measure("Size (MiB)", ",.3g", "design"),
+    "activation_bytes": Measure("Activations (bytes)", ",.0f", "design"),
+    "cycles": Measure("Cycles", ",.0f", "design"),
+    "energy": Measure("Energy (MACs)", ",.3g", "design"),
     "seconds": Measure("Seconds", ",.1f"),
     "images_per_second": Measure("Images/s", ",.0f"),
 }
@@ -252,6 +256,17 @@ def aggregate(trials: Iterable[Trial]) -> list[Point]:
     for trial in trials:
         groups.setdefault(describe(trial.design), []).append(trial)
     return [Point(group[0].design, tuple(group)) for group in groups.values()]
+
+
+def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:
+    """The points that no other beats: none has a mean as high at less cost, nor a higher one at the same; by rising cost."""
+    known = [(point.constant(cost), -interval.mean, point) for point in points if (interval := point.interval(metric))]
+    front, best = [], 0.0
+    for price, negative, point in sorted((entry for entry in known if entry[0] is not None), key=lambda entry: entry[:2]):
+        if negative < best:
+            front.append(point)
+            best = negative
+    return front
 
 
 def measured(trials: Iterable[Trial]) -> list[str]:

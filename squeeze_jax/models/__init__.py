@@ -4,7 +4,7 @@ Every module maps normalised NHWC images to float32 logits: `model(x, train=Fals
 """
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 
@@ -26,20 +26,28 @@ _SQUEEZENEXT: dict[str, dict[str, Any]] = {
     "23_g": dict(groups=2),
 }
 
-# name -> the module and what differs from its defaults
-REGISTRY: dict[str, tuple[type[nnx.Module], dict[str, Any]]] = {
-    "squeezenet_v1_0": (SqueezeNet, {}),
-    "squeezenet_v1_0_released": (SqueezeNet, dict(conv10_pad=1)),
-    "squeezenet_v1_1": (SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))),
-    "squeezenet_simple_bypass": (SqueezeNet, dict(bypass="simple")),
-    "squeezenet_complex_bypass": (SqueezeNet, dict(bypass="complex")),
-    **{f"squeezenext_{name}": (SqueezeNext, options) for name, options in _SQUEEZENEXT.items()},
-    "alexnet": (AlexNet, {}),
-    "alexnet_torchvision": (AlexNet, dict(variant="torchvision")),
-    "vgg16": (VGG, dict(depth=16)),
-    "vgg19": (VGG, dict(depth=19)),
-    "mobilenet_v1": (MobileNet, {}),
-    "tiny_darknet": (TinyDarknet, {}),
+
+class Entry(NamedTuple):
+    """A registered model: its module, what differs from the module's defaults, and the height and width its papers give it."""
+
+    module: type[nnx.Module]
+    options: dict[str, Any]
+    input_size: int = 227
+
+
+REGISTRY: dict[str, Entry] = {
+    "squeezenet_v1_0": Entry(SqueezeNet, {}),
+    "squeezenet_v1_0_released": Entry(SqueezeNet, dict(conv10_pad=1)),
+    "squeezenet_v1_1": Entry(SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))),
+    "squeezenet_simple_bypass": Entry(SqueezeNet, dict(bypass="simple")),
+    "squeezenet_complex_bypass": Entry(SqueezeNet, dict(bypass="complex")),
+    **{f"squeezenext_{name}": Entry(SqueezeNext, options) for name, options in _SQUEEZENEXT.items()},
+    "alexnet": Entry(AlexNet, {}),
+    "alexnet_torchvision": Entry(AlexNet, dict(variant="torchvision"), 224),
+    "vgg16": Entry(VGG, dict(depth=16), 224),
+    "vgg19": Entry(VGG, dict(depth=19), 224),
+    "mobilenet_v1": Entry(MobileNet, {}, 224),
+    "tiny_darknet": Entry(TinyDarknet, {}, 224),
 }
 
 
@@ -51,7 +59,7 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     """
     if name not in REGISTRY:
         raise UserError(f"no model {name!r}; there are {', '.join(REGISTRY)}")
-    module, preset = REGISTRY[name]
+    module, preset, _ = REGISTRY[name]
     known = [key for key in inspect.signature(module.__init__).parameters if key not in ("self", "rngs")]
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")

@@ -2,7 +2,7 @@
 
   <workdir>/study.json                  command, commit, versions, device, config, trials with their costs
   <workdir>/sweep.csv                   one row a trial
-  <workdir>/trials/<name>/config.json   the trial's config
+  <workdir>/trials/<name>/config.json   the trial's config and class names
                          /metrics.jsonl, /checkpoints/   written while it trains
                          /result.json   how it ended; its presence is what makes a trial finished
                          /lock          held by the launcher that runs it
@@ -26,6 +26,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from squeeze_jax import trace
+from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.sweep.trials import Trial, short_names
 from squeeze_jax.train.state import build_model
@@ -51,6 +52,12 @@ def read_result(workdir: Path, name: str) -> dict[str, Any] | None:
     """How a trial ended: {"status", "top1", ...}; None while it has not."""
     path = trial_directory(workdir, name) / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def write_config(workdir: Path, trial: Trial, data: Data) -> None:
+    """Writes what a checkpoint needs to be used on its own: the trial's config and the meaning of its outputs."""
+    record = trial.config.to_dict() | {"num_classes": data.num_classes, "class_names": data.class_names}
+    write_atomically(trial_directory(workdir, trial.name) / "config.json", json.dumps(record, indent=1))
 
 
 def status(workdir: Path, name: str) -> str:

@@ -59,6 +59,8 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
                     results.write_result(workdir, trial.name, result)
                     results.write_table(workdir)
                 progress.finish_trial(result)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("results")  # the first process has written them all
     statuses = [results.status(workdir, trial.name) for trial in trials]
     return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
@@ -88,6 +90,8 @@ def _train(trial: Trial, data: Data, programs: "_LatestProgram", workdir: Path, 
     """One trial's result; an exception is a result too, unless the next trial would meet it as well."""
     directory = results.trial_directory(workdir, trial.name)
     try:
+        if _first_process():
+            results.write_config(workdir, trial, data)
         program = programs.get(trial.config, data)
         return train(program, trial.config, data, directory, asked_to_stop=asked_to_stop, on_step=progress.step)
     except (UserError, Interrupted):

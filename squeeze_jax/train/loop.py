@@ -31,7 +31,7 @@ class Program(NamedTuple):
     train_resident: Any  # data held on the devices
     eval_resident: Any
     initial_state: Callable[[int], TrainState]  # seed -> state in host memory
-    initial_shapes: TrainState  # the same, as shapes and types on the devices
+    initial_shapes: TrainState  # the same, as shapes and types on all devices
 
 
 def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> Program:
@@ -138,7 +138,7 @@ def train(
         if checkpoints.latest_step is None:
             state = parallel.replicate(program.initial_state(config.seed), program.devices)
         else:
-            state = checkpoints.restore(program.initial_shapes)
+            state = parallel.as_local(checkpoints.restore(program.initial_shapes), program.devices)
         start = int(state.step)
         log = Log(directory / "metrics.jsonl", start)
         clock = Stopwatch(settings.batch_size)
@@ -147,7 +147,7 @@ def train(
         batches = pipeline.batches(start)
         for done in range(start + 1, program.total_steps + 1):
             if (signum := asked_to_stop(done)) is not None:
-                checkpoints.save(state)
+                checkpoints.save(parallel.as_global(state, program.devices))
                 raise Interrupted(signum)
             state = program.train_step(state, program.train_resident, parallel.divide(next(batches), program.devices))
             loss, last = None, done == program.total_steps
@@ -175,7 +175,7 @@ def train(
                 log.write(step=done, epoch=done / pipeline.steps_per_epoch, **percentages(sums))
                 clock.start(done)
             if last or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
-                checkpoints.save(state)
+                checkpoints.save(parallel.as_global(state, program.devices))
                 clock.start(done)
         if sums is None and not diverged:  # killed between the last checkpoint and the result
             sums = evaluate(program, state)

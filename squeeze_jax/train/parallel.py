@@ -32,8 +32,27 @@ def replicated(devices: Devices) -> NamedSharding:
 
 
 def replicate(tree: Any, devices: Devices) -> Any:
-    """A copy of every array on each of `devices`; placed before the first call, since NumPy state would compile it twice."""
-    return jax.device_put(tree, replicated(devices))
+    """A copy of every array on each of this process's `devices`; placed before the first call, since NumPy state would compile it twice."""
+    return jax.device_put(tree, replicated(local_devices(devices)))
+
+
+def as_global(tree: Any, devices: Devices) -> Any:
+    """Replicated arrays as held by all of `devices`, which is what Orbax saves and restores; pmap knows this process's only."""
+    return _seen_as(tree, replicated(devices))
+
+
+def as_local(tree: Any, devices: Devices) -> Any:
+    """The opposite of `as_global`."""
+    return _seen_as(tree, replicated(local_devices(devices)))
+
+
+def _seen_as(tree: Any, sharding: NamedSharding) -> Any:
+    """The same buffers under another sharding."""
+
+    def view(array: jax.Array) -> jax.Array:
+        return jax.make_array_from_single_device_arrays(array.shape, sharding, [shard.data for shard in array.addressable_shards])
+
+    return jax.tree.map(view, tree)
 
 
 def divide(batch: dict[str, np.ndarray], devices: Devices) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from squeeze_jax.analysis import draw
+from squeeze_jax.analysis.report import draw
 from squeeze_jax.errors import UserError
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -58,7 +58,7 @@ def test_the_page_tells_all(sweep, troubled):
     run = ("python launch.py --config configs/sr_sweep.py", "abc123", "jax 0.10.2", "2 x cpu", '"squeeze_ratio": 0.125')
     for said in (*run, "80.0 ± 12.7"):
         assert said in shown.text
-    assert shown.tags.count("svg") == 2
+    assert shown.tags.count("svg") == 3  # the curve, the costs, the trainings
     assert shown.tags.count("tr") == (1 + 3) + (1 + 9)
 
 

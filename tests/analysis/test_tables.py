@@ -1,10 +1,13 @@
 import json
+import random
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from squeeze_jax.analysis.tables import Interval, aggregate, confidence, markdown, point_table, read_curve, read_study, read_trials
+from squeeze_jax.analysis.tables import (
+    Interval, Point, Trial, aggregate, confidence, markdown, pareto_front, point_table, read_curve, read_study, read_trials,
+)  # fmt: skip
 from squeeze_jax.errors import UserError
 
 
@@ -60,7 +63,7 @@ def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
 def test_table(sweep, troubled):
     head, *rows = point_table(*read(sweep(troubled)))
     assert head == ["Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss", "Seeds", "Collapsed", "Failed", "Pending"] + [
-        "Parameters", "Size (MiB)", "Seconds", "cycles"
+        "Parameters", "Size (MiB)", "Seconds", "latency ms"
     ]  # fmt: skip
     assert rows[0] == ["0.125", "80.0 ± 12.7", "81.0 ± 12.7", "0.500 ± 0.000", "2", "1", "0", "0", "1,000", "1", "11.0", "7"]
     assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "1", "3,000", "3", "–", "–"]
@@ -126,3 +129,24 @@ def test_damaged_results(sweep, finished, damage, message):
     path.write_bytes(damage(path.read_bytes().decode()).encode())
     with pytest.raises(UserError, match=f"sweep.csv is damaged: {message}|sweep.csv is damaged: the file is {message}"):
         read_trials(workdir, read_study(workdir))
+
+
+def test_pareto_front_is_what_no_other_beats():
+    """Against the definition, over every pair of points."""
+    generator = random.Random(0)
+    for _ in range(50):
+        points = [
+            Point({"x": i}, (Trial(str(i), {"x": i}, 0, "ok", {"macs": generator.randint(1, 9), "top1": generator.randint(1, 9)}),)) for i in range(12)
+        ]
+        place = {id(point): (point.constant("macs"), point.interval("top1").mean) for point in points}
+        beaten = {
+            id(p) for p in points for q in points
+            if place[id(q)] != place[id(p)] and place[id(q)][0] <= place[id(p)][0] and place[id(q)][1] >= place[id(p)][1]
+        }  # fmt: skip
+        front = pareto_front(points, "macs", "top1")
+        assert {place[id(p)] for p in front} == {place[id(p)] for p in points if id(p) not in beaten}
+
+
+def test_collapsed_points_are_on_no_front():
+    point = Point({}, (Trial("a", {}, 0, "chance", {"macs": 1.0, "top1": 10.0}),))
+    assert pareto_front([point], "macs", "top1") == []
