@@ -20,7 +20,9 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process; found by itself on Cloud TPU, Slurm and GKE.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; likewise.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0; likewise.")
-CACHE = flags.DEFINE_string("compilation_cache", str(Path.home() / ".cache/squeeze_jax"), "Where compiled programs are kept; '' for nowhere.")
+CACHE = flags.DEFINE_string(
+    "compilation_cache", str(Path.home() / ".cache/squeeze_jax"), "Where compiled programs are kept; '' for nowhere."
+)
 
 
 def main() -> int:
@@ -34,6 +36,7 @@ def main() -> int:
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it writes, and logs the traceback of what it raises anyhow
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a small trial is made of small programs
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
     config = CONFIG.value
@@ -43,7 +46,9 @@ def main() -> int:
     if jax.process_index() == 0:
         sweep.write_table(workdir)
         report.draw(workdir)
-        print(f"{workdir}/: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "; see sweep.csv, sweep.png, report.html")
+        print(
+            f"{workdir}/: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "; see sweep.csv, sweep.png, report.html"
+        )
     return 1 if counts.get("failed") else 0
 
 
@@ -61,11 +66,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """Reads the flags, and the config file they name; whatever is wrong with them is one line."""
     try:
         rest = flags.FLAGS(argv)
-        CONFIG.value.study  # loads the file
+        _ = CONFIG.value  # loads the file, if no override has done so yet
         return rest
     except (flags.Error, UserError) as e:
         message = str(e)
     except (AttributeError, KeyError) as e:
+        if not any(argument.startswith(("--config.", "-config.")) for argument in argv):
+            raise  # not an override's key but a fault inside the config file
         message = "the config has no key " + "; ".join(str(e.args[0]).splitlines())
     except OSError:
         message = f"no such config file; there are {', '.join(str(path) for path in sorted(Path('configs').glob('*.py')))}"

@@ -1,9 +1,9 @@
 """One net, trained once a seed: v1.0, v1.1 or any point of the design space.
 
-  python launch.py --config configs/squeezenet.py                                               v1.0's shape on the digits
-  python launch.py --config configs/squeezenet.py:cifar10 --config.model.squeeze_ratio=0.5
-  python launch.py --config configs/squeezenet.py:imagenet --config.model.name=squeezenet_v1_1
-  python launch.py --config configs/squeezenet.py:folder --config.data.data_dir=my_images       folder/class/image.jpg
+python launch.py --config configs/squeezenet.py                                               v1.0's shape on the digits
+python launch.py --config configs/squeezenet.py:cifar10 --config.model.squeeze_ratio=0.5
+python launch.py --config configs/squeezenet.py:imagenet --config.model.name=squeezenet_v1_1
+python launch.py --config configs/squeezenet.py:folder --config.data.data_dir=my_images       folder/class/image.jpg
 """
 
 from configs import base

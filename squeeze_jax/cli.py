@@ -62,8 +62,12 @@ def main() -> int:
 
 
 def _add_model_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", nargs="?", help="a registered model (see summary --list), or a trial's folder such as runs/.../trials/seed=0")
-    command.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="a model option, such as squeeze_ratio=0.5; repeatable")
+    command.add_argument(
+        "model", nargs="?", help="a registered model (see summary --list), or a trial's folder such as runs/.../trials/seed=0"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="a model option, such as squeeze_ratio=0.5; repeatable"
+    )
     command.add_argument("--input-size", type=int, help="pixels; by default what the model's paper gives it")
     command.add_argument("--format", choices=("text", "json", "csv"), default="text")
 

@@ -19,3 +19,9 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> str:
+    """The flag that lets all launches share their compiled programs."""
+    return f"--compilation_cache={tmp_path_factory.getbasetemp() / 'compilation_cache'}"

@@ -27,7 +27,8 @@ def test_layer_for_layer(model, golden):
     layers = [layer for layer in trace.trace(lambda: models.create(model, rngs=nnx.Rngs(0)), (227, 227, 3)) if layer.kind == "conv"]
     found = [
         [
-            layer.name, layer.input_shape[3], layer.output_shape[3], list(layer.kernel_size), layer.stride[0], [layer.padding[0][0], layer.padding[1][0]],
+            layer.name, layer.input_shape[3], layer.output_shape[3], list(layer.kernel_size), layer.stride[0],
+            [layer.padding[0][0], layer.padding[1][0]],
             list(layer.input_shape[1:3]), list(layer.output_shape[1:3]), layer.parameters, layer.macs,
         ]
         for layer in layers

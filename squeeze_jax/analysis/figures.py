@@ -13,7 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-from squeeze_jax.analysis.tables import COLLAPSED, COSTS, Interval, Point, Study, aggregate, describe, measure, pareto_front, read_curve, show
+from squeeze_jax.analysis.tables import (
+    COLLAPSED,
+    COSTS,
+    Interval,
+    Point,
+    Study,
+    aggregate,
+    describe,
+    measure,
+    pareto_front,
+    read_curve,
+    show,
+)
 
 _STYLE = {
     "font.size": 9,

@@ -58,7 +58,11 @@ def draw(workdir: Path) -> list[Path]:
     drawings = [
         _inline(picture.decode(), "sweep", f"{measure(study.metric).heading} against {study.label}"),
         _inline(figures.svg(costs).decode(), "costs", f"{measure(study.metric).heading} against cost") if costs else "",
-        _inline(figures.svg(figures.training_figure(workdir, study)).decode(), "training", "Training loss and held-out accuracy against the epoch"),
+        _inline(
+            figures.svg(figures.training_figure(workdir, study)).decode(),
+            "training",
+            "Training loss and held-out accuracy against the epoch",
+        ),
     ]
     files = {
         "sweep.png": figures.png(accuracy),

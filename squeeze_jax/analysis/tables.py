@@ -204,7 +204,14 @@ def _with_result(trial: Trial, row: Mapping[str | None, Any], line: int) -> Tria
         raise ValueError(f"line {line} has not as many cells as the header")
     if row["status"] not in STATUSES:
         raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
-    described = {"trial", "seed", "status", "reason", *trial.design, *map(short, trial.design)}  # the whole key where two share their last part
+    described = {
+        "trial",
+        "seed",
+        "status",
+        "reason",
+        *trial.design,
+        *map(short, trial.design),
+    }  # the whole key where two share their last part
     try:
         measures = {name: _finite(cell) for name, cell in row.items() if name not in described}
     except ValueError as error:
@@ -262,7 +269,7 @@ def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]
     """The points that no other beats: none has a mean as high at less cost, nor a higher one at the same; by rising cost."""
     known = [(point.constant(cost), -interval.mean, point) for point in points if (interval := point.interval(metric))]
     front, best = [], 0.0
-    for price, negative, point in sorted((entry for entry in known if entry[0] is not None), key=lambda entry: entry[:2]):
+    for _, negative, point in sorted((entry for entry in known if entry[0] is not None), key=lambda entry: entry[:2]):
         if negative < best:
             front.append(point)
             best = negative

@@ -209,9 +209,10 @@ def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Ar
                 resident[name][index] = value
         return len(indices)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
-        desc=f"decoding {source.name}", total=len(source), unit="image", delay=1, leave=False, disable=None
-    ) as bar:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(desc=f"decoding {source.name}", total=len(source), unit="image", delay=1, leave=False, disable=None) as bar,
+    ):
         try:
             for count in pool.map(fill, range(0, len(source), CHUNK)):
                 bar.update(count)

@@ -16,7 +16,9 @@ class AlexNet(nnx.Module):
     no groups and no normalisation, 61,100,840 parameters at 224.
     """
 
-    def __init__(self, *, num_classes: int = 1000, variant: Literal["caffe", "torchvision"] = "caffe", dropout: float = 0.5, rngs: nnx.Rngs):
+    def __init__(
+        self, *, num_classes: int = 1000, variant: Literal["caffe", "torchvision"] = "caffe", dropout: float = 0.5, rngs: nnx.Rngs
+    ):
         if variant not in ("caffe", "torchvision"):
             raise ValueError(f"variant is caffe or torchvision; got {variant!r}")
         self.caffe, self.dropout = variant == "caffe", dropout

@@ -149,7 +149,9 @@ def flatten(x: jax.Array, size: tuple[int, int]) -> jax.Array:
       ValueError: another size.
     """
     if x.shape[1:3] != size:
-        raise ValueError(f"the fully connected layers need {size[0]}x{size[1]} positions, got {x.shape[1]}x{x.shape[2]}: another image size")
+        raise ValueError(
+            f"the fully connected layers need {size[0]}x{size[1]} positions, got {x.shape[1]}x{x.shape[2]}: another image size"
+        )
     return x.reshape(x.shape[0], -1)
 
 

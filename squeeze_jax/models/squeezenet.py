@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import initializers, ops

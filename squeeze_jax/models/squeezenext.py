@@ -22,7 +22,9 @@ class Block(nnx.Module):
     Every convolution is followed by BatchNorm and ReLU, the last one and the shortcut's included, and the sum by another ReLU.
     """
 
-    def __init__(self, in_channels: int, channels: int, *, start: bool, rewired: bool, stride: int, tall_first: bool, groups: int, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, channels: int, *, start: bool, rewired: bool, stride: int, tall_first: bool, groups: int, rngs: nnx.Rngs
+    ):
         """Builds one block.
 
         Args:

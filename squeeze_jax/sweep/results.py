@@ -1,11 +1,11 @@
 """What a study leaves in its workdir, and the table made of it.
 
-  <workdir>/study.json                  command, commit, versions, device, config, trials with their costs
-  <workdir>/sweep.csv                   one row a trial
-  <workdir>/trials/<name>/config.json   the trial's config and class names
-                         /metrics.jsonl, /checkpoints/   written while it trains
-                         /result.json   how it ended; its presence is what makes a trial finished
-                         /lock          held by the launcher that runs it
+<workdir>/study.json                  command, commit, versions, device, config, trials with their costs
+<workdir>/sweep.csv                   one row a trial
+<workdir>/trials/<name>/config.json   the trial's config and class names
+                       /metrics.jsonl, /checkpoints/   written while it trains
+                       /result.json   how it ended; its presence is what makes a trial finished
+                       /lock          held by the launcher that runs it
 """
 
 import csv
@@ -87,6 +87,7 @@ def trial_lock(workdir: Path, name: str) -> Iterator[bool]:
 
 def costs(config: ConfigDict, num_classes: int) -> dict[str, float]:
     """What a design point costs, before anything is trained: params, macs (an image), model_mb (MiB of float32)."""
+
     def build() -> nnx.Module:
         return build_model(config.model, num_classes, seed=0)
 
@@ -103,7 +104,8 @@ def environment(command: str) -> dict[str, Any]:
         "command": command,
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} cores, {jax.process_count()} process(es)",
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es), "
+        f"{os.cpu_count()} cores ({platform.machine()})",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -174,7 +176,16 @@ def write_table(workdir: Path) -> Path:
         result = read_result(workdir, trial["name"]) or {"status": "pending"}
         swept = {short[key]: trial["overrides"].get(key) for key in study["swept"]}
         measured = {key: result.get(key) for key in MEASURED}
-        rows.append({"trial": trial["name"], **swept, "seed": trial["overrides"].get("seed"), "status": measured.pop("status"), **trial["costs"], **measured})
+        rows.append(
+            {
+                "trial": trial["name"],
+                **swept,
+                "seed": trial["overrides"].get("seed"),
+                "status": measured.pop("status"),
+                **trial["costs"],
+                **measured,
+            }
+        )
     table = workdir / "sweep.csv"
     temporary = workdir / f".sweep.csv.{os.getpid()}"
     with temporary.open("w", newline="") as file:

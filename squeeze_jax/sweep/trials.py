@@ -38,7 +38,9 @@ def make_trials(config: ConfigDict, sweep: Callable[[ConfigDict], Iterable[Overr
         raise UserError("the sweep has no trials (is seeds 0?)")
     swept = list(dict.fromkeys(key for point in points for key in point))
     if clash := [key for key in set_by_user if key in swept]:
-        raise UserError(f"{', '.join(clash)} is swept by this config, so it can't be set on the command line; edit sweep() or use configs/squeezenet.py")
+        raise UserError(
+            f"{', '.join(clash)} is swept by this config, so it can't be set on the command line; edit sweep() or use configs/squeezenet.py"
+        )
     short = short_names(swept)
     trials = []
     for point in points:

@@ -4,7 +4,6 @@ import errno
 from pathlib import Path
 from types import TracebackType
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.train.state import TrainState

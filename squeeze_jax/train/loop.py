@@ -76,7 +76,10 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
     settings = config.train
     parts = len(devices) * settings.accumulate
     if settings.batch_size % parts:
-        raise UserError(f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s) x train.accumulate {settings.accumulate}")
+        raise UserError(
+            f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s) "
+            f"x train.accumulate {settings.accumulate}"
+        )
     if settings.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {settings.dtype!r}")
     if settings.log_every < 1:

@@ -32,7 +32,9 @@ def sweep(tmp_path):
         head = [key.rpartition(".")[2] for key in designs[0]]
         with (tmp_path / "sweep.csv").open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["trial", *head, "seed", "status", "params", "model_mb", "top1", "top5", "loss", "seconds", "latency_ms", "reason"])
+            rows.writerow(
+                ["trial", *head, "seed", "status", "params", "model_mb", "top1", "top5", "loss", "seconds", "latency_ms", "reason"]
+            )
             for name, (i, seed, override) in zip(names, overrides):
                 if (i, seed) not in results:
                     continue

@@ -6,7 +6,17 @@ import pytest
 from scipy import stats
 
 from squeeze_jax.analysis.tables import (
-    Interval, Point, Trial, aggregate, confidence, markdown, pareto_front, point_table, read_curve, read_study, read_trials,
+    Interval,
+    Point,
+    Trial,
+    aggregate,
+    confidence,
+    markdown,
+    pareto_front,
+    point_table,
+    read_curve,
+    read_study,
+    read_trials,
 )  # fmt: skip
 from squeeze_jax.errors import UserError
 
@@ -136,7 +146,8 @@ def test_pareto_front_is_what_no_other_beats():
     generator = random.Random(0)
     for _ in range(50):
         points = [
-            Point({"x": i}, (Trial(str(i), {"x": i}, 0, "ok", {"macs": generator.randint(1, 9), "top1": generator.randint(1, 9)}),)) for i in range(12)
+            Point({"x": i}, (Trial(str(i), {"x": i}, 0, "ok", {"macs": generator.randint(1, 9), "top1": generator.randint(1, 9)}),))
+            for i in range(12)
         ]
         place = {id(point): (point.constant("macs"), point.interval("top1").mean) for point in points}
         beaten = {

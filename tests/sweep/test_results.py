@@ -35,7 +35,9 @@ def test_costs_are_the_papers():
 
 def test_a_row_a_trial(study):
     workdir, _, trials, costs = study
-    results.write_result(workdir, trials[1].name, {"status": "ok", "top1": 91.25, "top5": 99.0, "loss": 0.3, "seconds": 9.5, "images_per_second": 800.0})
+    results.write_result(
+        workdir, trials[1].name, {"status": "ok", "top1": 91.25, "top5": 99.0, "loss": 0.3, "seconds": 9.5, "images_per_second": 800.0}
+    )
     first, second = rows(workdir)
     assert (first["trial"], first["status"], first["top1"]) == ("squeeze_ratio=0.5,seed=0", "pending", "")
     assert (second["squeeze_ratio"], second["seed"], second["status"], float(second["top1"])) == ("0.5", "1", "ok", 91.25)

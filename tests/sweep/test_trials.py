@@ -39,7 +39,12 @@ def test_the_papers_points():
 def test_the_papers_protocol():
     """FACTS A10: the released solver and data layer."""
     config = base.get_config("imagenet", "x")
-    assert (config.data.name, config.data.image_size, config.data.channel_order, config.data.mean) == ("imagenet2012", 227, "bgr", (104, 117, 123))
+    assert (config.data.name, config.data.image_size, config.data.channel_order, config.data.mean) == (
+        "imagenet2012",
+        227,
+        "bgr",
+        (104, 117, 123),
+    )
     recipe = config.train
     assert (recipe.batch_size, recipe.learning_rate, recipe.schedule, recipe.steps) == (512, 0.04, "linear", 170_000)
     assert (recipe.momentum, recipe.weight_decay, recipe.warmup, recipe.clip_norm) == (0.9, 2e-4, 0, 0)
