@@ -62,6 +62,27 @@ def squeezenet() -> ConfigDict:
     )
 
 
+def squeezenext() -> ConfigDict:
+    """SqueezeNext and its options; None leaves the model's own default (squeeze_jax/models/squeezenext.py)."""
+    return ConfigDict(
+        dict(
+            name="squeezenext_23",
+            width=placeholder(float),
+            depth=placeholder(int),
+            version=placeholder(int),
+            blocks=placeholder(tuple),
+            groups=placeholder(int),
+            aggregation=placeholder(bool),
+            conv1_filters=placeholder(int),
+            conv1_kernel=placeholder(int),
+            conv1_stride=placeholder(int),
+            conv1_pad=placeholder(int),
+            pool1=placeholder(bool),
+            bottleneck=placeholder(int),
+        )
+    )
+
+
 def data() -> ConfigDict:
     """Where images come from and how they reach the net (squeeze_jax/data)."""
     return ConfigDict(

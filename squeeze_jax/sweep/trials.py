@@ -47,7 +47,7 @@ def make_trials(config: ConfigDict, sweep: Callable[[ConfigDict], Iterable[Overr
         trial = copy.deepcopy(config)
         for key, value in point.items():
             _set(trial, key, value)
-        name = ",".join(f"{short[key]}={value}" for key, value in point.items()).replace("/", "_")
+        name = ",".join(f"{short[key]}={_readable(value)}" for key, value in point.items())
         trials.append(Trial(name, point, trial))
     if twice := [name for name, count in Counter(trial.name for trial in trials).items() if count > 1]:
         raise UserError(f"the sweep yields {twice[0]} more than once")
@@ -59,6 +59,12 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     last = Counter(key.rpartition(".")[2] for key in keys)
     return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
+
+
+def _readable(value: Any) -> str:
+    """A value as part of a folder's name: (6, 6, 8, 1) -> 6-6-8-1."""
+    text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return text.replace("/", "_")
 
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:
