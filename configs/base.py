@@ -28,12 +28,18 @@ def get_config(preset: str, study: str) -> ConfigDict:
     config.preset = preset
     config.seeds = 3  # trials a design point
     config.seed = 0  # of one trial; a sweep sets it
+    config.sweep = budget()
     config.model = squeezenet()
     config.data = data()
     config.train = train()
     config.report = report()
     presets[preset](config)
     return config
+
+
+def budget() -> ConfigDict:
+    """What a design point may cost to be trained at all; None: anything."""
+    return ConfigDict(dict(max_params=placeholder(int), max_macs=placeholder(int), max_cycles=placeholder(int)))
 
 
 def squeezenet() -> ConfigDict:

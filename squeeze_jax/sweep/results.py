@@ -123,7 +123,7 @@ def _commit() -> str:
 def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial_costs: dict[str, Any], command: str) -> None:
     """Writes study.json, after making sure that an old workdir holds the same study.
 
-    The number of seeds may change from launch to launch: it adds trials and touches none.
+    The number of seeds and the budget may change from launch to launch: they add trials or leave some out, and touch none.
 
     Raises:
       UserError: the workdir holds trials of another config; the message shows what differs.
@@ -156,7 +156,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     old, new = _flat(before), _flat(after)
-    keys = [key for key in old | new if key != "seeds" and not key.startswith("report.") and old.get(key) != new.get(key)]
+    # These say which trials there are and how they are drawn, not how one is trained.
+    free = ("seeds", "sweep.", "report.")
+    keys = [key for key in old | new if not key.startswith(free) and old.get(key) != new.get(key)]
     return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
     datasets = {key: open_data(data) for key, data in datasets.items()}
     data_of = {trial.name: datasets[_key(trial.config.data)] for trial in trials}
     costs, problems = _preflight(trials, data_of)
+    trials = _within_budget(trials, costs, config.sweep)
     if _first_process():
         results.open_study(workdir, config, trials, costs, command)
         results.write_table(workdir)
@@ -84,6 +86,21 @@ def _preflight(trials: Sequence[Trial], data_of: dict[str, Data]) -> tuple[dict[
     if len(problems) == len(trials):
         raise UserError(next(iter(problems.values())))
     return costs, problems
+
+
+def _within_budget(trials: Sequence[Trial], costs: dict[str, Any], budget: ConfigDict) -> list[Trial]:
+    """The trials that cost no more than sweep.max_params, max_macs and max_cycles allow; says which it leaves out.
+
+    Raises UserError where that leaves none.
+    """
+    limits = {key.removeprefix("max_"): limit for key, limit in budget.items() if limit is not None}
+    kept = [trial for trial in trials if all(costs[trial.name].get(name, 0) <= limit for name, limit in limits.items())]
+    if not kept:
+        raise UserError(f"no design point is within the budget of {', '.join(f'{limit:,} {name}' for name, limit in limits.items())}")
+    if len(kept) < len(trials) and _first_process():
+        left_out = ", ".join(trial.name for trial in trials if trial not in kept)
+        print(f"over the budget, left out: {left_out}", file=sys.stderr)
+    return kept
 
 
 def _train(trial: Trial, data: Data, programs: "_LatestProgram", workdir: Path, progress: Progress, asked_to_stop) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from configs import base
 from squeeze_jax.errors import UserError
 from squeeze_jax.sweep import make_trials
 
-
 POINTS = {"sr_sweep": 5, "pct3x3_sweep": 9, "bypass_sweep": 3, "squeezenet": 1, "squeezenext_sweep": 15, "alexnet": 1, "vgg": 1}
 
 
