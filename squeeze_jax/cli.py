@@ -57,6 +57,16 @@ def main() -> int:
     _add_model_arguments(summary)
     summary.set_defaults(run=_summary)
 
+    hardware = commands.add_parser("hardware", help="cycles, energy and DRAM traffic on the SqueezeNext paper's accelerator")
+    _add_model_arguments(hardware)
+    hardware.add_argument("--array", default="16x16", metavar="ROWSxCOLUMNS", help="multiply-accumulate units (default 16x16)")
+    hardware.add_argument("--buffer-kb", type=float, default=128, help="the global buffer (default 128; the paper's 8x8 array has 32)")
+    hardware.add_argument(
+        "--dataflow", choices=("best", "ws", "os"), default="best", help="weight or output stationary; best: a layer's faster"
+    )
+    hardware.add_argument("--roofline", type=Path, metavar="FILE", help="also draw the roofline, as .png or .svg")
+    hardware.set_defaults(run=_hardware)
+
     arguments = parser.parse_args()
     return exit_code(lambda: arguments.run(arguments))
 
@@ -89,6 +99,24 @@ def _summary(arguments: argparse.Namespace) -> int:
         print("\n".join(models.REGISTRY))
         return 0
     print(layers.formatted(layers.summary(*_traced(arguments)), arguments.format, layers.summary_text))
+    return 0
+
+
+def _hardware(arguments: argparse.Namespace) -> int:
+    from squeeze_jax import hardware
+    from squeeze_jax.analysis import layers
+
+    accelerator = hardware.Accelerator.parse(arguments.array, arguments.buffer_kb)
+    traced, _ = _traced(arguments)
+    record = layers.hardware_record(hardware.estimate(traced, accelerator, arguments.dataflow))
+    if arguments.roofline:
+        from squeeze_jax.analysis import figures
+
+        draw = {".png": figures.png, ".svg": figures.svg}.get(arguments.roofline.suffix)
+        if draw is None:
+            raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
+        arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
+    print(layers.formatted(record, arguments.format, layers.hardware_text))
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 240  # seconds after which a process is killed
+DEADLINE = 1200  # seconds after which a process is taken to hang; generous, for a machine that is busy
 # A real config shrunken: two Fire modules of a few filters each.
 NET = ("model.num_fire=2", "model.pool_after=('conv1',)", "model.base_e=8", "model.incr_e=8", "model.conv1_filters=8")
 TINY = tuple(f"--config.{setting}" for setting in (*NET, "train.steps=4", "train.batch_size=16"))

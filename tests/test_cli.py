@@ -57,6 +57,31 @@ def test_summary_of_a_trial(run, tmp_path):
     assert layers[0]["input_shape"] == [1, 96, 96, 3] and layers[-1]["output_shape"] == [1, 10]
 
 
+def test_hardware_as_json_adds_up(run):
+    _, text, _ = run("hardware", "squeezenext_23_v5", "--format", "json")
+    record = json.loads(text)
+    for name in ("cycles", "energy", "dram_bytes", "macs"):
+        assert sum(layer[name] for layer in record["layers"]) == pytest.approx(record[name], rel=1e-4)
+    assert sum(record["energy_by_level"].values()) == pytest.approx(record["energy"], rel=1e-4)
+    assert record["cycles"] == pytest.approx(1.245e6, rel=0.1)  # arXiv 1803.10615, Fig. 8
+
+
+def test_hardware_takes_other_arrays_and_dataflows(run):
+    def cycles(*arguments):
+        return json.loads(run("hardware", "squeezenet_v1_1", "--format", "json", *arguments)[1])["cycles"]
+
+    best = cycles("--array", "8x8", "--buffer-kb", "32")
+    assert best > cycles()
+    assert best <= min(cycles("--array", "8x8", "--buffer-kb", "32", "--dataflow", flow) for flow in ("ws", "os"))
+
+
+def test_hardware_as_text_and_roofline(run, tmp_path):
+    code, out, _ = run("hardware", "squeezenet_v1_0", "--roofline", tmp_path / "roof.svg")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0 and rows[2][:3] == ["conv1", "os", "array"] and rows[-1][0] == "total"
+    assert "MACs a byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -66,6 +91,10 @@ def test_summary_of_a_trial(run, tmp_path):
         (("summary", "squeezenet_v1_0", "--set", "bypass"), "OPTION=VALUE"),
         (("summary", "squeezenet_v1_0", "--input-size", "16"), "squeezenet_v1_0 at 16x16: .*use larger images"),
         (("report", "/nonexistent"), "no study.json"),
+        (("hardware", "squeezenet_v1_0", "--array", "16"), "'16' is not ROWSxCOLUMNS"),
+        (("hardware", "squeezenet_v1_0", "--array", "0x4"), "rows must be positive"),
+        (("hardware", "squeezenet_v1_0", "--buffer-kb", "0.01"), "too small"),
+        (("hardware", "squeezenet_v1_0", "--roofline", "roof.gif"), ".png and .svg, not 'roof.gif'"),
     ],
 )
 def test_errors_are_one_line(run, arguments, words):

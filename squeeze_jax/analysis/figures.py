@@ -1,14 +1,14 @@
 """A sweep's figures: accuracy against a metaparameter, accuracy against each cost, and the course of every training."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
@@ -93,9 +93,7 @@ def training_figure(workdir: Path, study: Study) -> Figure:
                     if at:
                         panel.plot(*zip(*at), color=colour, linewidth=1, alpha=0.8, marker="." if len(at) == 1 else "")
         axes[0].set_yscale("log", nonpositive="mask")
-        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes[0].yaxis.set_minor_locator(NullLocator())
+        _label_log(axes[0].yaxis)
         axes[0].set(xlabel="Epoch", ylabel="Training loss")
         axes[1].set(xlabel="Epoch", ylabel=f"Held-out {measure('top1').heading.lower()}")
         _limit(axes[1], "top1")
@@ -123,6 +121,32 @@ def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
             panel.set(xlabel=measure(cost).heading, ylabel=measure(study.metric).heading)
             panel.xaxis.set_major_formatter(EngFormatter())
             panel.margins(x=0.12, y=0.12)
+    return figure
+
+
+def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
+    """Each layer's attained rate against its arithmetic intensity, under the roofs of DRAM bandwidth and array.
+
+    `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose zero weights are skipped.
+    """
+    machine = record["accelerator"]
+    pes, bandwidth = machine["rows"] * machine["columns"], machine["dram_bytes_per_cycle"]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        title = f"{name} on {machine['rows']}x{machine['columns']}, {machine['buffer_bytes'] // 1024} KB"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        flows = dict.fromkeys(layer["dataflow"] for layer in record["layers"])
+        for flow, colour in zip(flows, _CATEGORICAL):
+            at = [(layer["macs_per_dram_byte"], layer["macs_per_cycle"]) for layer in record["layers"] if layer["dataflow"] == flow]
+            axes.plot(*zip(*at), linestyle="", color=colour, label={"ws": "weight stationary", "os": "output stationary"}[flow], **_SEED)
+        intensities = [layer["macs_per_dram_byte"] for layer in record["layers"]]
+        roof = [min(intensities) / 2, pes / bandwidth, 2 * max(*intensities, pes / bandwidth)]
+        axes.plot(roof, [min(pes, bandwidth * x) for x in roof], color=_NEUTRAL, linewidth=1.4, label="roofs: DRAM, array")
+        axes.set(xscale="log", yscale="log", xlabel="MACs a byte of DRAM traffic", ylabel="MACs a cycle")
+        _label_log(axes.xaxis)
+        _label_log(axes.yaxis)
+        axes.legend(loc="lower right")
     return figure
 
 
@@ -269,6 +293,13 @@ def _limit(axes: Axes, metric: str) -> None:
     if "%" in measure(metric).heading:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
+
+
+def _label_log(axis: Axis) -> None:
+    """1, 2, 5, 10, ... as plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _overlaps(axis: XAxis) -> bool:

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from squeeze_jax.hardware import Estimate
 from squeeze_jax.trace import Layer
 
 
@@ -30,6 +31,59 @@ def summary_text(record: Mapping[str, Any]) -> str:
     return text_table([head, *rows, ["total", "", "", f"{record['params']:,}", f"{record['macs']:,}"]], numeric=(3, 4))
 
 
+def hardware_record(estimate: Estimate) -> dict[str, Any]:
+    """A net on an accelerator: cycles, energy (in MACs), utilisation, dram_bytes, the accelerator, and a flat record a layer."""
+    levels = asdict(estimate.energy_by_level)
+    return {
+        "cycles": round(estimate.cycles),
+        "energy": round(estimate.energy),
+        "energy_by_level": {level: round(value) for level, value in levels.items()},
+        "utilisation": estimate.utilisation,
+        "dram_bytes": estimate.dram_bytes,
+        "macs": estimate.macs,
+        "accelerator": asdict(estimate.accelerator),
+        "layers": [
+            {
+                "name": layer.name,
+                "dataflow": layer.dataflow,
+                "macs": layer.macs,
+                "cycles": round(layer.cycles),
+                "compute_cycles": round(layer.compute_cycles),
+                "dram_cycles": round(layer.dram_cycles),
+                "tiles": layer.tiles,
+                "utilisation": layer.utilisation,
+                "dram_bytes": layer.dram_bytes,
+                "buffer_accesses": round(layer.buffer_accesses),
+                "energy": round(layer.energy.total),
+                "macs_per_dram_byte": layer.arithmetic_intensity,
+                "macs_per_cycle": layer.macs_per_cycle,
+            }
+            for layer in estimate.layers
+        ],
+    }
+
+
+def hardware_text(record: Mapping[str, Any]) -> str:
+    """Layer, dataflow, MACs, cycles, utilisation, DRAM bytes, energy; what bounds a layer is marked."""
+    head = ["layer", "dataflow", "bound by", "MACs", "cycles", "utilisation", "DRAM bytes", "energy (MACs)"]
+    rows = [
+        [
+            layer["name"],
+            layer["dataflow"],
+            "DRAM" if layer["dram_cycles"] > layer["compute_cycles"] else "array",
+            f"{layer['macs']:,}",
+            f"{layer['cycles']:,}",
+            f"{layer['utilisation']:.0%}",
+            f"{layer['dram_bytes']:,}",
+            f"{layer['energy']:,}",
+        ]
+        for layer in record["layers"]
+    ]
+    total = ["total", "", "", *(f"{record[key]:,}" for key in ("macs", "cycles"))]
+    total += [f"{record['utilisation']:.0%}", f"{record['dram_bytes']:,}", f"{record['energy']:,}"]
+    return text_table([head, *rows, total], numeric=range(3, 8))
+
+
 def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape[1:]))
 
@@ -42,7 +96,7 @@ def _filter(layer: Mapping[str, Any]) -> str:
     return text + groups
 
 
-def text_table(rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
+def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
     """Rows as aligned columns, the `numeric` ones to the right, with a rule under the head and above the last row."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

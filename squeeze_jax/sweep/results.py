@@ -25,7 +25,7 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from squeeze_jax import trace
+from squeeze_jax import hardware, trace
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.sweep.trials import Trial, short_names
@@ -86,14 +86,26 @@ def trial_lock(workdir: Path, name: str) -> Iterator[bool]:
 
 
 def costs(config: ConfigDict, num_classes: int) -> dict[str, float]:
-    """What a design point costs, before anything is trained: params, macs (an image), model_mb (MiB of float32)."""
+    """What a design point costs, before anything is trained.
+
+    params; macs (an image); model_mb (MiB of float32); activation_bytes (all outputs in float32, an image); cycles and energy
+    (in MACs) an image on the SqueezeNext paper's 16x16 accelerator.
+    """
 
     def build() -> nnx.Module:
         return build_model(config.model, num_classes, seed=0)
 
     params = trace.parameter_count(nnx.eval_shape(build))
     layers = trace.trace(build, (config.data.image_size, config.data.image_size, 3))
-    return {"params": params, "macs": sum(layer.macs for layer in layers), "model_mb": round(params * 4 / 2**20, 4)}
+    modelled = hardware.estimate(layers, hardware.PAPER_16X16)
+    return {
+        "params": params,
+        "macs": sum(layer.macs for layer in layers),
+        "model_mb": round(params * 4 / 2**20, 4),
+        "activation_bytes": sum(layer.activation_bytes for layer in layers),
+        "cycles": round(modelled.cycles),
+        "energy": round(modelled.energy),
+    }
 
 
 def environment(command: str) -> dict[str, Any]:
