@@ -61,10 +61,12 @@ class Progress:
     def _advance(self, steps: int) -> None:
         self._done += steps
         self._bar.update(steps)
-        if self._first is None:
+        if self._first is None and steps:  # compiled by now
             self._first = (time.monotonic(), self._done)
 
     def _time_left(self) -> str:
+        if self._first is None:
+            return ""
         since, done = self._first
         rate = (self._done - done) / max(time.monotonic() - since, 1e-9)
         return f", about {(self._total - self._done) / rate / 60:.1f} min left" if rate else ""

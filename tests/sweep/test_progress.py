@@ -19,13 +19,14 @@ def test_plain_lines_where_there_is_no_terminal():
     progress = Progress(40, stream, plain_every=0.0)
     progress.start_trial("sr=1", 20)
     progress.step(0, None)
+    progress.step(1, None)
     progress.step(10, 2.5)
     progress.step(20, 1.5)
     progress.finish_trial(RESULT)
     progress.start_trial("sr=2", 20)
     progress.finish_trial({"status": "failed", "reason": "ValueError: no"})
     lines = stream.getvalue().splitlines()
-    assert lines[1].startswith("sr=1: step 10, 25 % of the sweep, about ") and lines[1].endswith(" min left")
+    assert lines[2].startswith("sr=1: step 10, 25 % of the sweep, about ") and lines[2].endswith(" min left")
     assert lines[-2] == "sr=1: ok, top-1 91.3 %, top-5 99.0 %, 9.5 s, 812 images/s"
     assert lines[-1] == "sr=2: failed, ValueError: no"
 
