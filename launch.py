@@ -66,7 +66,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """Reads the flags, and the config file they name; whatever is wrong with them is one line."""
     try:
         rest = flags.FLAGS(argv)
-        _ = CONFIG.value  # loads the file, if no override has done so yet
+        _ = CONFIG.value.study  # a lazy proxy: this loads the file, if no override has done so yet
         return rest
     except (flags.Error, UserError) as e:
         message = str(e)
