@@ -29,12 +29,14 @@ def parameters(config, data, directory):
         return jax.device_get(checkpoints.restore(program.initial_shapes).params)
 
 
-def test_it_learns_the_digits(config, digits, tmp_path):
-    config.model.update(base_e=32, incr_e=32, conv1_filters=32)
+@pytest.mark.parametrize(("batch_norm", "top1"), [(False, 60), (True, 90)])
+def test_it_learns_the_digits(config, digits, tmp_path, batch_norm, top1):
+    """Three seeds reached 78 to 84 % without BatchNorm and 96 to 97 % with it."""
+    config.model.update(base_e=32, incr_e=32, conv1_filters=24, num_fire=4, pool_after=("conv1", "fire4"), batch_norm=batch_norm)
     config.train.update(steps=110, log_every=22, batch_size=64)
     result = run(config, digits, tmp_path)
     assert result["status"] == "ok"
-    assert result["top1"] > 60 and result["top5"] > 95
+    assert result["top1"] > top1 and result["top5"] > 95
     assert result["images_per_second"] > 0
     losses = [row["loss"] for row in lines(tmp_path) if "loss" in row]
     assert losses[-1] < 0.6 * losses[0]
