@@ -48,11 +48,7 @@ class AlexNet(nnx.Module):
         for name in ("conv3", "conv4", "conv5"):
             x = jax.nn.relu(getattr(self, name)(x))
         x = ops.flatten(ops.max_pool(x), (6, 6))
-        for name, salt in (("fc6", 6), ("fc7", 7)):
-            x = jax.nn.relu(getattr(self, name)(x))
-            if train and self.dropout:
-                x = ops.dropout(x, self.dropout, ops.fold_in(key, salt))
-        return self.fc8(x).astype(jax.numpy.float32)
+        return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
 
     def _normalised_pool(self, x: jax.Array) -> jax.Array:
         return ops.max_pool(ops.local_response_norm(x) if self.caffe else x)

@@ -15,7 +15,7 @@ Nobody else names a lowering's internals: models call `conv2d` and `max_pool`, t
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -233,3 +233,13 @@ class Dense(nnx.Module):
         """[N, Cin] -> [N, Cout], in the type of x."""
         y = x @ self.kernel[...].astype(x.dtype)
         return y + self.bias[...].astype(x.dtype).reshape(1, -1) if hasattr(self, "bias") else y
+
+
+def classifier(x: jax.Array, layers: Sequence[Dense], rate: float, train: bool, key: jax.Array | None) -> jax.Array:
+    """Fully connected layers with ReLU and, in training, dropout behind all but the last: [N, C] -> logits float32 [N, classes]."""
+    *hidden, last = layers
+    for index, layer in enumerate(hidden):
+        x = jax.nn.relu(layer(x))
+        if train and rate:
+            x = dropout(x, rate, fold_in(key, index))
+    return last(x).astype(jnp.float32)

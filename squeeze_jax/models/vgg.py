@@ -3,7 +3,6 @@
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import initializers, ops
@@ -47,8 +46,4 @@ class VGG(nnx.Module):
                 x = jax.nn.relu(getattr(self, f"conv{stage}_{index}")(x))
             x = ops.max_pool(x, 2, 2)
         x = ops.flatten(x, (7, 7))
-        for name, salt in (("fc6", 6), ("fc7", 7)):
-            x = jax.nn.relu(getattr(self, name)(x))
-            if train and self.dropout:
-                x = ops.dropout(x, self.dropout, ops.fold_in(key, salt))
-        return self.fc8(x).astype(jnp.float32)
+        return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
