@@ -203,7 +203,9 @@ def write_table(workdir: Path) -> Path:
     table = workdir / "sweep.csv"
     temporary = workdir / f".sweep.csv.{os.getpid()}"
     with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=rows[0].keys(), lineterminator="\n")
+        # A trial that can't be built has no costs, so no one row is sure to have every column.
+        columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, table)

@@ -50,6 +50,16 @@ def test_a_row_a_trial(study):
     assert expected <= second.keys()
 
 
+def test_a_trial_without_costs_leaves_its_cells_empty(study):
+    """Whichever trial it is: the first one can't be built here."""
+    workdir, config, trials, costs = study
+    results.open_study(workdir, config, trials, {trials[0].name: {}, trials[1].name: costs[trials[1].name]}, "python launch.py")
+    first, second = rows(workdir)
+    assert (first["params"], first["status"]) == ("", "pending")
+    assert int(second["params"]) > 0
+    assert list(first)[3:6] == ["status", "params", "macs"]
+
+
 def test_another_config_is_refused_with_the_difference(study):
     workdir, config, trials, costs = study
     config.train.learning_rate = 0.01
