@@ -2,7 +2,7 @@
 
   digits    scikit-learn's 1,797 handwritten digits, bundled: offline, minutes on two CPU cores
   cifar10   CIFAR-10 through TFDS: an accelerator, or hours on a CPU
-  imagenet  the SqueezeNet paper's protocol (FACTS A10): ImageNet-2012 through TFDS, 170,000 steps of 512 images
+  imagenet  the SqueezeNet paper's protocol (its released solver): ImageNet-2012 through TFDS, 170,000 steps of 512 images
   folder    your own images, as folder/class/image.jpg: --config.data.data_dir=FOLDER
 
 Take a preset with `--config configs/sr_sweep.py:cifar10`, and set any key with `--config.train.epochs=5`.
@@ -167,7 +167,7 @@ def cifar10(config: ConfigDict) -> None:
 
 
 def imagenet(config: ConfigDict) -> None:
-    """The paper's protocol: what Caffe did with the released solver file (FACTS A10)."""
+    """The paper's protocol: what Caffe did with the released solver file."""
     config.data.update(
         name="imagenet2012",
         eval_split="validation",

@@ -21,7 +21,7 @@ def get_config(preset: str = "digits"):
     config.model = base.squeezenext()
     config.report.update(x="model.depth", label="depth")
     if preset == "imagenet":
-        # The authors' solver: 120 epochs of batch 1024, poly decay of power 2, 780 warm-up steps from 0.1 (FACTS B5).
+        # The authors' solver: 120 epochs of batch 1024, poly decay of power 2, 780 warm-up steps from 0.1.
         config.train.update(steps=150_136, batch_size=1024, learning_rate=0.4, schedule="poly", power=2.0, weight_decay=1e-4)
         config.train.update(warmup=780 / 150_136, warmup_from=0.1)
     else:

@@ -1,4 +1,4 @@
-"""The shape of the source tree: who imports whom (DESIGN.md, "The tree"), and what only one file may name."""
+"""The shape of the source tree: who imports whom, and what only one file may name."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -11,7 +11,7 @@ MODULES = {
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in sorted(SOURCE.rglob("*.py"))
 }
 
-# part -> what it may import besides itself and errors. Two entries are wider than DESIGN.md's table and are stated here: trace reads
+# part -> what it may import besides itself and errors. Two entries may surprise: trace reads
 # a layer under models.ops' canonical lowering, and sweep opens the data that it hands to train.
 MAY_IMPORT = {
     "squeeze_jax": set(),

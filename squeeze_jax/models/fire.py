@@ -19,7 +19,7 @@ class FireWidths(NamedTuple):
 
 
 def fire_widths(index: int, base_e: int, incr_e: int, freq: int, pct3x3: float, squeeze_ratio: float) -> FireWidths:
-    """Filters of Fire module `index` (0 is fire2) from the metaparameters (paper, section 5.1; FACTS A5).
+    """Filters of Fire module `index` (0 is fire2) from the metaparameters (paper, section 5.1).
 
     e = base_e + incr_e * floor(index / freq); expand3x3 = pct3x3 * e; expand1x1 = e - expand3x3; squeeze = squeeze_ratio * e,
     each rounded to the nearest filter. Where pct3x3 lies strictly between 0 and 1 both kinds keep at least one filter, and so

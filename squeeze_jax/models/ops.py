@@ -92,7 +92,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
 
 
 def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
-    """Max pooling whose output size rounds up, as Caffe's does (FACTS A3): a last window may hang over the edge.
+    """Max pooling whose output size rounds up, as Caffe's does: a last window may hang over the edge.
 
     Args:
       x: [N, H, W, C].

@@ -10,8 +10,8 @@ from squeeze_jax.models import initializers, ops
 from squeeze_jax.models.fire import Fire, fire_widths
 
 # name -> (kernels of all layers, kernel of conv10). Biases start at 0.
-#   xavier:      Caffe's, uniform within sqrt(3 / fan_in), conv10 Gaussian 0.01 (the papers' solver files, FACTS A10)
-#   torchvision: uniform within sqrt(6 / fan_in), conv10 Gaussian 0.01 (FACTS E1)
+#   xavier:      Caffe's, uniform within sqrt(3 / fan_in), conv10 Gaussian 0.01 (the released training definitions)
+#   torchvision: uniform within sqrt(6 / fan_in), conv10 Gaussian 0.01 (torchvision/models/squeezenet.py)
 #   he:          Gaussian of variance 2 / fan_in everywhere; the one that trains from scratch at CIFAR scale
 INITIALIZERS = {
     "xavier": (initializers.fan_in(1.0, "uniform"), initializers.gaussian(0.01)),
@@ -23,7 +23,7 @@ Bypass = Literal["none", "simple", "complex"]
 
 
 class SqueezeNet(nnx.Module):
-    """conv1, Fire modules fire2 ... , conv10 and a global average pool (paper, Fig. 2; FACTS A1-A5).
+    """conv1, Fire modules fire2 ... , conv10 and a global average pool (paper, Fig. 2 and Table 1).
 
     The defaults are v1.0 at any input size of 3 channels; 227 is the paper's.
 
@@ -59,12 +59,13 @@ class SqueezeNet(nnx.Module):
           num_classes: filters of conv10.
           base_e, incr_e, freq, pct3x3, squeeze_ratio: widths of the Fire modules (paper, section 5.1).
           bypass: "simple" adds identities around every Fire module that keeps its channels, "complex" also 1x1 convolutions
-            around those that change them (paper, section 6; the sum is taken after the ReLU, without another one, FACTS A9).
+            around those that change them (paper, section 6; the sum is taken after the ReLU, without another one, as in the
+            released residual net).
             The 1x1 bypass has no ReLU: the paper does not mention one.
           num_fire: Fire modules; 8 in the paper.
           conv1_filters, conv1_kernel, conv1_stride, conv1_pad: the stem.
           pool_after: the layers that a 3x3/2 max pool follows.
-          conv10_pad: 1 in the released v1.0, 0 elsewhere (FACTS trap 4).
+          conv10_pad: 1 in the released v1.0, 0 elsewhere.
           conv10_relu: a ReLU between conv10 and the mean, as in the papers; it hinders training from scratch at small scale.
           dropout: rate before conv10 in training.
           batch_norm: BatchNorm after every convolution but conv10, in place of the bias. Not in the paper.

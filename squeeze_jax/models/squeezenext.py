@@ -9,7 +9,7 @@ from flax import nnx
 
 from squeeze_jax.models import initializers, ops
 
-# depth -> blocks in each of the four stages. 34 is not published; this is the natural fit (FACTS B3).
+# depth -> blocks in each of the four stages. 34 is not published; this is the natural fit to its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
 # version -> (kernel of conv1, blocks of the 23-deep net); from version 2 on the stage starts are rewired.
 VERSIONS = {1: (7, (6, 6, 8, 1)), 2: (5, (6, 6, 8, 1)), 3: (5, (4, 8, 8, 1)), 4: (5, (2, 10, 8, 1)), 5: (5, (2, 4, 14, 1))}
@@ -17,7 +17,7 @@ STAGE_WIDTHS = (32, 64, 128, 256)
 
 
 class Block(nnx.Module):
-    """A bottleneck of two 1x1s, a 3x1 and a 1x3, and a 1x1 expansion, added to its shortcut (paper, Fig. 2; FACTS B1).
+    """A bottleneck of two 1x1s, a 3x1 and a 1x3, and a 1x1 expansion, added to its shortcut (paper, Fig. 2; the released definitions).
 
     Every convolution is followed by BatchNorm and ReLU, the last one and the shortcut's included, and the sum by another ReLU.
     """
@@ -65,7 +65,7 @@ XAVIER = initializers.fan_in(1.0, "uniform")
 
 
 class SqueezeNext(nnx.Module):
-    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier without bias (FACTS B1-B3).
+    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier without bias (paper, Table 4).
 
     The defaults are 1.0-SqNxt-23. Attributes: conv1; stage1_block1, stage1_block2, ...; bottleneck; classifier.
     """
@@ -92,7 +92,7 @@ class SqueezeNext(nnx.Module):
 
         Args:
           num_classes: outputs of the classifier.
-          width: scales the four stages; conv1 and the bottleneck stay as they are (FACTS trap 13).
+          width: scales the four stages; conv1 and the bottleneck stay as they are in the released nets.
           depth: 23, 34 or 44, in version 1; 34 is our reading.
           version: 1, or 2 to 5: a 5x5 conv1, rewired stage starts, and blocks moved between the stages of the 23-deep net.
           blocks: blocks of each stage, in place of depth's or version's.

@@ -41,7 +41,7 @@ def schedule(config: ConfigDict, steps: int) -> Schedule:
 
 
 def sgd(config: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
-    """Caffe's SGD (FACTS A10): v <- momentum * v - lr * (gradient + weight_decay * w); w <- w + v, biases included.
+    """Caffe's SGD (the released solver files): v <- momentum * v - lr * (gradient + weight_decay * w); w <- w + v, biases included.
 
     Unlike optax.sgd the rate enters before the momentum, as in Caffe. With `clip_norm` > 0 the gradient is first scaled down
     to at most that global norm.

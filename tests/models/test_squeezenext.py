@@ -34,7 +34,7 @@ def test_layer_for_layer(name):
 
 
 def written_out(params, stats, x, blocks, rewired):
-    """The net as FACTS B1-B2 tell it, in float64, every BatchNorm with its running statistics."""
+    """The net as the released definitions have it, in float64, every BatchNorm with its running statistics."""
 
     def conv(name, x, stride=1, groups=1, pad=(0, 0)):
         layer, stat = params, stats

@@ -28,7 +28,7 @@ def rows(workdir):
 
 
 def test_costs_are_the_papers():
-    """FACTS A4, A6: v1.0 on ImageNet."""
+    """v1.0 on ImageNet: the SqueezeNet paper's Table 1 and Fig. 3a."""
     config = base.get_config("imagenet", "x")
     costs = results.costs(config, 1000)
     assert (costs["params"], costs["macs"], costs["model_mb"]) == (1_248_424, 832_667_936, 4.7624)

@@ -38,7 +38,7 @@ def test_the_papers_points():
 
 
 def test_the_papers_protocol():
-    """FACTS A10: the released solver and data layer."""
+    """The released solver and data layer."""
     config = base.get_config("imagenet", "x")
     assert (config.data.name, config.data.image_size, config.data.channel_order, config.data.mean) == (
         "imagenet2012",
