@@ -11,6 +11,7 @@
 import csv
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -200,13 +201,12 @@ def write_table(workdir: Path) -> Path:
                 **measured,
             }
         )
+    # A trial that can't be built has no costs, so no one row is sure to have every column.
+    columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     table = workdir / "sweep.csv"
-    temporary = workdir / f".sweep.csv.{os.getpid()}"
-    with temporary.open("w", newline="") as file:
-        # A trial that can't be built has no costs, so no one row is sure to have every column.
-        columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
-        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, table)
+    write_atomically(table, text.getvalue())
     return table
