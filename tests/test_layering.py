@@ -18,14 +18,15 @@ MAY_IMPORT = {
     "errors": set(),
     "models": set(),
     "data": set(),
+    "net": {"models"},
     "trace": {"models"},
     "hardware": {"trace"},
-    "train": {"models", "data"},
-    "compress": {"models", "trace", "train"},
-    "interop": {"models", "trace"},
-    "sweep": {"train", "compress", "trace", "hardware", "data"},
+    "train": {"models", "net", "data"},
+    "compress": {"models", "net", "trace", "train"},
+    "interop": {"models", "net", "trace"},
+    "sweep": {"net", "train", "compress", "trace", "hardware", "data"},
     "analysis": {"trace", "hardware"},
-    "cli": {"models", "trace", "data", "train", "compress", "interop", "sweep", "analysis", "hardware"},
+    "cli": {"models", "net", "trace", "data", "train", "compress", "interop", "sweep", "analysis", "hardware"},
 }
 
 

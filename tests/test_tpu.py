@@ -64,8 +64,9 @@ def lower_steps(config):
     from jax.experimental import topologies
 
     from squeeze_jax.models import ops
+    from squeeze_jax.net import build_model, split_model
     from squeeze_jax.train import optim, parallel, step
-    from squeeze_jax.train.state import build_model, create, split_model
+    from squeeze_jax.train.state import create
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
     data = blank_data(config.data)

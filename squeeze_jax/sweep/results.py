@@ -29,8 +29,8 @@ from ml_collections import ConfigDict
 from squeeze_jax import hardware, trace
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
+from squeeze_jax.net import build_model
 from squeeze_jax.sweep.trials import Trial, short_names
-from squeeze_jax.train.state import build_model
 
 OUTCOMES = ("ok", "diverged", "chance")  # of a trial that ran to its end; "failed" is tried again
 MEASURED = ("status", "top1", "top5", "loss", "seconds", "images_per_second", "reason")

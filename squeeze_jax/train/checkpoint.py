@@ -1,12 +1,19 @@
 """Saving and restoring a training state: the only file that imports Orbax."""
 
 import errno
+import json
 from pathlib import Path
 from types import TracebackType
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
+from squeeze_jax.errors import UserError
+from squeeze_jax.net import Net, weight_shapes
 from squeeze_jax.train.state import TrainState
+
+# A net's folder, as a trial leaves it and as save_net does: what it is, and its weights.
+RECORD, WEIGHTS = "config.json", "checkpoints"
 
 
 class Checkpoints:
@@ -56,3 +63,47 @@ class _full_disk_as_oserror:
     def __exit__(self, kind, error, trace):
         if error is not None and not isinstance(error, OSError) and "ENOSPC" in str(error):
             raise OSError(errno.ENOSPC, "no space left on the device while saving a checkpoint") from error
+
+
+def save_net(net: Net, directory: Path) -> None:
+    """Writes a net as a trial's folder holds it: config.json and checkpoints/.
+
+    Raises:
+      UserError: the folder exists already.
+      OSError: it can't be written.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} exists already")
+    with _full_disk_as_oserror(), ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
+        checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
+    (directory / RECORD).write_text(json.dumps(net.record(), indent=1))
+
+
+def load_net(directory: Path) -> Net:
+    """The net of a trial's folder, or of one that `save_net` wrote.
+
+    Raises:
+      UserError: there is none, it has no checkpoint yet, or its files are damaged.
+    """
+    if not (directory / RECORD).is_file():
+        trials = sorted(path.parent for path in directory.glob(f"trials/*/{RECORD}"))
+        hint = f"; its trials are, such as {trials[0]}" if trials else f": it has no {RECORD}"
+        raise UserError(f"{directory} is no checkpoint{hint}")
+    try:
+        record = json.loads((directory / RECORD).read_text())
+        params, stats = weight_shapes(record)
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{directory / RECORD} is damaged: {e}") from e
+    whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), {"params": params, "stats": stats})
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True  # of a training state only these two
+    with ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
+        if checkpointer.latest is None:
+            raise UserError(f"{directory} has no checkpoint yet")
+        try:
+            with context:
+                weights = checkpointer.load(checkpointer.latest.step, shapes)
+        except Exception as e:  # whatever the storage layers below Orbax raise on damaged files
+            raise UserError(f"can't read the checkpoint in {directory / WEIGHTS}: {str(e).strip().partition(chr(10))[0]}") from e
+    return Net.from_record(record, jax.device_get(weights["params"]), jax.device_get(weights["stats"]))

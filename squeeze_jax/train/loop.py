@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from squeeze_jax.data import Data, Pipeline
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
+from squeeze_jax.net import build_model, split_model
 from squeeze_jax.train import metrics, optim, parallel, step
 from squeeze_jax.train.checkpoint import Checkpoints
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.log import Log, Stopwatch
-from squeeze_jax.train.state import TrainState, build_model, create, split_model
+from squeeze_jax.train.state import TrainState, create
 
 
 class Program(NamedTuple):

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from squeeze_jax.data import Pipeline
 from squeeze_jax.models import ops
+from squeeze_jax.net import Tree, forward
 from squeeze_jax.train import metrics
-from squeeze_jax.train.state import TrainState, Tree, forward
+from squeeze_jax.train.state import TrainState
 
 AXIS = "batch"
 

@@ -7,8 +7,8 @@ import pytest
 
 from squeeze_jax.data import open_data
 from squeeze_jax.models import ops
+from squeeze_jax.net import build_model
 from squeeze_jax.train import loop, parallel
-from squeeze_jax.train.state import build_model
 
 
 def states(config, data, devices, steps=3):

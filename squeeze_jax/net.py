@@ -1,0 +1,112 @@
+"""A classifier as a value: a design point, its weights, and what its inputs and outputs mean.
+
+Everything that reads or writes a trained net (checkpoints, importers, exporters) speaks of a `Net`; the pure functions above it
+are how training and use take a Flax module apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import jax
+from flax import nnx
+
+from squeeze_jax import models
+from squeeze_jax.errors import UserError
+
+Tree = Any  # nested dicts of arrays, keyed as the module's attributes are: params["fire2"]["squeeze"]["kernel"]
+
+
+def build_model(model: Mapping[str, Any], num_classes: int, seed: int = 0) -> nnx.Module:
+    """The module that `model` describes (its registered name and options), with freshly drawn weights."""
+    options = {key: value for key, value in model.items() if key != "name"}
+    return models.create(model["name"], num_classes=num_classes, rngs=nnx.Rngs(seed), **options)
+
+
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """The module as (static graph, parameters, BatchNorm statistics), the latter two as plain nested dicts."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def forward(
+    graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array, *, train: bool = False, key: jax.Array | None = None
+) -> tuple[jax.Array, Tree]:
+    """Logits [N, classes] of images [N, H, W, 3] and the statistics after the pass; pure."""
+    # copy=True: without it nnx would write statistics into variables that live outside the gradient's trace.
+    model = nnx.merge(graphdef, params, stats, copy=True)
+    logits = model(images, train=train, key=key)
+    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded RGB image to the net's input: resize, centre crop, channel order, (x - mean) / std."""
+
+    image_size: int  # pixels, the crop
+    resize: int  # pixels, before the crop
+    resize_mode: str  # "squash" or "short", see data.transforms.resize
+    channel_order: str  # "rgb" or "bgr"
+    mean: tuple[float, ...]  # of 0..255, in channel order
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Preprocessing":
+        """From a config's data section, or anything else with these keys."""
+        values = {field.name: record[field.name] for field in fields(cls)}
+        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """A classifier ready to use."""
+
+    model: Mapping[str, Any]  # name and options, as `build_model` takes them
+    class_names: Sequence[str]  # by label
+    preprocessing: Preprocessing
+    params: Tree
+    stats: Tree
+    source: str = ""  # where the weights came from, in words
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], params: Tree, stats: Tree) -> "Net":
+        """From `record()`, or a trial's config.json, and the weights.
+
+        Raises:
+          UserError: the record lacks something.
+        """
+        try:
+            preprocessing = Preprocessing.from_record(record["data"])
+            return cls(dict(record["model"]), tuple(record["class_names"]), preprocessing, params, stats, record.get("source", ""))
+        except (KeyError, TypeError) as e:
+            raise UserError(f"not the record of a net: {e}") from e
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON can hold it; the keys are those of a trial's config.json."""
+        return {
+            "model": {key: value for key, value in self.model.items() if value is not None},
+            "data": asdict(self.preprocessing),
+            "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
+            "source": self.source,
+        }
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one preprocessed image."""
+        return (self.preprocessing.image_size, self.preprocessing.image_size, 3)
+
+    def module(self) -> nnx.Module:
+        """The Flax module with these weights."""
+        graphdef, _, _ = split_model(nnx.eval_shape(lambda: build_model(self.model, len(self.class_names))))
+        return nnx.merge(graphdef, self.params, self.stats)
+
+
+def weight_shapes(record: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """(params, stats) of the net that a record describes, as jax.ShapeDtypeStruct leaves; nothing is allocated.
+
+    Raises:
+      UserError: no such model or option.
+    """
+    _, params, stats = split_model(nnx.eval_shape(lambda: build_model(record["model"], record["num_classes"])))
+    return params, stats
