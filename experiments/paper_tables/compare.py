@@ -1,4 +1,6 @@
-"""The SqueezeNet paper's tables of shapes and sizes as this program computes them: python experiments/paper_tables/compare.py"""
+"""The papers' tables of shapes and sizes as this program computes them: python experiments/paper_tables/compare.py"""
+
+import re
 
 from flax import nnx
 
@@ -21,6 +23,13 @@ TABLE_1 = {
 # Figs. 3a and 3b: metaparameter -> model size as printed (MB there is MiB of float32, mostly rounded up)
 FIG_3A = {0.125: 4.8, 0.25: 7.6, 0.5: 13, 0.75: 19, 1.0: 24}
 FIG_3B = {0.01: 5.7, 0.125: 7.4, 0.25: 9.3, 0.375: 11, 0.5: 13, 0.625: 15, 0.75: 17, 0.875: 19, 0.99: 21}
+
+# SqueezeNext, arXiv 1803.10615, Tables 1 and 2: model -> millions of parameters as printed
+SQUEEZENEXT = {
+    "squeezenext_23": 0.72, "squeezenext_23_g": 0.54, "squeezenext_23_ida": 0.9, "squeezenext_34": 1.0, "squeezenext_34_ida": 1.3,
+    "squeezenext_44": 1.2, "squeezenext_44_ida": 1.5, "squeezenext_23_w1_5": 1.4, "squeezenext_34_w1_5": 2.1, "squeezenext_44_w1_5": 2.6,
+    "squeezenext_23_w2": 2.4, "squeezenext_34_w2": 3.8, "squeezenext_44_w2": 4.4, "squeezenext_23_v5_w2": 3.2,
+}  # fmt: skip
 
 
 def table_1() -> list[list[str]]:
@@ -46,7 +55,47 @@ def sizes(option: str, printed: dict[float, float], **fixed) -> list[list[str]]:
     return rows
 
 
+def squeezenext_layers(name: str) -> list[trace.Layer]:
+    """The convolutions and the classifier of a SqueezeNext."""
+    layers = trace.trace(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
+    return [layer for layer in layers if layer.kind in ("conv", "dense")]
+
+
+def squeezenext_sizes() -> list[list[str]]:
+    """Parameters as the released nets have them, and as the paper counts them: with a bias on every convolution and on the classifier."""
+    rows = [["model", "parameters", "with biases", "M", "printed M"]]
+    for name, printed in SQUEEZENEXT.items():
+        layers = squeezenext_layers(name)
+        params = sum(layer.parameters for layer in layers)
+        counted = params + sum(layer.output_shape[-1] for layer in layers)
+        rows.append([name, f"{params:,}", f"{counted:,}", f"{counted / 1e6:.2f}", str(printed)])
+    return rows
+
+
+def squeezenext_table_4() -> list[list[str]]:
+    """1.0-SqNxt-23 layer by layer as the paper counts: one bias an output channel in place of BatchNorm, and one more MAC an output."""
+    rows, number, totals = {}, 0, [0, 0]
+    for layer in squeezenext_layers("squeezenext_23"):
+        number += layer.kind == "conv"
+        channels, outputs = layer.output_shape[-1], layer.activation_bytes // 4
+        params = layer.parameters + (-channels if layer.kind == "conv" else channels)  # a convolution has BatchNorm's scale and shift here
+        macs = layer.macs + outputs
+        totals = [totals[0] + params, totals[1] + macs]
+        place = re.sub(r"block([2-9]|1\d)", "later blocks", layer.name)
+        if place in rows:
+            rows[place][3] += 1
+            continue
+        name = f"conv{number}" if layer.kind == "conv" else "fc1000"
+        size = "x".join(map(str, layer.output_shape[1:]))
+        rows[place] = [name, layer.name, size, 1, f"{params:,}", f"{macs / 1e6:.2f}", f"{layer.activation_bytes / 1024:.0f}"]
+    head = ["paper's name", "layer here", "output", "repeats", "parameters", "MACs (M)", "activations (KiB)"]
+    total = ["total", "", "", sum(row[3] for row in rows.values()), f"{totals[0]:,}", f"{totals[1] / 1e6:.2f}", ""]
+    return [head, *([str(cell) for cell in row] for row in [*rows.values(), total])]
+
+
 if __name__ == "__main__":
-    print("## Table 1\n\n" + markdown(table_1()))
-    print("## Figure 3a\n\n" + markdown(sizes("squeeze_ratio", FIG_3A)))
-    print("## Figure 3b (squeeze ratio 0.5)\n\n" + markdown(sizes("pct3x3", FIG_3B, squeeze_ratio=0.5)))
+    print("## SqueezeNet, Table 1\n\n" + markdown(table_1()))
+    print("## SqueezeNet, Figure 3a\n\n" + markdown(sizes("squeeze_ratio", FIG_3A)))
+    print("## SqueezeNet, Figure 3b (squeeze ratio 0.5)\n\n" + markdown(sizes("pct3x3", FIG_3B, squeeze_ratio=0.5)))
+    print("## SqueezeNext, Tables 1 and 2\n\n" + markdown(squeezenext_sizes()))
+    print("## SqueezeNext, Table 4 (1.0-SqNxt-23)\n\n" + markdown(squeezenext_table_4()))
