@@ -30,7 +30,7 @@ def main() -> int:
     # JAX is imported here, so that --help and a mistyped flag answer at once.
     import jax
 
-    from squeeze_jax import sweep
+    from squeeze_jax import sweep, train
     from squeeze_jax.analysis import report
 
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it writes, and logs the traceback of what it raises anyhow
@@ -39,7 +39,7 @@ def main() -> int:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a small trial is made of small programs
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
-    config = CONFIG.value
+    config = train.completed(CONFIG.value)
     workdir = Path(WORKDIR.value or f"runs/{config.study}-{config.preset}")
     trials = sweep.make_trials(config, _study_module().sweep, config_flags.get_override_values(flags.FLAGS["config"]))
     counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))

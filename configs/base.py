@@ -85,6 +85,8 @@ def squeezenext() -> ConfigDict:
             conv1_pad=placeholder(int),
             pool1=placeholder(bool),
             bottleneck=placeholder(int),
+            separable=placeholder(str),
+            classifier_bias=placeholder(bool),
         )
     )
 
@@ -134,6 +136,8 @@ def train() -> ConfigDict:
             eval_every=0,  # steps; 0: at the end only
             log_every=20,  # steps
             checkpoint_every=0,  # steps; 0: at the end, and when asked to stop
+            init_from="",  # a checkpoint whose weights training starts from; its classifier stays only where the classes are the same
+            freeze=(),  # layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]")
         )
     )
 

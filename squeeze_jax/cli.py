@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from squeeze_jax.data import Source
+    from squeeze_jax.net import Net
     from squeeze_jax.trace import Layer
+
+CHECKPOINT = "a trial's folder such as runs/.../trials/seed=0, or what `squeeze-jax import` wrote"
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -67,6 +71,19 @@ def main() -> int:
     hardware.add_argument("--roofline", type=Path, metavar="FILE", help="also draw the roofline, as .png or .svg")
     hardware.set_defaults(run=_hardware)
 
+    evaluate = commands.add_parser("evaluate", help="top-1 and top-5 of a trained net on a data set, prepared as the net wants it")
+    evaluate.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    _add_data_arguments(evaluate)
+    evaluate.add_argument("--batch-size", type=int, default=32)
+    evaluate.add_argument("--format", choices=("text", "json"), default="text")
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="the five likeliest classes of images")
+    predict.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("--format", choices=("text", "json"), default="text")
+    predict.set_defaults(run=_predict)
+
     arguments = parser.parse_args()
     return exit_code(lambda: arguments.run(arguments))
 
@@ -80,6 +97,14 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--input-size", type=int, help="pixels; by default what the model's paper gives it")
     command.add_argument("--format", choices=("text", "json", "csv"), default="text")
+
+
+def _add_data_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", metavar="NAME", help="digits, folder, or a prepared TFDS data set; by default what the net was trained on"
+    )
+    command.add_argument("--data-dir", default="", metavar="DIR", help="where the data set lies; of a folder: DIR/class/image.jpg")
+    command.add_argument("--split", help="of a TFDS data set; by default test, validation, or the only one")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -118,6 +143,77 @@ def _hardware(arguments: argparse.Namespace) -> int:
         arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
     print(layers.formatted(record, arguments.format, layers.hardware_text))
     return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import jax
+    from tqdm import tqdm
+
+    from squeeze_jax.data import evaluation_data
+    from squeeze_jax.train import evaluation
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size is at least 1, got {arguments.batch_size}")
+    net = _open_net(arguments.checkpoint)
+    source = _open_source(arguments, net)
+    with tqdm(total=len(source), unit="image", delay=1, leave=False, disable=None) as bar:
+        result = evaluation.evaluate(
+            net,
+            evaluation_data(source, net.preprocessing),
+            jax.local_devices(),
+            arguments.batch_size,
+            lambda: bar.update(min(arguments.batch_size, bar.total - bar.n)),
+        )
+    if arguments.format == "json":
+        print(json.dumps(result))
+    else:
+        print(f"{source.name}: {result['images']} images, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from squeeze_jax.data import sources, transforms
+    from squeeze_jax.train import evaluation
+
+    net = _open_net(arguments.checkpoint)
+    images = [transforms.prepare(sources.decode(path, str(path)), net.preprocessing) for path in arguments.images]
+    records = []
+    for path, row in zip(arguments.images, evaluation.probabilities(net, images), strict=True):
+        best = np.argsort(-row, kind="stable")[:5]
+        predictions = [{"class": net.class_names[label], "label": int(label), "probability": float(row[label])} for label in best]
+        records.append({"image": str(path), "predictions": predictions})
+    if arguments.format == "json":
+        print(json.dumps(records, indent=1))
+        return 0
+    for record in records:
+        print(record["image"])
+        for prediction in record["predictions"]:
+            print(f"  {prediction['probability']:6.1%}  {prediction['class']}")
+    return 0
+
+
+def _open_net(path: Path) -> "Net":
+    """The net at a path."""
+    from squeeze_jax.train import checkpoint
+
+    return checkpoint.load_net(path)
+
+
+def _open_source(arguments: argparse.Namespace, net: "Net") -> "Source":
+    """The data set that the arguments name, or the one the checkpoint was trained on, under the net's labels."""
+    from ml_collections import ConfigDict
+
+    from squeeze_jax.data import load, load_split, relabelled
+
+    if arguments.data:
+        return relabelled(load_split(arguments.data, arguments.data_dir, arguments.split), net.class_names)
+    trained_on = json.loads((arguments.checkpoint / "config.json").read_text())["data"]
+    if "name" not in trained_on:
+        raise UserError("which data? Give --data NAME and --data-dir DIR")
+    _, evaluation = load(ConfigDict(trained_on))
+    return relabelled(evaluation, net.class_names)
 
 
 def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":

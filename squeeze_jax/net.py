@@ -85,7 +85,7 @@ class Net:
         """Everything but the weights, as JSON can hold it; the keys are those of a trial's config.json."""
         return {
             "model": {key: value for key, value in self.model.items() if value is not None},
-            "data": asdict(self.preprocessing),
+            "data": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.preprocessing).items()},
             "num_classes": len(self.class_names),
             "class_names": list(self.class_names),
             "source": self.source,

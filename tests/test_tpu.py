@@ -72,7 +72,7 @@ def lower_steps(config):
     data = blank_data(config.data)
     optimizer = optim.sgd(config.train, optim.schedule(config.train, config.train.steps))
     graphdef, _, _ = split_model(nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0)))
-    state = shapes(jax.eval_shape(lambda: create(build_model(config.model, data.num_classes, 0), optimizer, 0)))
+    state = shapes(jax.eval_shape(lambda: create(*split_model(build_model(config.model, data.num_classes))[1:], optimizer, 0)))
     lowering = ops.best_lowering(devices[0].platform)
 
     def batch(pipeline):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grain
 import jax
@@ -36,6 +37,14 @@ def open_data(config: ml_collections.ConfigDict) -> "Data":
     if config.placement == "memory" or (config.placement == "auto" and size <= MEMORY_LIMIT):
         return Data(config, train, evaluation, _decode_all(train, config), _decode_all(evaluation, config))
     return Data(config, train, evaluation, {}, {})
+
+
+def evaluation_data(source: sources.Source, preprocessing: Any) -> "Data":
+    """One source alone, streamed through a net's own preprocessing (resize, resize_mode, image_size, channel_order, mean, std)."""
+    settings = {key: getattr(preprocessing, key) for key in ("resize", "resize_mode", "image_size", "channel_order", "mean", "std")}
+    config = ml_collections.ConfigDict(settings | dict(placement="stream", pad=0, mirror=False, workers=os.cpu_count()))
+    _check(config)
+    return Data(config, source, source, {}, {})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -62,6 +62,33 @@ def load(config: ml_collections.ConfigDict) -> tuple[Source, Source]:
     return _tfds(config.name, config.data_dir, config.train_split, config.eval_split)
 
 
+def load_split(name: str, data_dir: str, split: str | None) -> Source:
+    """Opens one split alone, for evaluation or calibration.
+
+    Args:
+        name, data_dir: as in `load`'s config.
+        split: of a TFDS data set, or "train" or "test" of the digits; None takes test, validation or the only one there is. A folder
+            has none: data_dir/<class>/<image> is taken whole.
+
+    Raises:
+        UserError: the data or the split are not there.
+    """
+    if name == "digits":
+        splits = dict(zip(("train", "test"), _digits()))
+        if split not in (None, *splits):
+            raise UserError(f"digits has the splits train and test, not {split!r}")
+        return splits[split or "test"]
+    if name == "folder":
+        files = _class_files(_existing(data_dir))
+        return _files(Path(data_dir).name, tuple(files), files)
+    opened = _prepared(name, data_dir)
+    there = list(opened.info.splits)
+    preferred = [one for one in ("test", "validation") if one in there] or there
+    if split is None and len(preferred) > 1 and preferred == there:
+        raise UserError(f"which split of {name}? It has {', '.join(there)}")
+    return _split(opened, split or preferred[0])
+
+
 def decode(file: BinaryIO | Path, name: str) -> np.ndarray:
     """Decodes an image upright (EXIF orientation honoured) to uint8 [H, W, 3] RGB.
 
@@ -78,6 +105,60 @@ def decode(file: BinaryIO | Path, name: str) -> np.ndarray:
         raise
     except Exception as error:  # a corrupt file makes Pillow's plugins raise nearly anything
         raise UserError(f"cannot read image {name}: {_first_line(error)}") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Relabelled(Source):
+    """Another source's images with the labels of a net that knows its classes under other numbers."""
+
+    source: Source
+    class_names: tuple[str, ...]
+    label_of: Sequence[int]  # the net's label by the source's
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        image, label = self.source[index]
+        return image, self.label_of[label]
+
+    def read(self, indices: Iterable[int]) -> list[Example]:
+        return [(image, self.label_of[label]) for image, label in self.source.read(indices)]
+
+
+def relabelled(source: Source, class_names: Sequence[str]) -> Source:
+    """`source` with the labels of a net whose outputs are `class_names`.
+
+    Classes are matched by name where every one of the source's is among the net's ("n01440764" and "tench" are both
+    "n01440764 tench"), and by number where there are equally many.
+
+    Raises:
+        UserError: neither holds.
+    """
+    known: dict[str, int] = {}
+    for label, name in enumerate(class_names):
+        for alias in (name, *name.split(" ", 1)):
+            known.setdefault(alias, label)
+    if all(name in known for name in source.class_names):
+        return Relabelled(source, tuple(class_names), [known[name] for name in source.class_names])
+    if source.num_classes == len(class_names):
+        return Relabelled(source, tuple(class_names), range(source.num_classes))
+    unknown = [name for name in source.class_names if name not in known]
+    raise UserError(
+        f"{source.name} has {source.num_classes} classes and the net {len(class_names)}; "
+        f"{len(unknown)} of them are not the net's, such as {unknown[0]!r}"
+    )
+
+
+def photographs() -> list[np.ndarray]:
+    """The two photographs bundled with scikit-learn, uint8 RGB [427, 640, 3]: real images where nobody gave any."""
+    import sklearn.datasets
+
+    return list(sklearn.datasets.load_sample_images().images)
 
 
 # ---------------------------------------------------------------- digits
@@ -138,9 +219,7 @@ class Files(Source):
 
 
 def _folder(data_dir: str, holdout: float) -> tuple[Source, Source]:
-    root = Path(data_dir).expanduser()
-    if not data_dir or not root.is_dir():
-        raise UserError(f"no such image folder: data_dir={data_dir!r}")
+    root = _existing(data_dir)
     splits = {folder.name: folder for folder in _subfolders(root) if _subfolders(folder)}
     held_out = splits.get("val") or splits.get("test")
     if "train" in splits and held_out:
@@ -154,6 +233,13 @@ def _folder(data_dir: str, holdout: float) -> tuple[Source, Source]:
         raise UserError(f"{root} has only one class, {next(iter(train))!r}; at least two are needed")
     names = tuple(train)
     return _files(f"{root.name}/train", names, train), _files(f"{root.name}/eval", names, evaluation)
+
+
+def _existing(data_dir: str) -> Path:
+    root = Path(data_dir).expanduser()
+    if not data_dir or not root.is_dir():
+        raise UserError(f"no such image folder: data_dir={data_dir!r}")
+    return root
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -221,36 +307,50 @@ class Records(Source):
 
 
 def _tfds(name: str, data_dir: str, train_split: str, eval_split: str) -> tuple[Source, Source]:
+    builder = _prepared(name, data_dir)
+    return _split(builder, train_split), _split(builder, eval_split)
+
+
+def _prepared(name: str, data_dir: str) -> Any:
+    """The TFDS builder of a prepared classification set."""
     import tensorflow_datasets as tfds  # here, because only this source needs it
     from tensorflow_datasets.core import read_only_builder
 
     folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    command = f"pip install -e '.[prepare]' && tfds build {name} --file_format=array_record --data_dir={folder}"
-    if name.startswith("imagenet2012"):
-        command += f" (put the ImageNet archives by hand into {folder}/downloads/manual first)"
     try:
         # From its files alone, not through tfds.builder: that asks the network about a data set that is not there.
         builder = read_only_builder.builder_from_files(name, data_dir=str(folder))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         if name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False):
-            raise UserError(f"data set {name} is not in {folder}; prepare it with: {command}") from error
+            raise UserError(f"data set {name} is not in {folder}; prepare it with: {_preparation(name, folder)}") from error
         raise UserError(f"unknown data set {name!r}: not digits, folder, prepared in {folder}, or known to TFDS") from error
     features = dict(builder.info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(features.get("label"), tfds.features.ClassLabel):
         raise UserError(f"data set {name} is not for classification: it needs features 'image' and 'label', and has {', '.join(features)}")
-    class_names = tuple(features["label"].int2str(label) for label in range(features["label"].num_classes))
+    return builder
 
-    def split(which: str) -> Source:
-        try:
-            records = builder.as_data_source(split=which, decoders={"image": tfds.decode.SkipDecoding()})
-        except NotImplementedError as error:
-            # Without --overwrite, tfds build keeps what is there, whatever its format.
-            raise UserError(f"data set {name} in {folder} is not array_record; prepare it with --overwrite added: {command}") from error
-        except (ValueError, OSError, RuntimeError) as error:
-            raise UserError(f"cannot open split {which!r} of {name} in {folder}: {_first_line(error)}") from error
-        return Records(f"{name}/{which}", class_names, records)
 
-    return split(train_split), split(eval_split)
+def _preparation(name: str, folder: Path) -> str:
+    """The command that prepares a TFDS data set."""
+    command = f"pip install -e '.[prepare]' && tfds build {name} --file_format=array_record --data_dir={folder}"
+    if name.startswith("imagenet2012"):
+        command += f" (put the ImageNet archives by hand into {folder}/downloads/manual first)"
+    return command
+
+
+def _split(builder: Any, which: str) -> Source:
+    import tensorflow_datasets as tfds
+
+    name, folder, label = builder.name, Path(builder.data_dir).parents[1], builder.info.features["label"]
+    try:
+        records = builder.as_data_source(split=which, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        # Without --overwrite, tfds build keeps what is there, whatever its format.
+        command = _preparation(name, folder)
+        raise UserError(f"data set {name} in {folder} is not array_record; prepare it with --overwrite added: {command}") from error
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"cannot open split {which!r} of {name} in {folder}: {_first_line(error)}") from error
+    return Records(f"{name}/{which}", tuple(label.int2str(number) for number in range(label.num_classes)), records)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """From a decoded image to a network's input: `resize` on the host, the rest traceable inside a compiled step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,17 @@ def centre_crop(images: jax.Array, size: int) -> jax.Array:
     """[b, R, R, 3] -> [b, size, size, 3]."""
     start = (images.shape[1] - size) // 2
     return images[:, start : start + size, start : start + size]
+
+
+def prepare(image: np.ndarray, preprocessing: Any) -> np.ndarray:
+    """One decoded image as the net sees it in evaluation: uint8 RGB [H, W, 3] -> float32 [image_size, image_size, 3].
+
+    Args:
+        preprocessing: anything with resize, resize_mode, image_size, channel_order, mean and std.
+    """
+    resized = resize(image, preprocessing.resize, preprocessing.resize_mode)[None]
+    normalised = normalise(jnp.asarray(resized), preprocessing.mean, preprocessing.std, preprocessing.channel_order)
+    return np.asarray(centre_crop(normalised, preprocessing.image_size)[0])
 
 
 def augment(images: jax.Array, keys: jax.Array, size: int, pad: int, mirror: bool) -> jax.Array:

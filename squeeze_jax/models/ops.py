@@ -166,18 +166,19 @@ def local_response_norm(x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: 
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last. Parameters: scale [C], bias [C]; statistics: mean [C], var [C].
 
+    Where `frozen` is set, training uses and keeps the running statistics (fine-tuning).
     Flax's own draws two keys and compiles four arrays a layer, which makes a deep net seconds slow to build and to trace.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum, self.epsilon, self.frozen = momentum, epsilon, False
         self.scale, self.bias = nnx.Param(np.ones(channels, np.float32)), nnx.Param(np.zeros(channels, np.float32))
         self.mean, self.var = nnx.BatchStat(np.zeros(channels, np.float32)), nnx.BatchStat(np.ones(channels, np.float32))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., C] -> [..., C], in the type of x; statistics are taken in float32."""
         mean, var = self.mean[...], self.var[...]
-        if train:
+        if train and not self.frozen:
             axes = tuple(range(x.ndim - 1))
             mean, var = jnp.mean(x, axes, dtype=jnp.float32), jnp.var(x.astype(jnp.float32), axes)
             self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from squeeze_jax.data import Data, Pipeline
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
-from squeeze_jax.net import build_model, split_model
-from squeeze_jax.train import metrics, optim, parallel, step
+from squeeze_jax.net import build_model, split_model, weight_shapes
+from squeeze_jax.train import finetune, metrics, optim, parallel, step
 from squeeze_jax.train.checkpoint import Checkpoints
+from squeeze_jax.train.evaluation import evaluation_sums, percentages
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.log import Log, Stopwatch
 from squeeze_jax.train.state import TrainState, create
@@ -47,13 +48,18 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
     eval_batch = len(devices) * -(-config.train.eval_batch_size // len(devices))
     evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
 
-    def initial_state(seed: int) -> TrainState:
-        return create(build_model(config.model, data.num_classes, seed), optimizer, seed)
+    start = finetune.starting_weights(config, data)
 
-    learning_rate = optim.schedule(config.train, steps)
-    optimizer = optim.sgd(config.train, learning_rate)
+    def initial_state(seed: int) -> TrainState:
+        _, params, stats = split_model(build_model(config.model, data.num_classes, seed))
+        return create(*start(params, stats), optimizer, seed)
+
     abstract = nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
-    graphdef, _, _ = split_model(abstract)
+    finetune.freeze_statistics(abstract, config.train.freeze)
+    graphdef, shapes, _ = split_model(abstract)
+    labels = finetune.frozen_labels(shapes, config.train.freeze) if config.train.freeze else None
+    learning_rate = optim.schedule(config.train, steps)
+    optimizer = optim.optimizer(config.train, learning_rate, labels)
     lowering = ops.best_lowering(devices[0].platform)
     return Program(
         devices=devices,
@@ -89,6 +95,10 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
     if total_steps(config, data) < 1:
         raise UserError("train.epochs and train.steps make no step at all")
     optim.schedule(settings, total_steps(config, data))
+    finetune.starting_weights(config, data)
+    if settings.freeze:
+        params, _ = weight_shapes({"model": config.model, "num_classes": data.num_classes})
+        finetune.frozen_labels(params, settings.freeze)
 
 
 def total_steps(config: ConfigDict, data: Data) -> int:
@@ -103,11 +113,7 @@ def training_pipeline(config: ConfigDict, data: Data) -> Pipeline:
 
 def evaluate(program: Program, state: TrainState) -> dict[str, Any]:
     """Sums over the whole evaluation set; see `metrics.evaluation_sums`."""
-    sums = None
-    for batch in program.evaluation.batches():
-        part = program.eval_step(state.params, state.stats, program.eval_resident, parallel.divide(batch, program.devices))
-        sums = part if sums is None else jax.tree.map(lambda a, b: a + b, sums, part)
-    return jax.device_get(sums)
+    return evaluation_sums(program.eval_step, program.evaluation, state.params, state.stats, program.eval_resident, program.devices)
 
 
 def train(
@@ -194,9 +200,3 @@ def train(
         seconds=log.seconds(),
         images_per_second=clock.rate(),
     )
-
-
-def percentages(sums: dict[str, Any]) -> dict[str, float]:
-    """Evaluation sums as eval_loss (nats), top1 and top5 (%)."""
-    weight = float(sums["weight"])
-    return dict(eval_loss=float(sums["loss"]) / weight, top1=100 * float(sums["top1"]) / weight, top5=100 * float(sums["top5"]) / weight)

@@ -1,6 +1,7 @@
 """Learning-rate schedules and the optimiser of the papers' solver files."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -38,6 +39,19 @@ def schedule(config: ConfigDict, steps: int) -> Schedule:
     if not warmup:
         return decay
     return optax.join_schedules([optax.linear_schedule(config.warmup_from, peak, warmup), decay], [warmup])
+
+
+def optimizer(config: ConfigDict, learning_rate: Schedule, labels: Any = None) -> optax.GradientTransformation:
+    """`sgd` for the parameters labelled "trained"; those labelled "frozen" stay as they are, and count in no norm.
+
+    Args:
+      config: `config.train`.
+      learning_rate: from `schedule`.
+      labels: a tree like the parameters; None: all are trained.
+    """
+    if labels is None:
+        return sgd(config, learning_rate)
+    return optax.multi_transform({"trained": sgd(config, learning_rate), "frozen": optax.set_to_zero()}, labels)
 
 
 def sgd(config: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:

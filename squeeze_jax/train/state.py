@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
-from flax import nnx
 
-from squeeze_jax.net import Tree, split_model
+from squeeze_jax.net import Tree
 
 
 class TrainState(NamedTuple):
@@ -21,9 +20,8 @@ class TrainState(NamedTuple):
     running: dict[str, jax.Array]  # sums of the metrics since the last log line, so that a resumed run logs what an unbroken one does
 
 
-def create(model: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def create(params: Tree, stats: Tree, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
-    _, params, stats = split_model(model)
     running = {"loss": np.float32(0), "top1": np.float32(0)}
     # Under jit, since optax would otherwise compile its zeros for every shape.
     return TrainState(np.int32(0), np.uint32(seed), params, stats, jax.jit(optimizer.init)(params), running)

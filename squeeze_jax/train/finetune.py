@@ -1,0 +1,120 @@
+"""Transfer learning: a config completed from a checkpoint, weights to start from, and layers that stay as they are."""
+
+import fnmatch
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from squeeze_jax.data import Data
+from squeeze_jax.errors import UserError
+from squeeze_jax.models import ops
+from squeeze_jax.net import Net, Preprocessing, Tree, weight_shapes
+from squeeze_jax.train.checkpoint import load_net
+
+
+def completed(config: ConfigDict) -> ConfigDict:
+    """The config with what it leaves open (None) taken from the checkpoint `train.init_from`: the model, and the preprocessing.
+
+    Raises:
+      UserError: there is no such checkpoint, or the config needs one and names none.
+    """
+    open_keys = [key for key in Preprocessing.__dataclass_fields__ if config.data[key] is None]
+    if config.model.name is not None and not open_keys:
+        return config
+    if not config.train.init_from:
+        raise UserError("which net? Give --config.train.init_from=CHECKPOINT, a trial's folder or what `squeeze-jax import` wrote")
+    net = _net(config.train.init_from)
+    config = config.copy_and_resolve_references()
+    if config.model.name is None:
+        config.model = ConfigDict(dict(net.model))
+    for key in open_keys:
+        config.data[key] = getattr(net.preprocessing, key)
+    return config
+
+
+def starting_weights(config: ConfigDict, data: Data) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+    """(params, stats) freshly drawn -> those that training starts from: the checkpoint's `train.init_from`, where it names one.
+
+    The classifier keeps the fresh weights, unless the checkpoint's classes are the data's.
+
+    Raises:
+      UserError: the checkpoint is none, or of another design point.
+    """
+    if not config.train.init_from:
+        return lambda params, stats: (params, stats)
+    net = _net(config.train.init_from)
+    params, stats = _shapes(config.model, data.num_classes)
+    same_classes = tuple(net.class_names) == tuple(data.class_names)
+    fresh = set() if same_classes else _classifier(config.model, data.num_classes)
+    known = _leaves((net.params, net.stats))
+    wanted = {path: leaf for path, leaf in _leaves((params, stats)).items() if path not in fresh}
+    if wrong := [path for path, leaf in wanted.items() if path not in known or known[path].shape != leaf.shape]:
+        names = wrong[0] + (f" and {len(wrong) - 1} more do" if len(wrong) > 1 else " does")
+        raise UserError(f"{config.train.init_from} is of another design point: {names} not fit")
+
+    def start(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: known[_name(path)] if _name(path) in wanted else leaf, (params, stats))
+
+    return start
+
+
+def frozen_labels(params: Tree, patterns: Sequence[str]) -> Tree:
+    """ "frozen" or "trained" for each parameter: frozen are the layers whose name, such as fire2 or fire2/squeeze, a pattern matches.
+
+    Raises:
+      UserError: a pattern matches no layer, or nothing is left to train.
+    """
+    names = [_layer(path) for path in _leaves(params)]
+    if unused := [pattern for pattern in patterns if not any(_matches(name, [pattern]) for name in names)]:
+        layers = list(dict.fromkeys(name.partition("/")[0] for name in names))
+        raise UserError(f"train.freeze: no layer is called {unused[0]!r}; there are {', '.join(layers)}")
+    if all(_matches(name, patterns) for name in names):
+        raise UserError("train.freeze leaves nothing to train")
+    return jax.tree_util.tree_map_with_path(lambda path, _: "frozen" if _matches(_layer(_name(path)), patterns) else "trained", params)
+
+
+def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
+    """Makes the BatchNorm of frozen layers use and keep its running statistics in training too."""
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, ops.BatchNorm) and _matches("/".join(map(str, path)), patterns):
+            node.frozen = True
+
+
+def _matches(layer: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches a layer, or one that it is part of."""
+    parts = layer.split("/")
+    return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for pattern in patterns for i in range(len(parts)))
+
+
+def _layer(path: str) -> str:
+    """fire2/squeeze/kernel -> fire2/squeeze."""
+    return path.rpartition("/")[0]
+
+
+def _name(path: Sequence[Any]) -> str:
+    """A key path as fire2/squeeze/kernel; the position in a (params, stats) pair is left out, for their names differ."""
+    return "/".join(str(key.key) for key in path if hasattr(key, "key"))
+
+
+def _leaves(tree: Tree) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _shapes(model: ConfigDict, num_classes: int) -> tuple[Tree, Tree]:
+    return weight_shapes({"model": model, "num_classes": num_classes})
+
+
+def _classifier(model: ConfigDict, num_classes: int) -> set[str]:
+    """The parameters whose shape depends on the number of classes."""
+    some, more = (_leaves(_shapes(model, count)) for count in (num_classes, num_classes + 1))
+    return {path for path in some if some[path].shape != more[path].shape}
+
+
+@functools.lru_cache(maxsize=1)  # one study starts every trial from the same one
+def _net(path: str) -> Net:
+    return load_net(Path(path).expanduser())
