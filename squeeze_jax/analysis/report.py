@@ -1,7 +1,6 @@
 """A sweep's report: one HTML file that needs nothing beside it, and the figure on its own."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -25,6 +24,7 @@ from squeeze_jax.analysis.tables import (
     show_interval,
 )
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
 
 _CSS = """
 :root { color-scheme: light dark; }
@@ -69,19 +69,12 @@ def draw(workdir: Path) -> list[Path]:
         "sweep.svg": picture,
         "report.html": _html(study, trials, points, *drawings).encode(),
     }
-    return [_write(workdir / name, content) for name, content in files.items()]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Writes the file whole or not at all: a reader never sees half a report."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    for name, content in files.items():
+        try:
+            write_atomically(workdir / name, content)
+        except OSError as error:
+            raise UserError(f"cannot write {workdir / name}: {error.strerror}") from error
+    return [workdir / name for name in files]
 
 
 def _html(study: Study, trials: Sequence[Trial], points: Sequence[Point], picture: str, costs: str, training: str) -> str:

@@ -29,19 +29,12 @@ from ml_collections import ConfigDict
 from squeeze_jax import hardware, trace
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
 from squeeze_jax.net import build_model
 from squeeze_jax.sweep.trials import Trial, short_names
 
 OUTCOMES = ("ok", "diverged", "chance")  # of a trial that ran to its end; "failed" is tried again
 MEASURED = ("status", "top1", "top5", "loss", "seconds", "images_per_second", "reason")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file in one step: a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def trial_directory(workdir: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
 from squeeze_jax.net import Net, weight_shapes
 from squeeze_jax.train.state import TrainState
 
@@ -76,7 +77,7 @@ def save_net(net: Net, directory: Path) -> None:
         raise UserError(f"{directory} exists already")
     with _full_disk_as_oserror(), ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
         checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
-    (directory / RECORD).write_text(json.dumps(net.record(), indent=1))
+    write_atomically(directory / RECORD, json.dumps(net.record(), indent=1))
 
 
 def load_net(directory: Path) -> Net:

@@ -1,12 +1,13 @@
 """The record of one run: metrics as JSON lines, and the speed of training alone."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from squeeze_jax.files import write_atomically
 
 
 class Stopwatch:
@@ -42,9 +43,7 @@ class Log:
         lines = [line for line in _whole_lines(path) if line["step"] <= step]
         self._before = lines[-1]["seconds"] if lines else 0.0
         if jax.process_index() == 0:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            os.replace(temporary, path)
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def seconds(self) -> float:
         """Seconds spent on this run, earlier launches included."""

@@ -103,12 +103,6 @@ def test_a_trial_belongs_to_one_launcher_until_its_process_ends(tmp_path):
         assert mine
 
 
-def test_an_atomic_write_leaves_no_trace(tmp_path):
-    results.write_atomically(tmp_path / "deep/a.json", "1")
-    results.write_atomically(tmp_path / "deep/a.json", "2")
-    assert [(path.name, path.read_text()) for path in (tmp_path / "deep").iterdir()] == [("a.json", "2")]
-
-
 def test_a_folder_that_is_no_workdir(tmp_path):
     with pytest.raises(UserError, match="no study.json"):
         results.write_table(tmp_path)
