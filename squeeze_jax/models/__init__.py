@@ -25,6 +25,16 @@ _SQUEEZENEXT: dict[str, dict[str, Any]] = {
     **{f"23_v{version}_w2": dict(version=version, width=2.0) for version in (4, 5)},
     "23_g": dict(groups=2),
 }
+# pytorchcv's nets of that name (github osmr/pytorchcv): a padded 7x7 stem in v5 too, no rewired stage starts, the 1x3 always first,
+# a bias in the classifier, and a width that scales the stem and the bottleneck as well.
+_PYTORCHCV: dict[str, dict[str, Any]] = {
+    f"{depth}{suffix}_pytorchcv": dict(
+        blocks=blocks, width=width, conv1_filters=int(64 * width), bottleneck=int(128 * width),
+        conv1_pad=1, separable="wide_first", classifier_bias=True,
+    )
+    for depth, blocks in (("23", (6, 6, 8, 1)), ("23_v5", (2, 4, 14, 1)))
+    for suffix, width in (("", 1.0), ("_w1_5", 1.5), ("_w2", 2.0))
+}  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -42,6 +52,7 @@ REGISTRY: dict[str, Entry] = {
     "squeezenet_simple_bypass": Entry(SqueezeNet, dict(bypass="simple")),
     "squeezenet_complex_bypass": Entry(SqueezeNet, dict(bypass="complex")),
     **{f"squeezenext_{name}": Entry(SqueezeNext, options) for name, options in _SQUEEZENEXT.items()},
+    **{f"squeezenext_{name}": Entry(SqueezeNext, options, 224) for name, options in _PYTORCHCV.items()},
     "alexnet": Entry(AlexNet, {}),
     "alexnet_torchvision": Entry(AlexNet, dict(variant="torchvision"), 224),
     "vgg16": Entry(VGG, dict(depth=16), 224),

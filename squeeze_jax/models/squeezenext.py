@@ -32,7 +32,7 @@ class Block(nnx.Module):
           start: the first block of its stage, whose shortcut is a 1x1 convolution with `stride`.
           rewired: at a stage start the residual branch reads the shortcut's output (versions 2 to 5), not the block's input.
           stride: of a stage start.
-          tall_first: 3x1 before 1x3; the order alternates from block to block.
+          tall_first: 3x1 before 1x3.
           groups: of the first 1x1 and of the 3x1 and 1x3 convolutions (2 in the G nets).
           rngs: source of the `params` keys.
         """
@@ -65,7 +65,7 @@ XAVIER = initializers.fan_in(1.0, "uniform")
 
 
 class SqueezeNext(nnx.Module):
-    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier without bias (paper, Table 4).
+    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier (paper, Table 4).
 
     The defaults are 1.0-SqNxt-23. Attributes: conv1; stage1_block1, stage1_block2, ...; bottleneck; classifier.
     """
@@ -86,6 +86,8 @@ class SqueezeNext(nnx.Module):
         conv1_pad: int = 0,
         pool1: bool = True,
         bottleneck: int = 128,
+        separable: Literal["alternate", "wide_first"] = "alternate",
+        classifier_bias: bool = False,
         rngs: nnx.Rngs,
     ):
         """Builds the net.
@@ -100,6 +102,9 @@ class SqueezeNext(nnx.Module):
           aggregation: iterative deep aggregation of the stages; our reading, see `Aggregation`.
           conv1_filters, conv1_kernel, conv1_stride, conv1_pad, pool1: the stem; None takes the version's kernel.
           bottleneck: filters of the 1x1 convolution before the mean.
+          separable: "alternate" puts the 3x1 before the 1x3 in every other block from the first on, as the released nets do;
+            "wide_first" always the 1x3 first, as pytorchcv's nets do (github osmr/pytorchcv).
+          classifier_bias: a bias in the classifier; pytorchcv's nets have one, the released ones do not.
           rngs: source of the `params` keys.
 
         Raises:
@@ -111,6 +116,8 @@ class SqueezeNext(nnx.Module):
             raise ValueError(f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} (for others give blocks)")
         if version > 1 and depth != 23 and blocks is None:
             raise ValueError(f"versions 2 to 5 are published for depth 23; for depth {depth} give blocks")
+        if separable not in ("alternate", "wide_first"):
+            raise ValueError(f"separable is alternate or wide_first; got {separable!r}")
         kernel, version_blocks = VERSIONS[version]
         self.blocks = tuple(blocks or (DEPTHS[depth] if version == 1 else version_blocks))
         if len(self.blocks) != len(STAGE_WIDTHS) or min(self.blocks) < 1:
@@ -127,14 +134,14 @@ class SqueezeNext(nnx.Module):
                 number += 1
                 block = Block(
                     channels, stage_width, start=index == 0, rewired=version > 1, stride=1 if stage == 1 else 2,
-                    tall_first=number % 2 == 1, groups=groups, rngs=rngs,
+                    tall_first=separable == "alternate" and number % 2 == 1, groups=groups, rngs=rngs,
                 )  # fmt: skip
                 setattr(self, f"stage{stage}_block{index + 1}", block)
                 channels = stage_width
             if aggregation and stage > 1:
                 setattr(self, f"aggregate{stage}", ops.Conv(widths[stage - 2] + stage_width, stage_width, 1, **options))
         self.bottleneck = ops.Conv(channels, bottleneck, 1, **options)
-        self.classifier = ops.Dense(bottleneck, num_classes, kernel_init=XAVIER, rngs=rngs)
+        self.classifier = ops.Dense(bottleneck, num_classes, bias=classifier_bias, kernel_init=XAVIER, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
         """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout.

@@ -1,0 +1,293 @@
+"""Damaged and hostile weight files: python -m experiments.interop.fuzz --count 2000, from the repository's root.
+
+Every file must be refused with one line, or give the right weights: exactly those that it holds. Where a flipped bit fell on a number
+of a format without a checksum, values are all that may differ. Anything else is a failure and the exit status is 1.
+"""
+
+import argparse
+import collections
+import io
+import json
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+import torch
+
+from squeeze_jax.analysis.tables import markdown
+from squeeze_jax.errors import UserError
+from squeeze_jax.interop import torch as weight_files
+from squeeze_jax.interop.load import import_net
+from squeeze_jax.net import Net
+from tests.interop import encoders
+
+OPTIONS = {key: value for key, value in encoders.TINY.items() if key != "name"}
+Layers = list[tuple[str, np.ndarray, np.ndarray]]  # (Caffe's name, weights [O, I, H, W], biases)
+TORCH_NAMES = {
+    "conv1": "features.0", "fire2/squeeze1x1": "features.3.squeeze", "fire2/expand1x1": "features.3.expand1x1",
+    "fire2/expand3x3": "features.3.expand3x3", "conv10": "classifier.1",
+}  # fmt: skip
+
+
+def state_dict(layers: Layers) -> dict[str, np.ndarray]:
+    """Under torchvision's names; layers of other names keep theirs."""
+    pairs = ((TORCH_NAMES.get(name, name), weights, biases) for name, weights, biases in layers)
+    return {f"{name}.{leaf}": array for name, *arrays in pairs for leaf, array in zip(("weight", "bias"), arrays)}
+
+
+def pth(layers: Layers, zipped: bool) -> bytes:
+    content = io.BytesIO()
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in state_dict(layers).items()}
+    torch.save(tensors, content, _use_new_zipfile_serialization=zipped)
+    return content.getvalue()
+
+
+def recorded(layers: Layers) -> bytes:
+    """As `write_safetensors` writes it."""
+    preprocessing = dict(image_size=64, resize=64, resize_mode="squash", channel_order="rgb", mean=[0.0] * 3, std=[1.0] * 3)
+    classes = [f"class {i}" for i in range(5)]
+    record = {"model": encoders.TINY, "data": preprocessing, "num_classes": 5, "class_names": classes, "source": "fuzz"}
+    return safetensors.numpy.save(state_dict(layers), {"format": "pt", weight_files.RECORD: json.dumps(record)})
+
+
+def caffemodel(layers: Layers, old: bool) -> bytes:
+    return encoders.caffemodel([(name, "Convolution", list(arrays)) for name, *arrays in layers], old)
+
+
+class Format(NamedTuple):
+    """One kind of file and the flag that its files need."""
+
+    suffix: str
+    write: Callable[[Layers], bytes]
+    model: str | None = "squeezenet_v1_0"
+    named: bool = True  # the file names its arrays and gives their shapes
+    classes: int = 5
+
+
+FORMATS = {
+    ".caffemodel": Format(".caffemodel", lambda layers: caffemodel(layers, old=False)),
+    ".caffemodel, old": Format(".caffemodel", lambda layers: caffemodel(layers, old=True)),
+    ".net": Format(".net", lambda layers: encoders.deep_compressed([layer[1:] for layer in layers]), named=False, classes=1000),
+    ".pth": Format(".pth", lambda layers: pth(layers, zipped=True)),
+    ".pth, old": Format(".pth", lambda layers: pth(layers, zipped=False)),
+    ".safetensors": Format(".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))),
+    ".safetensors, ours": Format(".safetensors", recorded, model=None),
+}
+
+
+class Case(NamedTuple):
+    """A file and what may come of it."""
+
+    format: str
+    damage: str
+    content: bytes
+    layers: Layers  # what an undamaged reading gives
+    values_may_differ: bool = False
+
+
+def truncated(content: bytes, random: np.random.Generator) -> bytes:
+    return content[: random.integers(len(content))]
+
+
+def flipped(content: bytes, random: np.random.Generator) -> bytes:
+    changed = bytearray(content)
+    for _ in range(random.integers(1, 9)):
+        changed[random.integers(len(changed))] ^= 1 << random.integers(8)
+    return bytes(changed)
+
+
+def flipped_head(content: bytes, random: np.random.Generator) -> bytes:
+    """Where lengths, shapes and names are."""
+    size = min(len(content), 400)
+    return flipped(content[:size], random) + content[size:]
+
+
+def huge_length(content: bytes, random: np.random.Generator) -> bytes:
+    """A number that is far too large, where a length may be."""
+    width = int(random.choice([1, 2, 4, 8]))
+    place = random.integers(max(1, min(len(content) - width, 600)))
+    return content[:place] + b"\xff" * (width - 1) + bytes([random.choice([0x7F, 0xFF, 0x0F])]) + content[place + width :]
+
+
+def wrong_magic(content: bytes, random: np.random.Generator) -> bytes:
+    magic = [b"PK\x03\x04", b"\x89HDF", b"\x80\x02}q", b"\0" * 8, b"\xff" * 8, b"GIF8", b"ustar", b'{"a":']
+    return magic[random.integers(len(magic))] + content[4 * int(random.integers(3)) :]
+
+
+def cut_out(content: bytes, random: np.random.Generator) -> bytes:
+    start, size = random.integers(len(content)), random.integers(1, 200)
+    return content[:start] + content[start + size :]
+
+
+def inserted(content: bytes, random: np.random.Generator) -> bytes:
+    place = random.integers(len(content) + 1)
+    return content[:place] + random.bytes(random.integers(1, 200)) + content[place:]
+
+
+def noise(content: bytes, random: np.random.Generator) -> bytes:
+    return random.bytes(random.integers(0, 4000))
+
+
+BYTES = [truncated, flipped, flipped_head, huge_length, wrong_magic, cut_out, inserted, noise]
+# These can hit numbers, which only checksums would show.
+SILENT = {flipped, flipped_head, huge_length}
+
+
+def shuffled(layers: Layers, random: np.random.Generator) -> Layers:
+    """The names in another order."""
+    order = random.permutation(len(layers))
+    return [(layers[place][0], *layer[1:]) for place, layer in zip(order, layers)]
+
+
+def reordered(layers: Layers, random: np.random.Generator) -> Layers:
+    """The layers in another order, under their own names."""
+    return [layers[place] for place in random.permutation(len(layers))]
+
+
+def without_one(layers: Layers, random: np.random.Generator) -> Layers:
+    place = random.integers(len(layers))
+    return layers[:place] + layers[place + 1 :]
+
+
+def one_more(layers: Layers, random: np.random.Generator) -> Layers:
+    name, *arrays = layers[random.integers(len(layers))]
+    return [*layers, (f"{name}\n\0{'x' * int(random.integers(300))}", *arrays)]
+
+
+def transposed(layers: Layers, random: np.random.Generator) -> Layers:
+    place = random.integers(len(layers))
+    name, weights, biases = layers[place]
+    return layers[:place] + [(name, weights.transpose(random.permutation(4)).copy(), biases)] + layers[place + 1 :]
+
+
+def not_a_number(layers: Layers, random: np.random.Generator) -> Layers:
+    place = random.integers(len(layers))
+    name, weights, biases = layers[place]
+    return layers[:place] + [(name, weights, np.where(np.arange(len(biases)) == 0, np.float32("nan"), biases))] + layers[place + 1 :]
+
+
+# MB; every file is below 1 MB, and what is left over of many thousands of imports is the allocator's
+MOST_MEMORY = 64
+
+LAYERS = [shuffled, reordered, without_one, one_more, transposed, not_a_number]
+
+
+def zip_bomb(content: bytes, random: np.random.Generator) -> bytes:
+    """An archive whose entries expand to thousands of times its size, or say so."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, bytes(1 << int(random.integers(20, 27))) if name.endswith(f"data/{random.integers(10)}") else data)
+    if random.random() < 0.5:
+        return bomb.getvalue()
+    changed = bytearray(content)  # declared sizes of the central directory's entries
+    place = changed.find(b"PK\x01\x02", int(random.integers(len(changed) // 2)))
+    struct.pack_into("<II", changed, place + 20, *random.integers(1 << 20, 1 << 31, 2).tolist())
+    return bytes(changed)
+
+
+def cases(count: int, seed: int) -> Iterator[Case]:
+    """`count` damaged files, the formats and the damages in turn."""
+    random = np.random.default_rng(seed)
+    turns = [(name, damage) for damage in (*BYTES, *LAYERS, zip_bomb) for name in FORMATS]
+    turns = [(name, damage) for name, damage in turns if damage is not zip_bomb or name == ".pth"]
+    turns = [(name, damage) for name, damage in turns if damage not in LAYERS or FORMATS[name].named or damage is not_a_number]
+    for number in range(count):
+        name, damage = turns[number % len(turns)]
+        layers = encoders.squeezenet_layers(classes=FORMATS[name].classes, seed=int(random.integers(1 << 30)), sparse=name == ".net")
+        if damage in LAYERS:
+            changed = damage(layers, random)
+            yield Case(name, damage.__name__, FORMATS[name].write(changed), changed)
+        else:
+            yield Case(name, damage.__name__, damage(FORMATS[name].write(layers), random), layers, damage in SILENT)
+
+
+def outcome(case: Case, folder: Path) -> str:
+    """ "refused", "right", "value" where numbers have other values, or what went wrong."""
+    form = FORMATS[case.format]
+    path = folder / f"damaged{form.suffix}"
+    path.write_bytes(case.content)
+    try:
+        net = import_net(path, form.model, OPTIONS if form.model else None)
+    except UserError as e:
+        return "refused" if "\n" not in str(e) and len(str(e)) < 2000 else f"a message that is no line: {str(e)[:100]!r}"
+    except Exception:
+        return traceback.format_exc().strip()
+    return held(net, case)
+
+
+def held(net: Net, case: Case) -> str:
+    """Whether the net holds what the file does."""
+    expected = {}
+    for name, weights, biases in case.layers:
+        expected[name.replace("squeeze1x1", "squeeze")] = {"kernel": weights.transpose(2, 3, 1, 0), "bias": biases}
+    differing = 0
+    for name, layer in expected.items():
+        found: Any = net.params
+        for key in name.split("/"):
+            found = found[key]
+        for leaf, array in layer.items():
+            if found[leaf].shape != array.shape or not np.isfinite(found[leaf]).all():
+                return f"{name}/{leaf} is no array of finite numbers of its shape"
+            differing += int(np.sum(found[leaf] != array))
+    if len(jax.tree.leaves(net.params)) != 2 * len(expected):
+        return "layers too many"
+    return "right" if not differing else "value" if case.values_may_differ else f"{differing} numbers differ"
+
+
+def run(count: int, seed: int) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
+    """(outcomes of each format, failures, processor seconds of the slowest file)."""
+    counts: dict[str, collections.Counter] = {name: collections.Counter() for name in FORMATS}
+    failures, slowest = [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(count, seed):
+            start = time.process_time()
+            found = outcome(case, Path(folder))
+            slowest = max(slowest, time.process_time() - start)
+            if found not in ("refused", "right", "value"):
+                failures.append((case, found))
+                found = "failed"
+            counts[case.format][found] += 1
+    return counts, failures, slowest
+
+
+def peak() -> float:
+    """The most memory this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    run(len(FORMATS) * 4, args.seed)  # libraries loaded, tables of names built
+    before = peak()
+    counts, failures, slowest = run(args.count, args.seed)
+    columns = ["refused", "right", "value", "failed"]
+    table = [["file", "refused", "right weights", "numbers as flipped", "failed"]]
+    table += [[name, *(str(counter[column]) for column in columns)] for name, counter in counts.items()]
+    table.append(["all", *(str(sum(counter[column] for counter in counts.values())) for column in columns)])
+    print(markdown(table))
+    grown = peak() - before
+    print(f"Slowest file: {slowest:.2f} s of processor time.")
+    print(f"Peak memory: {before:.0f} MB with the libraries loaded, {grown:.0f} MB more in the end.")
+    for case, found in failures[:20]:
+        print(f"\nFAILED: {case.format}, {case.damage}: {found}", file=sys.stderr)
+    return int(bool(failures) or grown > MOST_MEMORY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
