@@ -5,15 +5,17 @@ import ast
 import errno
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from squeeze_jax.data import Source
-    from squeeze_jax.net import Net
+    from squeeze_jax.net import Classifier, Net, Preprocessing
     from squeeze_jax.trace import Layer
 
 CHECKPOINT = "a trial's folder such as runs/.../trials/seed=0, or what `squeeze-jax import` wrote"
@@ -72,17 +74,42 @@ def main() -> int:
     hardware.set_defaults(run=_hardware)
 
     evaluate = commands.add_parser("evaluate", help="top-1 and top-5 of a trained net on a data set, prepared as the net wants it")
-    evaluate.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    evaluate.add_argument("checkpoint", type=Path, help=f"{CHECKPOINT}, or an exported .onnx, .tflite or .stablehlo file")
     _add_data_arguments(evaluate)
     evaluate.add_argument("--batch-size", type=int, default=32)
     evaluate.add_argument("--format", choices=("text", "json"), default="text")
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="the five likeliest classes of images")
-    predict.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    predict.add_argument("checkpoint", type=Path, help=f"{CHECKPOINT}, or an exported file")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--format", choices=("text", "json"), default="text")
     predict.set_defaults(run=_predict)
+
+    importer = commands.add_parser("import", help="a checkpoint from PyTorch's, Caffe's or Deep Compression's weights")
+    importer.add_argument("source", type=Path, help=".pth, .safetensors, .caffemodel or .net file")
+    importer.add_argument("--model", metavar="NAME", help="a registered model (see summary --list), where the file does not tell")
+    _add_option_argument(importer)
+    importer.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="receives the checkpoint; must not exist")
+    importer.set_defaults(run=_import)
+
+    export = commands.add_parser("export", help="a file for other engines, checked against the net")
+    export.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    export.add_argument("--format", choices=("onnx", "tflite", "stablehlo", "safetensors", "pth"), required=True)
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    export.add_argument("--opset", type=int, help="of ONNX (default 17)")
+    export.add_argument("--batch", type=int, help="a fixed batch size (default: any; tflite: 1)")
+    export.add_argument("--precision", choices=("float32", "float16", "int8"), default="float32", help="of ONNX")
+    _add_data_arguments(export)
+    export.add_argument("--calibration-images", type=int, default=200, metavar="N", help="of the data, for int8 (default 200)")
+    export.set_defaults(run=_export)
+
+    demo = commands.add_parser("serve-demo", help="a web page to try the net: drop an image, see the five likeliest classes")
+    demo.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    demo.add_argument("--port", type=int, default=8000)
+    demo.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the page here, for any web server, and don't serve it")
+    demo.add_argument("--runtime", type=Path, metavar="FOLDER", help="node_modules/onnxruntime-web, to work offline (default: from a CDN)")
+    demo.set_defaults(run=_serve_demo)
 
     arguments = parser.parse_args()
     return exit_code(lambda: arguments.run(arguments))
@@ -92,11 +119,15 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "model", nargs="?", help="a registered model (see summary --list), or a trial's folder such as runs/.../trials/seed=0"
     )
+    _add_option_argument(command)
+    command.add_argument("--input-size", type=int, help="pixels; by default what the model's paper gives it")
+    command.add_argument("--format", choices=("text", "json", "csv"), default="text")
+
+
+def _add_option_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="a model option, such as squeeze_ratio=0.5; repeatable"
     )
-    command.add_argument("--input-size", type=int, help="pixels; by default what the model's paper gives it")
-    command.add_argument("--format", choices=("text", "json", "csv"), default="text")
 
 
 def _add_data_arguments(command: argparse.ArgumentParser) -> None:
@@ -146,7 +177,6 @@ def _hardware(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    import jax
     from tqdm import tqdm
 
     from squeeze_jax.data import evaluation_data
@@ -154,13 +184,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size is at least 1, got {arguments.batch_size}")
-    net = _open_net(arguments.checkpoint)
-    source = _open_source(arguments, net)
+    classifier = _open_classifier(arguments.checkpoint)
+    source = _open_source(arguments, classifier.class_names)
     with tqdm(total=len(source), unit="image", delay=1, leave=False, disable=None) as bar:
         result = evaluation.evaluate(
-            net,
-            evaluation_data(source, net.preprocessing),
-            jax.local_devices(),
+            classifier,
+            evaluation_data(source, classifier.preprocessing),
             arguments.batch_size,
             lambda: bar.update(min(arguments.batch_size, bar.total - bar.n)),
         )
@@ -174,15 +203,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from squeeze_jax.data import sources, transforms
+    from squeeze_jax.data import sources
     from squeeze_jax.train import evaluation
 
-    net = _open_net(arguments.checkpoint)
-    images = [transforms.prepare(sources.decode(path, str(path)), net.preprocessing) for path in arguments.images]
+    classifier = _open_classifier(arguments.checkpoint)
+    images = _prepared(classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images])
     records = []
-    for path, row in zip(arguments.images, evaluation.probabilities(net, images), strict=True):
+    for path, row in zip(arguments.images, evaluation.probabilities(classifier, images), strict=True):
         best = np.argsort(-row, kind="stable")[:5]
-        predictions = [{"class": net.class_names[label], "label": int(label), "probability": float(row[label])} for label in best]
+        predictions = [{"class": classifier.class_names[label], "label": int(label), "probability": float(row[label])} for label in best]
         records.append({"image": str(path), "predictions": predictions})
     if arguments.format == "json":
         print(json.dumps(records, indent=1))
@@ -194,6 +223,68 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from squeeze_jax.interop import load
+    from squeeze_jax.train import checkpoint
+
+    net = load.import_net(arguments.source, arguments.model, dict(_option(text) for text in arguments.set))
+    checkpoint.save_net(net, arguments.output)
+    print(f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes, from {net.source}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from squeeze_jax.files import write_atomically
+    from squeeze_jax.interop import export
+
+    net = _open_net(arguments.checkpoint)
+    calibration = None
+    if arguments.precision == "int8":
+        source = _open_source(arguments, net.class_names)
+        # Spread over the whole set, which may be sorted by class.
+        count = min(arguments.calibration_images, len(source))
+        calibration = _prepared(net.preprocessing, [image for image, _ in source.read(len(source) * i // count for i in range(count))])
+    settings = export.Settings(arguments.opset, arguments.batch, arguments.precision, calibration)
+    images = calibration[:8] if calibration is not None else _photographs(net)
+    content, deviation = export.export(net, arguments.format, settings, images)
+    write_atomically(arguments.output, content)
+    print(f"{arguments.output}: {len(content):,} bytes, logits within {deviation:.1e} of the net's")
+    return 0
+
+
+def _serve_demo(arguments: argparse.Namespace) -> int:
+    import tempfile
+
+    from squeeze_jax.interop import export, page
+
+    net = _open_net(arguments.checkpoint)
+    model, _ = export.export(net, "onnx", export.Settings(), _photographs(net))
+    if arguments.output:
+        page.write_page(arguments.output, net.record(), model, arguments.runtime)
+        print(f"{arguments.output}/index.html: serve the folder with any web server")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        page.write_page(Path(folder) / "page", net.record(), model, arguments.runtime)
+        page.serve(Path(folder) / "page", arguments.port)
+    return 0
+
+
+def _photographs(net: "Net") -> "np.ndarray":
+    """The two photographs that come with scikit-learn, as the net wants them."""
+    from squeeze_jax.data import sources
+
+    return _prepared(net.preprocessing, sources.photographs())
+
+
+def _prepared(preprocessing: "Preprocessing", images: "Sequence[np.ndarray]") -> "np.ndarray":
+    """Decoded images as a net wants them: float32 [N, H, W, 3]."""
+    import numpy as np
+
+    from squeeze_jax.data import transforms
+
+    return np.stack([transforms.prepare(image, preprocessing) for image in images])
+
+
 def _open_net(path: Path) -> "Net":
     """The net at a path."""
     from squeeze_jax.train import checkpoint
@@ -201,19 +292,29 @@ def _open_net(path: Path) -> "Net":
     return checkpoint.load_net(path)
 
 
-def _open_source(arguments: argparse.Namespace, net: "Net") -> "Source":
+def _open_classifier(path: Path) -> "Classifier":
+    """The net at a path: a checkpoint, or an exported file, run by the engine it is for."""
+    if path.is_file():
+        from squeeze_jax.interop import export
+
+        return export.opened(path)
+    return _open_net(path).classifier()
+
+
+def _open_source(arguments: argparse.Namespace, class_names: "Sequence[str]") -> "Source":
     """The data set that the arguments name, or the one the checkpoint was trained on, under the net's labels."""
     from ml_collections import ConfigDict
 
     from squeeze_jax.data import load, load_split, relabelled
 
     if arguments.data:
-        return relabelled(load_split(arguments.data, arguments.data_dir, arguments.split), net.class_names)
-    trained_on = json.loads((arguments.checkpoint / "config.json").read_text())["data"]
+        return relabelled(load_split(arguments.data, arguments.data_dir, arguments.split), class_names)
+    record = arguments.checkpoint / "config.json"
+    trained_on = json.loads(record.read_text())["data"] if record.is_file() else {}
     if "name" not in trained_on:
         raise UserError("which data? Give --data NAME and --data-dir DIR")
     _, evaluation = load(ConfigDict(trained_on))
-    return relabelled(evaluation, net.class_names)
+    return relabelled(evaluation, class_names)
 
 
 def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":

@@ -4,11 +4,12 @@ Everything that reads or writes a trained net (checkpoints, importers, exporters
 are how training and use take a Flax module apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 
 from squeeze_jax import models
@@ -57,6 +58,26 @@ class Preprocessing:
         return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
+class Classifier(NamedTuple):
+    """What it takes to classify an image, whoever computes it: Flax, or another engine from an exported file."""
+
+    preprocessing: Preprocessing
+    class_names: Sequence[str]  # by label
+    run: Callable[[np.ndarray], np.ndarray]  # preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], run: Callable[[np.ndarray], np.ndarray]) -> "Classifier":
+        """From `Net.record()`, as exports carry it.
+
+        Raises:
+          UserError: the record lacks something.
+        """
+        try:
+            return cls(Preprocessing.from_record(record["data"]), tuple(record["class_names"]), run)
+        except (KeyError, TypeError) as e:
+            raise UserError(f"not the record of a net: {e}") from e
+
+
 @dataclass(frozen=True, eq=False)
 class Net:
     """A classifier ready to use."""
@@ -100,6 +121,13 @@ class Net:
         """The Flax module with these weights."""
         graphdef, _, _ = split_model(nnx.eval_shape(lambda: build_model(self.model, len(self.class_names))))
         return nnx.merge(graphdef, self.params, self.stats)
+
+    def classifier(self) -> Classifier:
+        """The net computed by Flax on the default device, compiled once for each number of images."""
+        graphdef, params, stats = split_model(self.module())
+        # Weights as arguments: XLA would take its time over constants.
+        run = jax.jit(lambda params, stats, images: forward(graphdef, params, stats, images)[0])
+        return Classifier(self.preprocessing, self.class_names, lambda images: np.asarray(run(params, stats, images)))
 
 
 def weight_shapes(record: Mapping[str, Any]) -> tuple[Tree, Tree]:

@@ -5,9 +5,14 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from squeeze_jax import cli, models
+from squeeze_jax.interop.export import TOLERANCES
+from squeeze_jax.net import Net, Preprocessing, build_model, split_model
+from squeeze_jax.train.checkpoint import save_net
 
 
 @pytest.fixture
@@ -102,3 +107,98 @@ def test_errors_are_one_line(run, arguments, words):
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1 and err.startswith("error: ")
     assert re.search(words, err)
+
+
+# ---------------------------------------------------------------- trained nets
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """An untrained narrow SqueezeNet for 32x32 digits."""
+    model = dict(name="squeezenet_v1_1", base_e=8, incr_e=8, conv1_filters=8, num_fire=2, pool_after=("conv1",))
+    _, params, stats = split_model(build_model(model, 10))
+    preprocessing = Preprocessing(32, 32, "squash", "rgb", (77.8,) * 3, (95.9,) * 3)
+    folder = tmp_path_factory.mktemp("net") / "net"
+    save_net(Net(model, tuple(f"digit {label}" for label in range(10)), preprocessing, params, stats), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("picture") / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(path)
+    return path
+
+
+def test_evaluate_as_text_and_json(run, checkpoint):
+    code, out, _ = run("evaluate", checkpoint, "--data", "digits", "--format", "json")
+    record = json.loads(out)
+    assert code == 0 and record["images"] == 360 and 0 <= record["top1"] <= record["top5"] <= 100
+    _, out, _ = run("evaluate", checkpoint, "--data", "digits")
+    assert out == f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %\n"
+
+
+def test_predict_as_text_and_json(run, checkpoint, picture):
+    code, out, _ = run("predict", checkpoint, picture, "--format", "json")
+    [record] = json.loads(out)
+    assert code == 0 and record["image"] == str(picture) and len(record["predictions"]) == 5
+    probabilities = [prediction["probability"] for prediction in record["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1 + 1e-6
+    assert record["predictions"][0]["class"] == f"digit {record['predictions'][0]['label']}"
+    _, out, _ = run("predict", checkpoint, picture)
+    assert out.splitlines()[1] == f"  {probabilities[0]:6.1%}  {record['predictions'][0]['class']}"
+
+
+@pytest.mark.parametrize("format", ["onnx", "stablehlo"])
+def test_an_exported_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    file = tmp_path / f"net.{format}"
+    assert run("export", checkpoint, "--format", format, "-o", file)[0] == 0
+    assert run("predict", file, picture) == run("predict", checkpoint, picture)
+    found, expected = (json.loads(run("evaluate", net, "--data", "digits", "--format", "json")[1]) for net in (file, checkpoint))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_weight_file_leaves_and_comes_back(run, checkpoint, picture, tmp_path):
+    """export --format safetensors, import, and the same prediction."""
+    assert run("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors")[0] == 0
+    code, out, _ = run("import", tmp_path / "net.safetensors", "-o", tmp_path / "again")
+    assert code == 0 and "squeezenet_v1_1, 10 classes" in out
+    assert run("predict", tmp_path / "again", picture)[1] == run("predict", checkpoint, picture)[1]
+
+
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0), ("float16", 1e-6), ("int8", 1e-4)])
+def test_onnx_says_how_near_it_comes(run, checkpoint, tmp_path, precision, least):
+    pytest.importorskip("onnxruntime")
+    arguments = ("--data", "digits", "--calibration-images", 20) if precision == "int8" else ()
+    code, out, _ = run("export", checkpoint, "--format", "onnx", "--precision", precision, "-o", tmp_path / "net.onnx", *arguments)
+    found = re.fullmatch(r".*/net\.onnx: ([\d,]+) bytes, logits within (.+) of the net's\n", out)
+    assert code == 0 and int(found[1].replace(",", "")) == (tmp_path / "net.onnx").stat().st_size
+    assert least <= float(found[2]) <= TOLERANCES[precision]
+
+
+def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(TOLERANCES, "float32", -1.0)
+    code, _, err = run("export", checkpoint, "--format", "stablehlo", "-o", tmp_path / "net.stablehlo")
+    assert code == 2 and "deviates from the net" in err and not (tmp_path / "net.stablehlo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "NET"), "which data"),
+        (("evaluate", "NET", "--data", "digits", "--split", "val"), "train and test, not 'val'"),
+        (("evaluate", "NET", "--data", "digits", "--batch-size", 0), "--batch-size is at least 1"),
+        (("evaluate", "/nowhere", "--data", "digits"), "/nowhere is no checkpoint"),
+        (("predict", __file__, __file__), "test_cli.py is neither a checkpoint's folder nor .onnx"),
+        (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
+        (("import", "/nowhere.pth", "-o", "x"), "no such file"),
+        (("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"), "--format stablehlo has no opset"),
+        (("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x"), "which data"),
+        (("serve-demo", "NET", "--runtime", "/nowhere", "-o", "x"), "/nowhere"),
+    ],
+)
+def test_errors_with_trained_nets_are_one_line(run, checkpoint, arguments, words):
+    code, out, err = run(*(checkpoint if argument == "NET" else argument for argument in arguments))
+    assert code == 2 and out == "" and err.count("\n") == 1 and words in err

@@ -2,39 +2,35 @@
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
-from squeeze_jax.net import Net, forward, split_model
+from squeeze_jax.net import Net
 
 
 def logits(net: Net, images: np.ndarray) -> np.ndarray:
     """Logits float32 [N, classes] of preprocessed images float32 [N, H, W, 3], by the Flax module under the native lowering."""
-    graphdef, params, stats = split_model(net.module())
-
-    def run(images):
-        with ops.lowering("native"):
-            return forward(graphdef, params, stats, images)[0]
-
-    return np.asarray(jax.jit(run)(images))
+    with ops.lowering("native"):
+        return net.classifier().run(images)
 
 
-def check(net: Net, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, tolerance: float) -> float:
-    """The largest deviation of a file's logits from the net's over `images` and as many of noise, relative to the largest logit.
+def check(net: Net, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, tolerance: float, noise: bool = True) -> float:
+    """The largest deviation of a file's logits from the net's, relative to the largest logit.
 
     Args:
       net: what was exported.
       run: the exported file: preprocessed images float32 [N, H, W, 3] -> logits [N, classes].
       images: preprocessed real ones, [N, H, W, 3].
       tolerance: the most that is accepted.
+      noise: check on as many images of noise too.
 
     Raises:
       UserError: it deviates more than that, or is not finite.
     """
-    noise = np.random.default_rng(0).normal(images.mean(), images.std(), images.shape).astype(np.float32)
-    images = np.concatenate([images, noise])
+    if noise:
+        random = np.random.default_rng(0).normal(images.mean(), images.std(), images.shape)
+        images = np.concatenate([images, random.astype(np.float32)])
     expected, found = logits(net, images), np.asarray(run(images), np.float32)
     if found.shape != expected.shape:
         raise UserError(f"the exported file gives outputs of shape {found.shape}, not {expected.shape}")

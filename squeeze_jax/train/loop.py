@@ -15,7 +15,7 @@ from squeeze_jax.models import ops
 from squeeze_jax.net import build_model, split_model, weight_shapes
 from squeeze_jax.train import finetune, metrics, optim, parallel, step
 from squeeze_jax.train.checkpoint import Checkpoints
-from squeeze_jax.train.evaluation import evaluation_sums, percentages
+from squeeze_jax.train.evaluation import percentages, total
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.log import Log, Stopwatch
 from squeeze_jax.train.state import TrainState, create
@@ -113,7 +113,8 @@ def training_pipeline(config: ConfigDict, data: Data) -> Pipeline:
 
 def evaluate(program: Program, state: TrainState) -> dict[str, Any]:
     """Sums over the whole evaluation set; see `metrics.evaluation_sums`."""
-    return evaluation_sums(program.eval_step, program.evaluation, state.params, state.stats, program.eval_resident, program.devices)
+    batches = (parallel.divide(batch, program.devices) for batch in program.evaluation.batches())
+    return total(program.eval_step(state.params, state.stats, program.eval_resident, batch) for batch in batches)
 
 
 def train(

@@ -1,6 +1,5 @@
 """Accuracy of a trained net on a data set, against the training loop's own and against NumPy."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -21,7 +20,7 @@ def test_evaluation_is_numpys(net):
     """Top-1, top-5 and loss of every image, from the module called on one batch."""
     source = load_split("digits", "", None)
     images, labels = zip(*source.read(range(len(source))), strict=True)
-    result = evaluation.evaluate(net, evaluation_data(source, net.preprocessing), jax.devices(), batch_size=77)
+    result = evaluation.evaluate(net.classifier(), evaluation_data(source, net.preprocessing), batch_size=77)
     prepared = np.stack([transforms.prepare(image, net.preprocessing) for image in images])
     logits = np.asarray(net.module()(prepared), np.float64)
     order, labels = np.argsort(-logits, axis=1), np.asarray(labels)
@@ -33,7 +32,7 @@ def test_evaluation_is_numpys(net):
 
 
 def test_probabilities_sum_to_one(net):
-    rows = evaluation.probabilities(net, [np.full(net.input_shape, value, np.float32) for value in (0, 1)])
+    rows = evaluation.probabilities(net.classifier(), [np.full(net.input_shape, value, np.float32) for value in (0, 1)])
     assert rows.shape == (2, 10)
     np.testing.assert_allclose(rows.sum(1), 1, rtol=1e-5)
 
