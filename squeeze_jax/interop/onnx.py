@@ -4,9 +4,11 @@ The file takes preprocessed images "images" [N, 3, H, W] and gives "logits" [N, 
 Its metadata holds the net's record (design point, preprocessing, classes) as JSON under "squeeze_jax".
 """
 
+import contextlib
 import json
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +108,7 @@ def quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProt
         raise UserError(f"int8 needs calibration images of {shape[1]}x{shape[2]}, got {len(images)} of {images.shape[2]}x{images.shape[3]}")
     mean = [node.name for node in model.graph.node if node.op_type == "GlobalAveragePool"]
     after = [node.name for node in model.graph.node if node.op_type == "Flatten" and node.input[0] in mean]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_warnings():
         full, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, full)  # given the model itself, the library moves its weights into files of its own
         quantization.quantize_static(
@@ -127,6 +129,16 @@ def quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProt
     result.metadata_props.extend(model.metadata_props)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """The library advises to simplify the graph first; there is nothing to simplify."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def record(model: bytes) -> dict[str, Any]:
