@@ -1,4 +1,6 @@
-"""Our ONNX files beside PyTorch's own, in onnxruntime on the CPU: python experiments/benchmarks/onnx_export.py > onnx_export.json
+"""Our ONNX files beside PyTorch's own, in onnxruntime on the CPU: python experiments/benchmarks/onnx_export.py
+
+Prints the table of README.md and writes onnx_export.json.
 
 The same SqueezeNet with the same weights is written by `squeeze_jax.interop.onnx` and by `torch.onnx.export`, by tracing
 (`dynamo=False`) and, where onnxscript is installed, by its exporter (`dynamo=True`). All files take any batch. They run in turn, in
@@ -10,24 +12,28 @@ import importlib.util
 import io
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import nn
 
+from squeeze_jax.analysis.tables import markdown
+from squeeze_jax.files import write_atomically
 from squeeze_jax.interop import imagenet
 from squeeze_jax.interop import onnx as exporter
 from squeeze_jax.models import REGISTRY
 from squeeze_jax.models.fire import fire_widths
 from squeeze_jax.net import Net, build_model, split_model
+from squeeze_jax.sweep.results import environment
 
 NETS = {
     "squeezenet_v1_0": (96, 7, (0, 3, 7)),
@@ -111,6 +117,17 @@ def open_session(file: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
+def optimised_operators(file: bytes) -> dict[str, int]:
+    """What onnxruntime makes of a file before it runs it: operators and how many of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.log_severity_level = 3  # that the file suits this machine alone is known
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+    return dict(sorted(Counter(node.op_type for node in graph.node).items()))
+
+
 def run_in_turn(runs: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Seconds of each, in every round; a round before them is thrown away."""
     random, seconds = np.random.default_rng(0), {name: [] for name in runs}
@@ -129,12 +146,13 @@ def quartiles(values: np.ndarray) -> list[float]:
 
 
 def main() -> None:
-    rows = []
+    rows, operators = [], {}
     for name, settings in NETS.items():
         model, size = {"name": name}, REGISTRY[name].input_size
         _, params, stats = split_model(build_model(model, 1000))
         net = Net(model, imagenet.class_names(), imagenet.CAFFE, params, stats)
         files = {"ours": exporter.to_onnx(net, opset=OPSET).SerializeToString(), **torch_files(same_net(net, settings), size)}
+        operators[name] = {who: optimised_operators(file) for who, file in files.items()}
         for measure, (threads, clock, rounds_by_batch) in MEASURES.items():
             sessions = {who: open_session(file, threads) for who, file in files.items()}
             for batch, rounds in rounds_by_batch.items():
@@ -150,20 +168,19 @@ def main() -> None:
                     row["ours_over_it_quartiles"] = quartiles(np.divide(seconds["ours"], times))
                     rows.append(row)
                     print(row, file=sys.stderr, flush=True)
-    packages = ("onnx", "onnxruntime", "torch", "jax", *(["onnxscript"] if importlib.util.find_spec("onnxscript") else []))
-    device = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    print(
-        json.dumps(
-            {
-                "command": "python experiments/benchmarks/onnx_export.py > experiments/benchmarks/onnx_export.json",
-                "device": f"{os.cpu_count()} x {device}, {platform.system()}",
-                "load_average": round(os.getloadavg()[0], 1),
-                "versions": {package: version(package) for package in packages} | {"python": platform.python_version()},
-                "results": rows,
-            },
-            indent=1,
-        )
-    )
+    record = environment("python experiments/benchmarks/onnx_export.py") | {"load_average": round(os.getloadavg()[0], 1)}
+    packages = ("onnx", "onnxruntime", "torch", *(["onnxscript"] if importlib.util.find_spec("onnxscript") else []))
+    record["versions"] |= {package: version(package) for package in packages}
+    write_atomically(Path(__file__).with_suffix(".json"), json.dumps(record | {"operators": operators, "results": rows}, indent=1))
+    table = [["net", "batch", "measure", "file", "ms: median (quartiles)", "ours / it: median (quartiles)"]]
+    for row in rows:
+        ms, ratio = row["milliseconds_quartiles"], row["ours_over_it_quartiles"]
+        cells = [f"{q[1]:.{digits}f} ({q[0]:.{digits}f} to {q[2]:.{digits}f})" for q, digits in ((ms, 1), (ratio, 3))]
+        table.append([row["net"], str(row["batch"]), row["measure"], row["file"], cells[0], "" if row["file"] == "ours" else cells[1]])
+    print(markdown(table))
+    for name, of_files in operators.items():
+        print(f"{name}, operators after onnxruntime's optimisation:")
+        print("\n".join(f"- {who}: " + ", ".join(f"{count} {op}" for op, count in found.items()) for who, found in of_files.items()) + "\n")
 
 
 if __name__ == "__main__":
