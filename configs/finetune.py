@@ -4,7 +4,9 @@ python launch.py --config configs/finetune.py --config.train.init_from=CHECKPOIN
 python launch.py --config configs/finetune.py:cifar10 --config.train.init_from=CHECKPOINT --config.data.{resize=72,image_size=64}
 python launch.py --config configs/finetune.py:... --config.train.freeze="('conv1', 'fire*')"                    the classifier alone
 
-Any other TFDS set: the preset cifar10 with --config.data.name=NAME and its splits. CHECKPOINT is a trial's folder or what `squeeze-jax import` wrote. Its model and its preprocessing are used, and its weights but for
+Any other TFDS set: the preset cifar10 with --config.data.name=NAME and its splits.
+
+CHECKPOINT is a trial's folder or what `squeeze-jax import` wrote. Its model and its preprocessing are used, and its weights but for
 the classifier, which is drawn anew (it stays where the classes are the same). Set data keys to change the preprocessing.
 """
 
