@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "interop": {"models", "net", "trace"},
     "sweep": {"net", "train", "compress", "trace", "hardware", "data"},
     "analysis": {"trace", "hardware"},
-    "cli": {"models", "net", "trace", "data", "train", "compress", "interop", "sweep", "analysis", "hardware"},
+    "commands": {"models", "net", "trace", "data", "train", "compress", "interop", "sweep", "analysis", "hardware"},
+    "cli": {"commands", "train"},
 }
 
 
