@@ -9,7 +9,7 @@ from pathlib import Path
 from squeeze_jax import commands
 from squeeze_jax.errors import UserError
 
-CHECKPOINT = "a trial's folder such as runs/.../trials/seed=0, or what `squeeze-jax import` wrote"
+CHECKPOINT = "a trial's folder such as runs/.../trials/seed=0, what `squeeze-jax import` wrote, or a .sqz file"
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -94,6 +94,22 @@ def main() -> int:
     _add_data_arguments(export)
     export.add_argument("--calibration-images", type=int, default=200, metavar="N", help="of the data, for int8 (default 200)")
     export.set_defaults(run=commands.export)
+
+    compress = added.add_parser("compress", help="the net in a .sqz file, losslessly: small after pruning and weight sharing")
+    compress.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.sqz")
+    compress.add_argument(
+        "--coder",
+        choices=("arithmetic", "huffman"),
+        default="arithmetic",
+        help="huffman is Deep Compression's as published; c/sqz.c reads arithmetic only",
+    )
+    compress.set_defaults(run=commands.compress)
+
+    decompress = added.add_parser("decompress", help="a checkpoint of a .sqz file")
+    decompress.add_argument("file", type=Path, metavar="FILE.sqz")
+    decompress.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="receives the checkpoint; must not exist")
+    decompress.set_defaults(run=commands.decompress)
 
     demo = added.add_parser("serve-demo", help="a web page to try the net: drop an image, see the five likeliest classes")
     demo.add_argument("checkpoint", type=Path, help=CHECKPOINT)

@@ -167,16 +167,59 @@ def _prepared(preprocessing: "Preprocessing", images: "Sequence[np.ndarray]") ->
     return np.stack([transforms.prepare(image, preprocessing) for image in images])
 
 
-def _open_net(path: Path) -> "Net":
-    """The net at a path."""
+def compress(arguments: argparse.Namespace) -> int:
+    """A net in few bytes, the very same weights."""
+    from squeeze_jax.compress import container
+    from squeeze_jax.files import write_atomically
+
+    net = _open_net(arguments.checkpoint)
+    content = container.lossless(net, coder=arguments.coder, known_classes=_known_classes())
+    write_atomically(arguments.output, content)
+    weights = sum(leaf.size for leaf in container.paths(net.params, net.stats).values())
+    print(f"{arguments.output}: {len(content):,} bytes, {8 * len(content) / weights:.2f} bits a weight, lossless")
+    return 0
+
+
+def decompress(arguments: argparse.Namespace) -> int:
+    """A checkpoint of a .sqz file."""
     from squeeze_jax.train import checkpoint
 
-    return checkpoint.load_net(path)
+    net = _open_sqz(arguments.file)
+    checkpoint.save_net(net, arguments.output)
+    print(f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes")
+    return 0
+
+
+def _known_classes() -> "dict[str, Sequence[str]]":
+    """Lists of class names that a .sqz file may leave out."""
+    from squeeze_jax.interop import imagenet
+
+    return {"imagenet": imagenet.class_names()}
+
+
+def _open_sqz(path: Path) -> "Net":
+    from squeeze_jax.compress import container
+
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from e
+    try:
+        return container.read(content, _known_classes())
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+
+
+def _open_net(path: Path) -> "Net":
+    """The net at a path: a checkpoint's folder or a .sqz file."""
+    from squeeze_jax.train import checkpoint
+
+    return _open_sqz(path) if path.suffix == ".sqz" else checkpoint.load_net(path)
 
 
 def _open_classifier(path: Path) -> "Classifier":
     """The net at a path: a checkpoint, or an exported file, run by the engine it is for."""
-    if path.is_file():
+    if path.is_file() and path.suffix != ".sqz":
         from squeeze_jax.interop import export
 
         return export.opened(path)

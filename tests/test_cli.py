@@ -160,6 +160,16 @@ def test_an_exported_file_is_used_like_a_checkpoint(run, checkpoint, picture, tm
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
+def test_a_sqz_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path, coder):
+    file = tmp_path / "net.sqz"
+    code, out, _ = run("compress", checkpoint, "-o", file, "--coder", coder)
+    assert code == 0 and f"{file.stat().st_size:,} bytes" in out
+    assert run("predict", file, picture) == run("predict", checkpoint, picture)
+    assert run("decompress", file, "-o", tmp_path / "again")[0] == 0
+    assert run("predict", tmp_path / "again", picture) == run("predict", checkpoint, picture)
+
+
 def test_a_weight_file_leaves_and_comes_back(run, checkpoint, picture, tmp_path):
     """export --format safetensors, import, and the same prediction."""
     assert run("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors")[0] == 0
@@ -193,6 +203,8 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("evaluate", "/nowhere", "--data", "digits"), "/nowhere is no checkpoint"),
         (("predict", __file__, __file__), "test_cli.py is neither a checkpoint's folder nor .onnx"),
         (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
+        (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
+        (("decompress", __file__, "-o", "x"), "test_cli.py: not a .sqz file"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"), "--format stablehlo has no opset"),
         (("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x"), "which data"),

@@ -1,0 +1,498 @@
+/* The decoder of .sqz files (version 1, arithmetic code). squeeze_jax/compress describes the format: container.py and table.py the
+ * file, mixing.py the coder, contexts.py the contexts. Every operation here is theirs, on integers, so that the weights are the same.
+ * sqz_main.c makes a program of it.
+ */
+#include "sqz.h"
+
+#include <float.h>
+#include <string.h>
+
+enum { INPUTS = 14, TABLES = INPUTS - 1, SETS = 3, CHOICES = 512, REFINED = 96, VALUE_BITS = 12, FEW = 6, BIAS = 256, LEARNED = 1000 };
+enum { NODES = 1 << 14, ZERO = 1, SIGN = 2, LENGTH = 4096, BELOW = 8192 };
+#define LARGEST_WEIGHTS ((uint32_t)1 << 26) /* 256 MiB */
+#define LARGEST_LEVEL (((uint32_t)1 << 24) - 1)
+#define LARGEST_CODEBOOK 65535u
+#define LARGEST_CHANNELS ((uint32_t)1 << 20)
+
+static uint32_t u32(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+
+static float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static uint32_t crc32_of(const uint8_t *data, size_t size) {
+    uint32_t crc = 0xFFFFFFFFu;
+    for (size_t i = 0; i < size; i++) {
+        crc ^= data[i];
+        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
+    }
+    return ~crc;
+}
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t clipped(int64_t a, int64_t low, int64_t high) { return smaller(larger(a, low), high); }
+static int64_t magnitude_of(int64_t value) { return value < 0 ? -value : value; }
+static int sign_of(int64_t value) { return value == 0 ? 1 : value > 0 ? 2 : 0; }
+
+/* ---- the file ---- */
+
+static int varint(const uint8_t **at, const uint8_t *end, uint32_t *number) {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 35 && *at < end; shift += 7) {
+        uint8_t group = *(*at)++;
+        value |= (uint64_t)(group & 127) << shift;
+        if (group < 128) {
+            *number = (uint32_t)value;
+            return value < (uint64_t)1 << 31;
+        }
+    }
+    return 0;
+}
+
+/* The next entry of the table; file->name is the name before. */
+static int entry(sqz_file *file, sqz_tensor *t) {
+    const uint8_t *at = file->table_at, *end = file->table_end;
+    memset(t, 0, sizeof *t);
+    if (end - at < 2) return SQZ_DAMAGED;
+    size_t alike = at[0], more = at[1];
+    at += 2;
+    if (alike + more > 255 || alike + more == 0 || alike > strlen(file->name) || (size_t)(end - at) < more + 2) return SQZ_DAMAGED;
+    if (memchr(at, 0, more)) return SQZ_DAMAGED;
+    memcpy(file->name + alike, at, more);
+    file->name[alike + more] = 0;
+    memcpy(t->name, file->name, sizeof t->name);
+    at += more;
+    t->kind = *at++;
+    t->axes = *at++;
+    if (t->kind > SQZ_SHARED || t->axes > SQZ_AXES) return SQZ_DAMAGED;
+    uint64_t size = 1;
+    for (int i = 0; i < t->axes; i++) {
+        if (!varint(&at, end, &t->shape[i])) return SQZ_DAMAGED;
+        size *= t->shape[i];
+        if (size > LARGEST_WEIGHTS) return SQZ_TOO_LARGE;
+    }
+    t->size = (uint32_t)size;
+    if (t->kind >= SQZ_UNIFORM) {
+        if (at == end) return SQZ_DAMAGED;
+        t->scan = *at++;
+        if (t->scan > 1 || !varint(&at, end, &t->below) || !varint(&at, end, &t->above)) return SQZ_DAMAGED;
+        for (int i = t->axes < 2 ? 0 : t->axes - 2; i < t->axes; i++)
+            if (t->shape[i] > LARGEST_CHANNELS) return SQZ_DAMAGED;
+    }
+    uint32_t most = t->below > t->above ? t->below : t->above;
+    if (t->kind == SQZ_UNIFORM) {
+        if (end - at < 4) return SQZ_DAMAGED;
+        t->step = float_of(u32(at));
+        at += 4;
+        if (!(t->step > 0) || most > LARGEST_LEVEL || (double)t->step * most > FLT_MAX) return SQZ_DAMAGED;
+    }
+    if (t->kind == SQZ_SHARED && (most > LARGEST_CODEBOOK || t->below + t->above > (t->size > 256 ? t->size : 256))) return SQZ_DAMAGED;
+    file->table_at = at;
+    return SQZ_OK;
+}
+
+static uint32_t outputs_of(const sqz_tensor *t) { return t->axes ? t->shape[t->axes - 1] : 1; }
+static uint32_t inputs_of(const sqz_tensor *t) { return t->axes > 1 ? t->shape[t->axes - 2] : 1; }
+
+int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
+    memset(f, 0, sizeof *f);
+    if (size < 32 || memcmp(data, "\x8fSQZ", 4)) return SQZ_NOT_SQZ;
+    if (data[4] != 1 || data[5] || data[7]) return SQZ_UNSUPPORTED; /* flag 1: Huffman codes */
+    uint32_t record = u32(data + 20), table = u32(data + 24);
+    if (u32(data + 8) != size || (uint64_t)record + table > size - 32) return SQZ_DAMAGED;
+    if (crc32_of(data, size - 4) != u32(data + size - 4)) return SQZ_DAMAGED;
+    f->context_bits = data[6];
+    f->tensors = u32(data + 12);
+    f->weights = u32(data + 16);
+    if (f->context_bits < 10 || f->context_bits > 18) return SQZ_UNSUPPORTED;
+    if (f->weights > LARGEST_WEIGHTS) return SQZ_TOO_LARGE;
+    f->record = data + 28;
+    f->record_size = record;
+    f->table = f->table_at = f->record + record;
+    f->payload = f->table_end = f->table + table;
+    f->payload_size = size - 32 - record - table;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < f->tensors; i++) {
+        sqz_tensor t;
+        int status = entry(f, &t);
+        if (status) return status;
+        total += t.size;
+        if (t.size > f->widest) f->widest = t.size;
+        if (t.kind == SQZ_SHARED && t.below + t.above > f->codes) f->codes = t.below + t.above;
+        if (t.kind >= SQZ_UNIFORM && t.size && inputs_of(&t) + outputs_of(&t) > f->channels) f->channels = inputs_of(&t) + outputs_of(&t);
+    }
+    if (total != f->weights || f->table_at != f->table_end) return SQZ_DAMAGED;
+    f->table_at = f->table;
+    f->name[0] = 0;
+    return SQZ_OK;
+}
+
+/* ---- the memory: each array's place and size, in elements of 8 and of 4 bytes ---- */
+
+static uint64_t longs(const sqz_file *f) { return 2 * ((uint64_t)f->codes + 1) + f->channels; }
+static uint64_t states_of(const sqz_file *f) { return (uint64_t)TABLES * (((uint64_t)1 << f->context_bits) + (1 << VALUE_BITS)); }
+
+static uint64_t words(const sqz_file *f) {
+    return f->channels + states_of(f) + 3 * INPUTS + SETS + SETS * CHOICES * INPUTS + REFINED * 33 + 2 * 4096 + 2 * 1024 + f->widest +
+           (uint64_t)f->codes + 1;
+}
+
+size_t sqz_memory(const sqz_file *f) {
+    uint64_t bytes = 8 * longs(f) + 4 * words(f);
+    return bytes > SIZE_MAX ? 0 : (size_t)bytes;
+}
+
+static void *taken(char **at, uint64_t bytes) {
+    void *here = *at;
+    *at += bytes;
+    return here;
+}
+
+int sqz_start(sqz_file *f, void *memory, size_t size) {
+    if (!memory || !sqz_memory(f) || size < sqz_memory(f)) return SQZ_NO_MEMORY;
+    char *at = memory;
+    memset(memory, 0, sqz_memory(f));
+    for (int i = 0; i < 2; i++) f->edges[i] = taken(&at, 8 * ((uint64_t)f->codes + 1));
+    f->sums = taken(&at, 8 * (uint64_t)f->channels);
+    f->counts = taken(&at, 4 * (uint64_t)f->channels);
+    f->states = taken(&at, 4 * states_of(f));
+    f->slots = taken(&at, 4 * INPUTS);
+    f->bases = taken(&at, 4 * INPUTS);
+    f->inputs = taken(&at, 4 * INPUTS);
+    f->chosen = taken(&at, 4 * SETS);
+    f->weights_of = taken(&at, 4 * SETS * CHOICES * INPUTS);
+    f->refined = taken(&at, 4 * REFINED * 33);
+    f->squash = taken(&at, 4 * 4096);
+    f->stretch = taken(&at, 4 * 4096);
+    f->rates = taken(&at, 4 * 1024);
+    f->trust = taken(&at, 4 * 1024);
+    f->levels = taken(&at, 4 * (uint64_t)f->widest);
+    f->codebook = taken(&at, 4 * ((uint64_t)f->codes + 1));
+
+    uint64_t power = (uint64_t)1 << 32;
+    for (int k = 0; k < 2048; k++) {
+        f->squash[2048 + k] = (int32_t)smaller(65535, (int64_t)(((uint64_t)1 << 48) / (((uint64_t)1 << 32) + power)));
+        f->squash[2048 - k] = 65536 - f->squash[2048 + k];
+        power = power * 4278222805u >> 32;
+    }
+    f->squash[0] = f->squash[1];
+    for (int p = 0, k = 0; p < 4096; p++) {
+        while (k < 4095 && f->squash[k] < p * 16 + 8) k++;
+        f->stretch[p] = k - 2048;
+    }
+    for (int n = 0; n < 1024; n++) {
+        f->rates[n] = 65536 * 5 / (5 * (n < LEARNED ? n : LEARNED) + 8);
+        f->trust[n] = 512 * n / (2 * n + 1);
+    }
+    for (uint64_t i = 0; i < states_of(f); i++) f->states[i] = (uint32_t)1 << 31;
+    for (int i = 0; i < SETS * CHOICES * INPUTS; i++) f->weights_of[i] = i % INPUTS ? 104858 : 419430;
+    for (int i = 0; i < REFINED * 33; i++) f->refined[i] = f->squash[smaller(i % 33 * 128, 4095)];
+    f->low = 0, f->high = 0xFFFFFFFFu, f->code = 0;
+    for (f->position = 0; f->position < 4; f->position++) f->code = f->code << 8 | (f->position < f->payload_size ? f->payload[f->position] : 0);
+    f->failed = 0, f->number = 0, f->table_at = f->table;
+    f->name[0] = 0;
+    return SQZ_OK;
+}
+
+/* ---- the coder: mixing.py ---- */
+
+static int interval(sqz_file *f, uint32_t p) {
+    uint32_t middle = f->low + (uint32_t)((uint64_t)(f->high - f->low) * p >> 16);
+    int bit = f->code <= middle;
+    if (bit) f->high = middle;
+    else f->low = middle + 1;
+    while (!((f->low ^ f->high) & 0xFF000000u)) {
+        size_t at = f->position++;
+        f->code = f->code << 8 | (at < f->payload_size ? f->payload[at] : 0);
+        if (at >= f->payload_size + 3) f->failed = 1;
+        f->low <<= 8;
+        f->high = f->high << 8 | 255;
+    }
+    return bit;
+}
+
+static void slots(sqz_file *f, uint32_t first, int bits, int count, uint32_t node) {
+    for (int i = 1; i < count; i++) f->slots[i] = first + ((uint32_t)(i - 1) << bits) + ((f->bases[i] + node) * 0x2F0B4C47u >> (32 - bits));
+}
+
+static int code(sqz_file *f, int count, int prior, int refining) {
+    int64_t dots[SETS], total = 0;
+    f->inputs[0] = prior;
+    for (int i = 1; i < count; i++) {
+        uint32_t state = f->states[f->slots[i]];
+        f->inputs[i] = f->stretch[state >> 20] * f->trust[state & 1023] >> 8;
+    }
+    for (int s = 0; s < SETS; s++) {
+        const int32_t *weights = f->weights_of + ((size_t)s * CHOICES + f->chosen[s]) * INPUTS;
+        int64_t dot = 0;
+        for (int i = 0; i < count; i++) dot += (int64_t)weights[i] * f->inputs[i];
+        dots[s] = clipped(dot >> 20, -2047, 2047);
+        total += dots[s];
+    }
+    int64_t logit = (total + 3 * 2048) / SETS - 2048, place = (logit + 2048) * 32, part = place & 4095;
+    int32_t *curve = f->refined + refining * 33 + (place >> 12);
+    int64_t refined = (curve[0] * (4096 - part) + curve[1] * part) >> 12;
+    int bit = interval(f, (uint32_t)clipped((3 * (int64_t)f->squash[logit + 2048] + refined) >> 2, 1, 65535));
+
+    for (int s = 0; s < SETS; s++) {
+        int32_t *weights = f->weights_of + ((size_t)s * CHOICES + f->chosen[s]) * INPUTS;
+        int64_t error = (bit << 16) - f->squash[dots[s] + 2048];
+        for (int i = 0; i < count; i++)
+            weights[i] = (int32_t)clipped(weights[i] + ((f->inputs[i] * error + 4096) >> 13), -(1 << 30), 1 << 30);
+    }
+    curve += part >= 2048;
+    *curve += ((bit << 16) - *curve) >> 6;
+    for (int i = 1; i < count; i++) {
+        uint32_t state = f->states[f->slots[i]], seen = state & 1023;
+        int64_t before = state >> 10, p = clipped(before + (((((int64_t)bit << 22) - before) * f->rates[seen]) >> 16), 1, (1 << 22) - 1);
+        f->states[f->slots[i]] = (uint32_t)p << 10 | (seen + 1 < LEARNED ? seen + 1 : LEARNED);
+    }
+    return bit;
+}
+
+/* ---- the contexts: contexts.py ---- */
+
+static uint32_t size_class(int64_t value) {
+    uint64_t v = (uint64_t)magnitude_of(value);
+    int octave = 0;
+    if (v < 4) return (uint32_t)v;
+    for (; v >= 4; v >>= 1) octave++;
+    return (uint32_t)smaller(2 + 2 * octave + (int)(v & 1), 63);
+}
+
+static uint32_t signed_class(int64_t value) { return value >= 0 ? 64 + size_class(value) : 64 - size_class(value); }
+
+static void set_bases(sqz_file *f, const uint32_t *contexts) {
+    for (uint32_t i = 0; i < TABLES; i++) f->bases[i + 1] = contexts[i] * NODES + i;
+}
+
+static int upper_part(const sqz_file *f, const int64_t *edges, int64_t low, int64_t middle, int64_t high) {
+    int64_t upper = edges ? edges[high] - edges[middle - 1] : high - middle + 1;
+    int64_t whole = edges ? edges[high] - edges[low - 1] : high - low + 1;
+    return f->stretch[upper * 4094 / larger(whole, 1) + 1];
+}
+
+static int64_t magnitude(sqz_file *f, int negative, const int64_t *edges, int64_t largest, uint32_t row, uint32_t column) {
+    int bits = f->context_bits, length = 0;
+    while (((int64_t)2 << length) <= largest) {
+        int logit = upper_part(f, edges, (int64_t)1 << length, (int64_t)2 << length, largest);
+        slots(f, 0, bits, INPUTS, (uint32_t)(LENGTH + length));
+        f->bases[1] = 3;
+        slots(f, 0, bits, 2, (uint32_t)(LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative));
+        f->chosen[0] = (uint32_t)(2 + length), f->chosen[1] = 100 + row, f->chosen[2] = 300 + column;
+        if (!code(f, INPUTS, logit, 2 + length)) break;
+        length++;
+    }
+    int64_t node = 1;
+    for (int depth = 0; depth < length; depth++) {
+        int left = length - 1 - depth, count = depth < 2 ? INPUTS : FEW;
+        int64_t low = node << (left + 1), middle = low + ((int64_t)1 << left), high = smaller(low + ((int64_t)2 << left) - 1, largest);
+        if (middle > largest) {
+            node *= 2;
+            continue;
+        }
+        int logit = upper_part(f, edges, low, middle, high);
+        slots(f, 0, bits, count, depth < 8 ? (uint32_t)(BELOW + 256 * length + node) : (uint32_t)(BELOW + 256 * 25 + depth));
+        f->bases[1] = 3;
+        slots(f, 0, bits, 2, (uint32_t)(BELOW + depth * 256 + ((logit + 2048) >> 4) + NODES * (left + 1)));
+        f->chosen[0] = (uint32_t)(40 + 8 * length + (depth < 7 ? depth : 7));
+        f->chosen[1] = 164 + row;
+        f->chosen[2] = 364 + column;
+        node = node * 2 + code(f, count, logit, 64 + depth);
+    }
+    return node;
+}
+
+/* One weight, at outer channel a, inner channel b, tap t; `kernel` is count, sum and mask of its kernel's weights before. */
+static int32_t level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], const uint32_t sizes[3], const uint32_t strides[3],
+                     uint32_t width, int64_t kernel[3]) {
+    uint32_t a = at[0], b = at[1], k = at[2], inner = strides[1], outer = strides[0], tap = strides[2];
+    const int32_t *here = f->levels + (size_t)a * outer + (size_t)b * inner + (size_t)k * tap;
+    uint32_t *rows = f->counts + a, *columns = f->counts + sizes[0] + b;
+    int64_t *row_sum = f->sums + a, *column_sum = f->sums + sizes[0] + b;
+    int64_t left = b ? *(here - inner) : 0, left2 = b > 1 ? *(here - 2 * (size_t)inner) : 0;
+    int64_t up = a ? *(here - outer) : 0, up2 = a > 1 ? *(here - 2 * (size_t)outer) : 0;
+    int64_t corner = a && b ? *(here - inner - outer) : 0, west = k % width ? *(here - tap) : 0;
+    int64_t north = k >= width ? *(here - (size_t)width * tap) : 0;
+    int64_t northwest = k % width && k >= width ? *(here - (size_t)(width + 1) * tap) : 0;
+    uint32_t taps = sizes[2], row_seen = b * taps + k, column_seen = a * taps + k;
+    uint32_t row_density = (uint32_t)((uint64_t)*rows * 32 / (row_seen + 1)), column_density = (uint32_t)((uint64_t)*columns * 32 / (column_seen + 1));
+    uint32_t row = size_class(*row_sum * 4 / (*rows + (int64_t)1)), column = size_class(*column_sum * 4 / (*columns + (int64_t)1));
+    uint32_t row_age = size_class(row_seen), column_age = size_class(column_seen), early = k < 15 ? k : 15;
+    uint32_t around = (left != 0) | (up != 0) << 1 | (left2 != 0) << 2 | (up2 != 0) << 3 | (corner != 0) << 4;
+    uint32_t beside = (west != 0) | (north != 0) << 1;
+    int bits = f->context_bits;
+    uint32_t zero[TABLES] = {
+        row_density * 64 + row_age, k, a, b, b * taps + k, a * taps + k, row_density * 40 + column_density, around * 4 + beside,
+        (early * 32 + (uint32_t)smaller(kernel[0], 15)) * 2 + (west != 0), (uint32_t)kernel[2], size_class(left) * 64 + size_class(up),
+        row * 64 + column, (row_density >> 1) * 32 + (column_density >> 1)};
+    set_bases(f, zero);
+    slots(f, 0, bits, INPUTS, ZERO);
+    f->chosen[0] = 0;
+    f->chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2);
+    f->chosen[2] = (row_age < 15 ? row_age : 15) * 16 + (column_age < 15 ? column_age : 15);
+    if (!code(f, INPUTS, BIAS, 0) || f->failed) {
+        kernel[2] = kernel[2] * 2 & 0xFFFF;
+        return 0;
+    }
+    int64_t gradient = west + north - northwest;
+    uint32_t negative = t->above == 0;
+    if (t->above && t->below) {
+        uint32_t channels = (uint32_t)(sign_of(left) + 3 * sign_of(up));
+        uint32_t neighbours = (uint32_t)(sign_of(west) + 3 * sign_of(north) + 9 * sign_of(northwest));
+        uint32_t sign[TABLES] = {
+            k, 0, a, b, b * taps + k, a * taps + k, channels, neighbours, signed_class(west) * 128 + signed_class(north),
+            signed_class(left) * 128 + signed_class(up), signed_class(gradient), channels * 27 + neighbours, signed_class(left)};
+        set_bases(f, sign);
+        slots(f, 0, bits, INPUTS, SIGN);
+        f->chosen[0] = 1, f->chosen[1] = 0, f->chosen[2] = 256 + (k < 7 ? k : 7);
+        negative = (uint32_t)code(f, INPUTS, BIAS, 1);
+    }
+    int64_t total = magnitude_of(left) + magnitude_of(up) + magnitude_of(left2) + magnitude_of(up2) + 2 * magnitude_of(west) + 2 * magnitude_of(north);
+    int64_t usual = *row_sum * 2 / (*rows + (int64_t)1) + *column_sum * 2 / (*columns + (int64_t)1);
+    uint32_t contexts[TABLES] = {
+        0, 0, negative, row * 2 + negative, column * 2 + negative, (row * 64 + column) * 2 + negative,
+        size_class(left) * 64 + size_class(up), size_class(west) * 64 + size_class(north),
+        size_class(kernel[1] * 4 / (kernel[0] + 1)) * 16 + early, a, b, signed_class(gradient) * 2 + negative,
+        size_class(total) * 64 + size_class(usual)};
+    set_bases(f, contexts);
+    const int64_t *edges = t->kind == SQZ_SHARED ? f->edges[negative] : NULL;
+    int64_t value = magnitude(f, (int)negative, edges, negative ? t->below : t->above, row, column);
+    *rows += 1, *row_sum += value;
+    *columns += 1, *column_sum += value;
+    kernel[0] += 1, kernel[1] += value;
+    kernel[2] = (kernel[2] * 2 + 1) & 0xFFFF;
+    return (int32_t)(negative ? -value : value);
+}
+
+static void read_levels(sqz_file *f, const sqz_tensor *t) {
+    uint32_t outputs = outputs_of(t), inputs = inputs_of(t), width = t->axes > 2 ? t->shape[t->axes - 3] : 1;
+    uint32_t taps = t->size / (outputs * inputs), at[3];
+    uint32_t sizes[3] = {t->scan ? inputs : outputs, t->scan ? outputs : inputs, taps};
+    uint32_t strides[3] = {t->scan ? outputs : 1, t->scan ? 1 : outputs, inputs * outputs};
+    for (uint32_t i = (uint32_t)1 << f->context_bits; i < (uint32_t)TABLES << f->context_bits; i++) f->states[i] = (uint32_t)1 << 31;
+    memset(f->counts, 0, 4 * (size_t)f->channels);
+    memset(f->sums, 0, 8 * (size_t)f->channels);
+    for (at[0] = 0; at[0] < sizes[0]; at[0]++)
+        for (at[1] = 0; at[1] < sizes[1]; at[1]++) {
+            int64_t kernel[3] = {0, 0, 0};
+            for (at[2] = 0; at[2] < taps; at[2]++) {
+                int32_t value = level(f, t, at, sizes, strides, width, kernel);
+                if (f->failed) return;
+                f->levels[(size_t)at[0] * strides[0] + (size_t)at[1] * strides[1] + (size_t)at[2] * strides[2]] = value;
+            }
+        }
+}
+
+static uint32_t value_bits(sqz_file *f, int width, int shown, uint32_t phase, uint32_t first, uint32_t second) {
+    uint64_t node = 1;
+    for (int place = 0; place < width; place++) {
+        int count = place < shown ? 6 : 2;
+        uint32_t contexts[5] = {phase * 2, (phase * 64 + f->number) * 2 + 1, phase * 4096 + first, phase * 4096 + second,
+                                (phase * 4096 + first) * 64 + second};
+        for (int i = 0; i < 5; i++) f->bases[i + 1] = contexts[i] << 14;
+        slots(f, (uint32_t)TABLES << f->context_bits, VALUE_BITS, count, place < shown ? (uint32_t)node : (uint32_t)((1 << 13) + place));
+        f->chosen[0] = 256 + phase * 34 + (uint32_t)place, f->chosen[1] = 240, f->chosen[2] = CHOICES - 1 - phase;
+        node = node * 2 + (uint32_t)code(f, count, BIAS, 95);
+        if (f->failed) return 0;
+    }
+    return (uint32_t)(node - ((uint64_t)1 << width));
+}
+
+static void read_values(sqz_file *f, const sqz_tensor *t) {
+    int width = t->kind == SQZ_FLOAT32 ? 32 : 16, head = t->kind == SQZ_FLOAT32 ? 9 : 6;
+    uint32_t before = 0, before2 = 0;
+    for (uint32_t i = 0; i < t->size && !f->failed; i++) {
+        uint32_t value = value_bits(f, width, head + 2, (uint32_t)width >> 5, before, before2);
+        memcpy(f->levels + i, &value, 4);
+        before2 = before;
+        before = value >> (width - head) & ((1u << (head - 1)) - 1);
+    }
+}
+
+/* One side of a codebook: `count` floats outwards from zero, `direction` apart in memory, and the edges of their cells. */
+static void read_codebook(sqz_file *f, float *out, int direction, uint32_t count, int64_t *edges) {
+    int64_t value = 0, gap = 0, exponent = 0;
+    uint32_t gap_length = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t expected = i > 1 ? size_class(gap >> smaller((value >> 23) - exponent, 31)) : 60 + i;
+        int length = (int)value_bits(f, 5, 5, 2, expected, gap_length);
+        int64_t step = ((int64_t)1 << length) + value_bits(f, length, 3, 3, (uint32_t)length, expected);
+        if (f->failed || value + step > 0x7F7FFFFF) {
+            f->failed = 1;
+            return;
+        }
+        exponent = (value + (step >> 1)) >> 23;
+        value += step;
+        gap = step;
+        gap_length = (uint32_t)length;
+        edges[i + 1] = value;
+        out[(ptrdiff_t)i * direction] = (direction < 0 ? -1.0f : 1.0f) * float_of((uint32_t)value);
+    }
+    int64_t top = larger(value >> 23, 1), before = 0, fixed = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t bits = edges[i + 1], power = larger(bits >> 23, 1);
+        fixed = ((bits & 0x7FFFFF) + (bits >> 23 ? 1 << 23 : 0)) >> smaller(top - power + 3, 31);
+        edges[i] = (fixed + before) >> 1;
+        before = fixed;
+    }
+    edges[count] = count ? 2 * fixed - edges[count - 1] : 0;
+}
+
+int sqz_next(sqz_file *f, sqz_tensor *t) {
+    if (f->number == f->tensors) return f->failed || f->position != f->payload_size + 3 ? SQZ_DAMAGED : SQZ_END;
+    int status = f->failed ? SQZ_DAMAGED : entry(f, t);
+    if (status) return status;
+    if (t->kind <= SQZ_FLOAT16) {
+        read_values(f, t);
+        t->bits = (const uint32_t *)f->levels;
+    } else {
+        if (t->kind == SQZ_SHARED) {
+            f->codebook[t->below] = 0;
+            read_codebook(f, f->codebook + t->below + (t->above > 0), 1, t->above, f->edges[0]);
+            if (!f->failed) read_codebook(f, f->codebook + t->below - (t->below > 0), -1, t->below, f->edges[1]);
+            t->codebook = f->codebook;
+        }
+        memset(f->levels, 0, 4 * (size_t)t->size);
+        if (!f->failed && t->size && (t->below || t->above)) read_levels(f, t);
+        t->levels = f->levels;
+    }
+    f->number++;
+    return f->failed ? SQZ_DAMAGED : SQZ_OK;
+}
+
+/* ---- what was read ---- */
+
+static uint32_t half_to_float(uint32_t half) {
+    uint32_t sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 1023;
+    if (exponent == 31) return sign | 0x7F800000u | mantissa << 13;
+    if (exponent) return sign | (exponent + 112) << 23 | mantissa << 13;
+    if (!mantissa) return sign;
+    for (exponent = 113; !(mantissa & 1024); exponent--) mantissa <<= 1;
+    return sign | exponent << 23 | (mantissa & 1023) << 13;
+}
+
+void sqz_floats(const sqz_tensor *t, float *out) {
+    for (uint32_t i = 0; i < t->size; i++) {
+        if (t->kind == SQZ_SHARED) out[i] = t->codebook[t->levels[i] + (int32_t)t->below];
+        else if (t->kind == SQZ_UNIFORM) out[i] = (float)t->levels[i] * t->step;
+        else out[i] = float_of(t->kind == SQZ_FLOAT32 ? t->bits[i] : half_to_float(t->bits[i]));
+    }
+}
+
+int sqz_int8(const sqz_tensor *t, int8_t *out, float *step) {
+    if (t->kind != SQZ_UNIFORM || t->below > 128 || t->above > 127) return SQZ_UNSUPPORTED;
+    for (uint32_t i = 0; i < t->size; i++) out[i] = (int8_t)t->levels[i];
+    *step = t->step;
+    return SQZ_OK;
+}
+
+const char *sqz_message(int status) {
+    static const char *const messages[] = {"all right", "no more tensors", "not a .sqz file", "the file is damaged",
+                                           "a version, flag or size that this decoder does not read", "more than 256 MiB of weights",
+                                           "not enough memory"};
+    return status >= SQZ_OK && status <= SQZ_NO_MEMORY ? messages[status] : "no such status";
+}

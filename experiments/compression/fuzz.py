@@ -1,0 +1,246 @@
+"""Damaged and hostile .sqz files: python -m experiments.compression.fuzz --count 10000, from the repository's root.
+
+Both decoders get every file, the one in C built with the address and undefined-behaviour sanitizers where the compiler has them. A file
+that was damaged must be refused, with one line and with an exit status, or give the right weights. In a file whose length and check sum
+were put right again after the damage anything may be meant: if Python takes it, it must be a net of the shapes in its record, and C must
+read the same weights. Anything else is a failure and the exit status is 1.
+"""
+
+import argparse
+import collections
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from squeeze_jax.analysis.tables import markdown
+from squeeze_jax.compress import container
+from squeeze_jax.compress.levels import Levels, Shared, Uniform, find_shared
+from squeeze_jax.errors import UserError
+from squeeze_jax.net import Net, Preprocessing, weight_shapes
+
+SOURCES = [Path(__file__).parents[2] / "c" / name for name in ("sqz_main.c", "sqz.c")]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+MODEL = {"name": "squeezenet_v1_1", "num_fire": 1, "base_e": 16, "conv1_filters": 8, "pool_after": ["conv1"]}
+PREPROCESSING = Preprocessing(64, 64, "squash", "rgb", (0.0,) * 3, (1.0,) * 3)
+MOST_SECONDS = 5.0  # of processor time for one file in Python, and for one in C on average
+
+
+def compiler() -> str | None:
+    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+def build(folder: Path, *flags: str) -> Path:
+    """The program of c/, with these flags, with sanitizers if the compiler has them."""
+    program = folder / "sqz"
+    command = [compiler(), "-std=c99", "-O1", "-g", *flags, "-o", str(program), *map(str, SOURCES)]
+    if subprocess.run([*command, *SANITIZERS], capture_output=True).returncode:
+        subprocess.run(command, check=True)
+    return program
+
+
+def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
+    """A net of all kinds of tensors, and these."""
+    random = np.random.default_rng(seed)
+    params, stats = weight_shapes({"model": MODEL, "num_classes": 5})
+    coded = {}
+    for number, (path, leaf) in enumerate(container.paths(params, stats).items()):
+        values = random.normal(0, 1, leaf.shape) * (random.random(leaf.shape) < 0.5)
+        if path.endswith("bias"):
+            coded[path] = values.astype(np.float16 if number % 4 else np.float32)
+        elif number % 4 == 1:
+            coded[path] = Levels(np.round(values * 8).astype(np.int32), Uniform(0.125))
+        else:
+            shared = find_shared(np.round(values * 4).astype(np.float32) / 3)
+            coded[path] = shared or Levels(np.zeros(leaf.shape, np.int32), Shared(np.zeros(1, np.float32)))
+    arrays = {path: tensor.values() if isinstance(tensor, Levels) else tensor.astype(np.float32) for path, tensor in coded.items()}
+    filled = jax.tree_util.tree_map_with_path(
+        lambda path, _: arrays["/".join(str(key.key) for key in path)], {"params": params, "stats": stats}
+    )
+    return Net(MODEL, tuple("abcde"), PREPROCESSING, filled["params"], filled["stats"], "fuzz"), coded
+
+
+def sum_of(net: Net) -> int:
+    """As the program adds weights up."""
+    leaves = container.paths(net.params, net.stats).values()
+    bits = np.concatenate([np.ascontiguousarray(leaf).reshape(-1) for leaf in leaves]).view(np.uint32).astype(np.uint64)
+    return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
+
+
+def truncated(content: bytes, random: np.random.Generator) -> bytes:
+    return content[: random.integers(len(content))]
+
+
+def flipped(content: bytes, random: np.random.Generator) -> bytes:
+    changed = bytearray(content)
+    for _ in range(random.integers(1, 9)):
+        changed[random.integers(len(changed))] ^= 1 << random.integers(8)
+    return bytes(changed)
+
+
+def flipped_header(content: bytes, random: np.random.Generator) -> bytes:
+    return flipped(content[:28], random) + content[28:]
+
+
+def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
+    """Names, shapes, kinds, sizes of codebooks."""
+    record, table = struct.unpack_from("<II", content, 20)
+    start = 28 + record
+    return content[:start] + flipped(content[start : start + table], random) + content[start + table :]
+
+
+def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
+    start = 28 + sum(struct.unpack_from("<II", content, 20))
+    return content[:start] + flipped(content[start:], random)
+
+
+def huge_number(content: bytes, random: np.random.Generator) -> bytes:
+    width = int(random.choice([1, 2, 4]))
+    place = random.integers(min(len(content) - width, 600))
+    return content[:place] + b"\xff" * (width - 1) + bytes([random.choice([0x7F, 0xFF, 0x0F])]) + content[place + width :]
+
+
+def cut_out(content: bytes, random: np.random.Generator) -> bytes:
+    start, size = random.integers(len(content)), random.integers(1, 200)
+    return content[:start] + content[start + size :]
+
+
+def inserted(content: bytes, random: np.random.Generator) -> bytes:
+    place = random.integers(len(content) + 1)
+    return content[:place] + random.bytes(random.integers(1, 200)) + content[place:]
+
+
+def noise(content: bytes, random: np.random.Generator) -> bytes:
+    return content[: random.integers(60)] + random.bytes(random.integers(0, 4000))
+
+
+DAMAGES = [truncated, flipped, flipped_header, flipped_table, flipped_payload, huge_number, cut_out, inserted, noise]
+
+
+def mended(content: bytes) -> bytes:
+    """With its own length, and the check sum of what it now holds."""
+    if len(content) < 32:
+        return content
+    content = content[:8] + struct.pack("<I", len(content)) + content[12:-4]
+    return content + struct.pack("<I", zlib.crc32(content))
+
+
+class Case(NamedTuple):
+    """A file and what may come of it."""
+
+    kind: str
+    damage: str
+    content: bytes
+    sum: int  # of the weights of the file before
+    mended: bool
+
+
+def cases(count: int, seed: int) -> Iterator[Case]:
+    """`count` damaged files: the coders, the damages, and whether the check sum is right again, in turn."""
+    random = np.random.default_rng(seed)
+    nets = [small_net(seed + number) for number in range(4)]
+    files = [
+        (coder, sum_of(net), container.write(net, coded, coder=coder, bits=10))
+        for net, coded in nets
+        for coder in ("arithmetic", "huffman")
+    ]
+    for number in range(count):
+        coder, total, content = files[random.integers(len(files))]
+        damage = DAMAGES[number % len(DAMAGES)]
+        mend = number // len(DAMAGES) % 2 == 1
+        changed = damage(content, random)
+        yield Case(f"{coder}{', check sum mended' if mend else ''}", damage.__name__, mended(changed) if mend else changed, total, mend)
+
+
+def read_in_c(program: Path, contents: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(status, sum) of each file.
+
+    Raises:
+      RuntimeError: the program died, or took too long.
+    """
+    bundle = b"".join(struct.pack("<I", len(content)) + content for content in contents)
+    try:
+        done = subprocess.run([str(program)], input=bundle, capture_output=True, timeout=60 + MOST_SECONDS * len(contents))
+    except subprocess.TimeoutExpired as e:
+        raise RuntimeError("the decoder in C hangs") from e
+    lines = done.stdout.decode().splitlines()
+    if done.returncode or len(lines) != len(contents):
+        raise RuntimeError(f"the decoder in C died at file {len(lines)}: {done.stderr.decode()[:2000]}")
+    return [(int(status), int(total, 16)) for status, total in map(str.split, lines)]
+
+
+def outcome(case: Case, in_c: tuple[int, int] | None) -> str:
+    """ "refused", "right", "other weights" where the check sum was mended, or what went wrong."""
+    status, total = in_c or (None, 0)
+    accepted = status == 0
+    try:
+        net = container.read(case.content)
+    except UserError as e:
+        if "\n" in str(e) or len(str(e)) > 500:
+            return f"a message that is no line: {str(e)[:100]!r}"
+        # Only Python looks at the record; C takes what it never reads.
+        return "refused" if not accepted or case.mended else "C accepts what Python refuses"
+    except Exception:
+        return traceback.format_exc().strip()
+    found = sum_of(net)
+    if in_c and case.content[5] == 0 and (not accepted or total != found):
+        return f"C has status {status} or other weights where Python accepts"
+    if found == case.sum:
+        return "right"
+    return "other weights" if case.mended else "wrong weights"
+
+
+def run(count: int, seed: int, program: Path | None) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
+    """(outcomes of each kind, failures, processor seconds of the slowest file in Python)."""
+    counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    failures, slowest = [], 0.0
+    every = list(cases(count, seed))
+    in_c = read_in_c(program, [case.content for case in every]) if program else [None] * count
+    for case, status in zip(every, in_c):
+        start = time.process_time()
+        found = outcome(case, status)
+        slowest = max(slowest, time.process_time() - start)
+        if found not in ("refused", "right", "other weights"):
+            failures.append((case, found))
+            found = "failed"
+        counts[case.kind][found] += 1
+        if status:
+            counts[case.kind]["refused by C"] += status[0] != 0
+    return dict(sorted(counts.items())), failures, slowest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(Path(folder), "-DSQZ_FUZZ") if compiler() else None
+        run(36, args.seed, program)  # everything compiled
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        counts, failures, slowest = run(args.count, args.seed, program)
+    columns = ["refused", "right", "other weights", "failed", "refused by C"]
+    table = [["file", "refused", "right weights", "other weights", "failed", "refused by C"]]
+    table += [[name, *(str(counter[column]) for column in columns)] for name, counter in counts.items()]
+    table.append(["all", *(str(sum(counter[column] for counter in counts.values())) for column in columns)])
+    print(markdown(table))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (1024 if sys.platform == "linux" else 1 << 20)
+    print(f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {grown:.0f} MB.")
+    for case, found in failures[:20]:
+        print(f"\nFAILED: {case.kind}, {case.damage}: {found}", file=sys.stderr)
+    return int(bool(failures) or slowest > MOST_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Nets in few bytes."""

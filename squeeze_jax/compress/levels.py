@@ -1,0 +1,150 @@
+"""Weights as small integers: what every coder here codes.
+
+A tensor is signed integer levels and the way back from them: a uniform step, or a codebook of shared values.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from squeeze_jax.errors import UserError
+
+LIMIT = 2**24 - 1  # magnitude of a level; each is exact as float32
+CODEBOOK_LIMIT = 65_535  # values on either side of zero
+_LARGEST = float(np.finfo(np.float32).max)
+MOST_AXES = 8
+MOST_CHANNELS = 2**20  # in or out, of a tensor in levels: a decoder keeps count of each
+
+
+class Uniform(NamedTuple):
+    """Weight = level * step."""
+
+    step: float  # float32, positive and finite
+
+    def values(self, levels: np.ndarray) -> np.ndarray:
+        """Levels int32 [...] -> weights float32 [...]; one float32 product each, so that every decoder gives the same."""
+        return levels.astype(np.float32) * np.float32(self.step)
+
+
+class Shared(NamedTuple):
+    """Weight = the value at its level: level k > 0 is the k-th value above zero, k < 0 the k-th below, 0 exactly 0."""
+
+    codebook: np.ndarray  # float32 [values], strictly ascending, with one 0
+
+    @property
+    def below(self) -> int:
+        """How many values lie below zero."""
+        return int(np.searchsorted(self.codebook, 0))
+
+    def values(self, levels: np.ndarray) -> np.ndarray:
+        """Levels int32 [...] -> weights float32 [...]."""
+        return self.codebook[levels + self.below]
+
+
+class Levels(NamedTuple):
+    """A tensor in levels."""
+
+    levels: np.ndarray  # int32, in our layout: [height, width, in, out] or [in, out]
+    dequantiser: Uniform | Shared
+
+    def values(self) -> np.ndarray:
+        """The weights, float32, of the levels' shape."""
+        return self.dequantiser.values(self.levels)
+
+    @property
+    def below(self) -> int:
+        """The largest magnitude a negative level may have: by the codebook, or the largest there is."""
+        if isinstance(self.dequantiser, Shared):
+            return self.dequantiser.below
+        return max(0, -int(self.levels.min(initial=0)))
+
+    @property
+    def above(self) -> int:
+        """The largest positive level: by the codebook, or the largest there is."""
+        if isinstance(self.dequantiser, Shared):
+            return len(self.dequantiser.codebook) - 1 - self.dequantiser.below
+        return max(0, int(self.levels.max(initial=0)))
+
+    def check(self) -> None:
+        """Raises UserError unless a decoder would take these levels; `outline` checks the rest."""
+        if self.levels.dtype != np.int32:
+            raise UserError(f"levels are int32, not {self.levels.dtype}")
+        if isinstance(self.dequantiser, Uniform):
+            return
+        book = self.dequantiser.codebook
+        if book.dtype != np.float32 or book.ndim != 1 or not np.isfinite(book).all() or (np.diff(book) <= 0).any():
+            raise UserError("a codebook is ascending finite float32 values")
+        if (book.view(np.uint32) == 0).sum() != 1:
+            raise UserError("a codebook has 0 among its values")
+        if self.levels.size and not -self.below <= self.levels.min() <= self.levels.max() <= self.above:
+            raise UserError("levels point outside their codebook")
+
+
+def find_shared(weights: np.ndarray) -> Levels | None:
+    """The levels and codebook of which these weights consist, exactly; None where they share too few values for it to pay.
+
+    A codebook pays if it has at most a quarter as many values as there are weights. Weights that no codebook holds (-0.0, infinite,
+    not a number) are never shared.
+
+    Args:
+      weights: float32 [...].
+    """
+    negative_zero = weights.view(np.uint32) == 0x80000000 if weights.ndim else np.signbit(weights) & (weights == 0)
+    if not np.isfinite(weights).all() or negative_zero.any():
+        return None
+    codebook = np.unique(np.append(weights.reshape(-1), np.float32(0)))
+    below = int(np.searchsorted(codebook, 0))
+    if 4 * (len(codebook) - 1) > weights.size or len(codebook) > CODEBOOK_LIMIT or max(weights.shape[-2:], default=1) > MOST_CHANNELS:
+        return None
+    levels = np.searchsorted(codebook, weights).astype(np.int32) - np.int32(below)
+    return Levels(levels.reshape(weights.shape), Shared(codebook))
+
+
+class Outline(NamedTuple):
+    """What has to be known of a tensor before it can be decoded."""
+
+    shape: tuple[int, ...]
+    kind: str  # "float32", "float16", "uniform" or "shared"
+    below: int = 0  # as `Levels.below`, of levels only
+    above: int = 0
+    step: float = 0.0  # of uniform levels
+    scan: int = 0  # the order of the channels, which only the arithmetic coder has a choice of
+
+    @property
+    def size(self) -> int:
+        """Weights."""
+        return math.prod(self.shape)
+
+    def check(self) -> None:
+        """Raises UserError unless a decoder would take such a tensor."""
+        most = max(self.below, self.above)
+        if len(self.shape) > MOST_AXES or any(axis >= 2**31 for axis in self.shape):
+            raise UserError(f"a tensor has at most {MOST_AXES} axes, not the shape {list(self.shape)[:16]}")
+        if self.kind in ("uniform", "shared") and any(axis > MOST_CHANNELS for axis in self.shape[-2:]):
+            raise UserError(f"a tensor in levels has at most {MOST_CHANNELS:,} channels, not the shape {list(self.shape)}")
+        if self.kind == "uniform" and not (0 < self.step < math.inf and most <= LIMIT and most * self.step <= _LARGEST):
+            raise UserError(f"levels go to {LIMIT:,}, their step is above 0, and their values are finite: {most:,}, {self.step}")
+        if self.kind == "shared" and (most > CODEBOOK_LIMIT or self.below + self.above > max(self.size, 256)):
+            raise UserError(f"a codebook has no more values than there are weights or 256: {self.below + self.above:,} for {self.size:,}")
+
+
+Tensor = Levels | np.ndarray  # in levels, or float32 or float16 as it is
+
+
+def outline(tensor: Tensor, scan: int = 0) -> Outline:
+    """The outline of a tensor.
+
+    Raises:
+      UserError: it is of a type, or holds levels, that no file holds.
+    """
+    if isinstance(tensor, Levels):
+        tensor.check()
+        kind = "shared" if isinstance(tensor.dequantiser, Shared) else "uniform"
+        step = float(np.float32(tensor.dequantiser.step)) if isinstance(tensor.dequantiser, Uniform) else 0.0
+        item = Outline(tensor.levels.shape, kind, tensor.below, tensor.above, step, scan)
+        item.check()
+        return item
+    if tensor.dtype.name not in ("float32", "float16"):
+        raise UserError(f"a tensor is levels, float32 or float16, not {tensor.dtype}")
+    return Outline(tensor.shape, tensor.dtype.name)

@@ -1,0 +1,96 @@
+"""The record of a net in few bytes: JSON, deflated, with a list of classes that both sides know given by name only."""
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from squeeze_jax.compress.levels import Outline
+from squeeze_jax.errors import UserError
+from squeeze_jax.net import Preprocessing
+
+LARGEST = 4 * 2**20  # bytes of JSON
+
+KnownClasses = Mapping[str, Sequence[str]]  # lists of class names, by what they are called
+
+
+def pack(record: Mapping[str, Any], known: KnownClasses) -> bytes:
+    """`Net.record()` in few bytes.
+
+    Args:
+      record: of the net.
+      known: lists of class names that the reader has too.
+
+    Raises:
+      UserError: the record is out of all proportion.
+    """
+    record = dict(record)
+    for name, names in known.items():
+        if list(names) == record["class_names"]:
+            record["class_names"] = {"known": name, "digest": _digest(names)}
+            break
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > LARGEST:
+        raise UserError(f"the net's record has {len(text):,} bytes; {LARGEST:,} at most fit")
+    return zlib.compress(text, 9)
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def unpack(data: bytes, known: KnownClasses, tensors: Mapping[str, Outline]) -> dict[str, Any]:
+    """The record.
+
+    Args:
+      data: `pack`'s bytes.
+      known: lists of class names, by what they are called.
+      tensors: of the same file; a record out of all proportion to them is refused before it costs anything.
+
+    Raises:
+      UserError: it is no record of a net, or names a list of classes that is not among the known.
+    """
+    inflate = zlib.decompressobj()
+    try:
+        text = inflate.decompress(data, LARGEST + 1)
+        if len(text) > LARGEST or not inflate.eof or inflate.unused_data:
+            raise ValueError("it is not all there, or too long")
+        record = json.loads(text)
+        listed = record["class_names"]
+        if isinstance(listed, dict):
+            name, digest = listed["known"], listed["digest"]
+            if name not in known or digest != _digest(known[name]):
+                raise UserError(f"its classes are a list called {str(name)[:40]!r}, which is not at hand")
+            record["class_names"] = list(known[name])
+        _check(record, tensors)
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
+        raise UserError(f"its record describes no net: {str(e)[:80]!r}") from e
+    return record
+
+
+def _check(record: Any, tensors: Mapping[str, Outline]) -> None:
+    """Raises ValueError unless the record is of the right types and describes no net out of all proportion to the tensors.
+
+    Building even the outline of a net takes time for each layer and memory for each channel.
+    """
+    model, data, classes = record["model"], Preprocessing.from_record(record["data"]), record["class_names"]
+    widest = max([4096, *(axis for item in tensors.values() for axis in item.shape)])
+    values = [item for value in model.values() for item in (value if isinstance(value, list) else [value])]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    sound = {
+        "options": all(isinstance(value, bool | int | float | str) for value in values) and all(abs(value) <= widest for value in numbers),
+        "fractions": all(abs(value) <= 64 for value in numbers if isinstance(value, float)),
+        "layers": all(n <= len(tensors) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))),
+        "classes": isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len(classes) == record["num_classes"] > 0,
+        "image size": all(isinstance(n, int) and 0 < n <= widest for n in (data.image_size, data.resize))
+        and data.image_size <= data.resize,
+        "image mode": data.resize_mode in ("squash", "short") and data.channel_order in ("rgb", "bgr"),
+        "mean and deviation": all(len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)) and all(data.std),
+        "source": isinstance(record.get("source", ""), str),
+    }
+    if wrong := [name for name, good in sound.items() if not good]:
+        raise ValueError(f"its {', '.join(wrong)}")
