@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from squeeze_jax.compress.levels import Outline
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Preprocessing
+from squeeze_jax.net import check_record
 
 LARGEST = 4 * 2**20  # bytes of JSON
 
@@ -64,33 +63,7 @@ def unpack(data: bytes, known: KnownClasses, tensors: Mapping[str, Outline]) -> 
             if name not in known or digest != _digest(known[name]):
                 raise UserError(f"its classes are a list called {str(name)[:40]!r}, which is not at hand")
             record["class_names"] = list(known[name])
-        _check(record, tensors)
+        check_record(record, [item.shape for item in tensors.values()])
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
         raise UserError(f"its record describes no net: {str(e)[:80]!r}") from e
     return record
-
-
-def _check(record: Any, tensors: Mapping[str, Outline]) -> None:
-    """Raises ValueError unless the record is of the right types and describes no net out of all proportion to the tensors.
-
-    Building even the outline of a net takes time for each layer and memory for each channel.
-    """
-    model, data, classes = record["model"], Preprocessing.from_record(record["data"]), record["class_names"]
-    widest = max([4096, *(axis for item in tensors.values() for axis in item.shape)])
-    values = [item for value in model.values() for item in (value if isinstance(value, list) else [value])]
-    numbers = [value for value in values if isinstance(value, int | float)]
-    sound = {
-        "options": all(isinstance(value, bool | int | float | str) for value in values) and all(abs(value) <= widest for value in numbers),
-        "fractions": all(abs(value) <= 64 for value in numbers if isinstance(value, float)),
-        "layers": all(n <= len(tensors) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))),
-        "classes": isinstance(classes, list)
-        and all(isinstance(name, str) for name in classes)
-        and len(classes) == record["num_classes"] > 0,
-        "image size": all(isinstance(n, int) and 0 < n <= widest for n in (data.image_size, data.resize))
-        and data.image_size <= data.resize,
-        "image mode": data.resize_mode in ("squash", "short") and data.channel_order in ("rgb", "bgr"),
-        "mean and deviation": all(len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)) and all(data.std),
-        "source": isinstance(record.get("source", ""), str),
-    }
-    if wrong := [name for name, good in sound.items() if not good]:
-        raise ValueError(f"its {', '.join(wrong)}")

@@ -1,7 +1,6 @@
 """A net out of a file of another world: which net it is, whether all its weights are there, and what its inputs mean."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from squeeze_jax import models
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop import imagenet, names
 from squeeze_jax.interop.names import shown
-from squeeze_jax.net import Net, Preprocessing
+from squeeze_jax.net import Net, check_record
 
 Arrays = Mapping[str, np.ndarray]  # by foreign name
 Model = dict[str, Any]  # name and options, as `net.build_model` takes them
@@ -212,7 +211,7 @@ def _recorded(source: Path, text: str, arrays: Arrays) -> Net:
     """
     try:
         record = json.loads(text)
-        _check_record(record, arrays)
+        check_record(record, [array.shape for array in arrays.values()])
         world = names.world_of(record["model"], record["num_classes"])
         table = names.weights(record["model"], record["num_classes"], world)
     except (UserError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, IndexError) as e:
@@ -221,29 +220,3 @@ def _recorded(source: Path, text: str, arrays: Arrays) -> Net:
     if faults:
         raise UserError(f"{source}: not the net of its record: {words}")
     return Net.from_record(record, *names.trees(table, arrays))
-
-
-def _check_record(record: Any, arrays: Arrays) -> None:
-    """Raises ValueError unless the record is of the right types and describes no net out of all proportion to the arrays.
-
-    Building even the outline of a net takes time for each layer and memory for each channel.
-    """
-    model, data, classes = record["model"], Preprocessing.from_record(record["data"]), record["class_names"]
-    widest = max(4096, *(max(array.shape, default=1) for array in arrays.values() if array.size), 0)
-    values = [item for value in model.values() for item in (value if isinstance(value, list) else [value])]
-    numbers = [value for value in values if isinstance(value, int | float)]
-    sound = {
-        "options": all(isinstance(value, bool | int | float | str) for value in values) and all(abs(value) <= widest for value in numbers),
-        "fractions": all(abs(value) <= 64 for value in numbers if isinstance(value, float)),
-        "layers": all(n <= len(arrays) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))),
-        "classes": isinstance(classes, list)
-        and all(isinstance(name, str) for name in classes)
-        and len(classes) == record["num_classes"] > 0,
-        "image size": all(isinstance(n, int) and 0 < n <= widest for n in (data.image_size, data.resize))
-        and data.image_size <= data.resize,
-        "image mode": data.resize_mode in ("squash", "short") and data.channel_order in ("rgb", "bgr"),
-        "mean and deviation": all(len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)) and all(data.std),
-        "source": isinstance(record.get("source", ""), str),
-    }
-    if wrong := [name for name, good in sound.items() if not good]:
-        raise ValueError(f"its {', '.join(wrong)}")
