@@ -119,6 +119,9 @@ def export(arguments: argparse.Namespace) -> int:
     from squeeze_jax.files import write_atomically
     from squeeze_jax.interop import export
 
+    for flag in ("batch", "calibration_images"):
+        if (value := getattr(arguments, flag)) is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} is at least 1, got {value}")
     net = _open_net(arguments.checkpoint)
     calibration = None
     if arguments.precision == "int8":

@@ -206,6 +206,7 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
         (("decompress", __file__, "-o", "x"), "test_cli.py: not a .sqz file"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
+        (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
         (("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"), "--format stablehlo has no opset"),
         (("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x"), "which data"),
         (("serve-demo", "NET", "--runtime", "/nowhere", "-o", "x"), "/nowhere"),
