@@ -41,6 +41,20 @@ def forward(
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
+def leaves(tree: Tree) -> dict[str, Any]:
+    """The leaves of nested dicts by path, as "fire2/squeeze/kernel", in the order of `jax.tree.leaves`."""
+    return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def with_leaves(tree: Tree, by_path: Mapping[str, Any]) -> Tree:
+    """Nested dicts like `tree`, with the leaves that `by_path` has for its paths."""
+    return jax.tree_util.tree_map_with_path(lambda keys, _: by_path[_path(keys)], tree)
+
+
+def _path(keys: Sequence[Any]) -> str:
+    return "/".join(str(key.key) for key in keys)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """From a decoded RGB image to the net's input: resize, centre crop, channel order, (x - mean) / std."""

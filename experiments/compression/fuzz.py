@@ -8,7 +8,6 @@ read the same weights. Anything else is a failure and the exit status is 1.
 
 import argparse
 import collections
-import resource
 import shutil
 import struct
 import subprocess
@@ -21,14 +20,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from squeeze_jax.analysis.tables import markdown
+from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
 from squeeze_jax.compress import container
 from squeeze_jax.compress.levels import Levels, Shared, Uniform, find_shared
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, weight_shapes
+from squeeze_jax.net import Net, Preprocessing, weight_shapes, with_leaves
 
 SOURCES = [Path(__file__).parents[2] / "c" / name for name in ("sqz_main.c", "sqz.c")]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -65,10 +63,8 @@ def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
             shared = find_shared(np.round(values * 4).astype(np.float32) / 3)
             coded[path] = shared or Levels(np.zeros(leaf.shape, np.int32), Shared(np.zeros(1, np.float32)))
     arrays = {path: tensor.values() if isinstance(tensor, Levels) else tensor.astype(np.float32) for path, tensor in coded.items()}
-    filled = jax.tree_util.tree_map_with_path(
-        lambda path, _: arrays["/".join(str(key.key) for key in path)], {"params": params, "stats": stats}
-    )
-    return Net(MODEL, tuple("abcde"), PREPROCESSING, filled["params"], filled["stats"], "fuzz"), coded
+    filled = with_leaves({"params": params, "stats": stats}, arrays)
+    return Net(MODEL, tuple("abcde"), PREPROCESSING, **filled, source="fuzz"), coded
 
 
 def sum_of(net: Net) -> int:
@@ -78,26 +74,15 @@ def sum_of(net: Net) -> int:
     return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
 
 
-def truncated(content: bytes, random: np.random.Generator) -> bytes:
-    return content[: random.integers(len(content))]
-
-
-def flipped(content: bytes, random: np.random.Generator) -> bytes:
-    changed = bytearray(content)
-    for _ in range(random.integers(1, 9)):
-        changed[random.integers(len(changed))] ^= 1 << random.integers(8)
-    return bytes(changed)
-
-
 def flipped_header(content: bytes, random: np.random.Generator) -> bytes:
     return flipped(content[:28], random) + content[28:]
 
 
 def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
     """Names, shapes, kinds, sizes of codebooks."""
-    record, table = struct.unpack_from("<II", content, 20)
+    record, size = struct.unpack_from("<II", content, 20)
     start = 28 + record
-    return content[:start] + flipped(content[start : start + table], random) + content[start + table :]
+    return content[:start] + flipped(content[start : start + size], random) + content[start + size :]
 
 
 def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
@@ -109,16 +94,6 @@ def huge_number(content: bytes, random: np.random.Generator) -> bytes:
     width = int(random.choice([1, 2, 4]))
     place = random.integers(min(len(content) - width, 600))
     return content[:place] + b"\xff" * (width - 1) + bytes([random.choice([0x7F, 0xFF, 0x0F])]) + content[place + width :]
-
-
-def cut_out(content: bytes, random: np.random.Generator) -> bytes:
-    start, size = random.integers(len(content)), random.integers(1, 200)
-    return content[:start] + content[start + size :]
-
-
-def inserted(content: bytes, random: np.random.Generator) -> bytes:
-    place = random.integers(len(content) + 1)
-    return content[:place] + random.bytes(random.integers(1, 200)) + content[place:]
 
 
 def noise(content: bytes, random: np.random.Generator) -> bytes:
@@ -228,15 +203,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder), "-DSQZ_FUZZ") if compiler() else None
         run(36, args.seed, program)  # everything compiled
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
         counts, failures, slowest = run(args.count, args.seed, program)
-    columns = ["refused", "right", "other weights", "failed", "refused by C"]
-    table = [["file", "refused", "right weights", "other weights", "failed", "refused by C"]]
-    table += [[name, *(str(counter[column]) for column in columns)] for name, counter in counts.items()]
-    table.append(["all", *(str(sum(counter[column] for counter in counts.values())) for column in columns)])
-    print(markdown(table))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (1024 if sys.platform == "linux" else 1 << 20)
-    print(f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {grown:.0f} MB.")
+    headings = {name: name for name in ("refused", "right", "other weights", "failed", "refused by C")}
+    print(table(counts, headings | {"right": "right weights"}))
+    print(f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {peak() - before:.0f} MB.")
     for case, found in failures[:20]:
         print(f"\nFAILED: {case.kind}, {case.damage}: {found}", file=sys.stderr)
     return int(bool(failures) or slowest > MOST_SECONDS)

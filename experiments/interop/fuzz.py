@@ -8,7 +8,6 @@ import argparse
 import collections
 import io
 import json
-import resource
 import struct
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from squeeze_jax.analysis.tables import markdown
+from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop import torch as weight_files
 from squeeze_jax.interop.load import import_net
@@ -95,17 +94,6 @@ class Case(NamedTuple):
     values_may_differ: bool = False
 
 
-def truncated(content: bytes, random: np.random.Generator) -> bytes:
-    return content[: random.integers(len(content))]
-
-
-def flipped(content: bytes, random: np.random.Generator) -> bytes:
-    changed = bytearray(content)
-    for _ in range(random.integers(1, 9)):
-        changed[random.integers(len(changed))] ^= 1 << random.integers(8)
-    return bytes(changed)
-
-
 def flipped_head(content: bytes, random: np.random.Generator) -> bytes:
     """Where lengths, shapes and names are."""
     size = min(len(content), 400)
@@ -122,16 +110,6 @@ def huge_length(content: bytes, random: np.random.Generator) -> bytes:
 def wrong_magic(content: bytes, random: np.random.Generator) -> bytes:
     magic = [b"PK\x03\x04", b"\x89HDF", b"\x80\x02}q", b"\0" * 8, b"\xff" * 8, b"GIF8", b"ustar", b'{"a":']
     return magic[random.integers(len(magic))] + content[4 * int(random.integers(3)) :]
-
-
-def cut_out(content: bytes, random: np.random.Generator) -> bytes:
-    start, size = random.integers(len(content)), random.integers(1, 200)
-    return content[:start] + content[start + size :]
-
-
-def inserted(content: bytes, random: np.random.Generator) -> bytes:
-    place = random.integers(len(content) + 1)
-    return content[:place] + random.bytes(random.integers(1, 200)) + content[place:]
 
 
 def noise(content: bytes, random: np.random.Generator) -> bytes:
@@ -263,11 +241,6 @@ def run(count: int, seed: int) -> tuple[dict[str, collections.Counter], list[tup
     return counts, failures, slowest
 
 
-def peak() -> float:
-    """The most memory this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
@@ -276,11 +249,8 @@ def main() -> int:
     run(len(FORMATS) * 4, args.seed)  # libraries loaded, tables of names built
     before = peak()
     counts, failures, slowest = run(args.count, args.seed)
-    columns = ["refused", "right", "value", "failed"]
-    table = [["file", "refused", "right weights", "numbers as flipped", "failed"]]
-    table += [[name, *(str(counter[column]) for column in columns)] for name, counter in counts.items()]
-    table.append(["all", *(str(sum(counter[column] for counter in counts.values())) for column in columns)])
-    print(markdown(table))
+    headings = {"refused": "refused", "right": "right weights", "value": "numbers as flipped", "failed": "failed"}
+    print(table(counts, headings))
     grown = peak() - before
     print(f"Slowest file: {slowest:.2f} s of processor time.")
     print(f"Peak memory: {before:.0f} MB with the libraries loaded, {grown:.0f} MB more in the end.")

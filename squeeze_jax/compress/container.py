@@ -11,13 +11,12 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from squeeze_jax.compress import arithmetic, huffman, record, table
 from squeeze_jax.compress.levels import Levels, Outline, Tensor, find_shared
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Tree, weight_shapes
+from squeeze_jax.net import Net, Tree, leaves, weight_shapes, with_leaves
 
 MAGIC = b"\x8fSQZ"
 VERSION = 1
@@ -115,7 +114,7 @@ def _read(data: bytes, known_classes: record.KnownClasses) -> Net:
     items = list(outlines.values())
     tensors = huffman.decode(payload, items) if flags & HUFFMAN else arithmetic.decode(payload, items, bits)
     arrays = {path: tensor.values() if isinstance(tensor, Levels) else tensor.astype(np.float32) for path, tensor in zip(outlines, tensors)}
-    return Net.from_record(described, _filled("params", params, arrays), _filled("stats", stats, arrays))
+    return Net.from_record(described, **with_leaves({"params": params, "stats": stats}, arrays))
 
 
 def _take_apart(data: bytes) -> tuple[int, int, dict[str, Outline], bytes, bytes]:
@@ -158,10 +157,4 @@ def _outline_of_net(described: Mapping[str, Any]) -> tuple[Tree, Tree]:
 
 def paths(params: Tree, stats: Tree) -> dict[str, Any]:
     """The leaves of both trees by path, as params/fire2/squeeze/kernel, in the trees' order."""
-    leaves = jax.tree_util.tree_flatten_with_path({"params": params, "stats": stats})[0]
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
-
-
-def _filled(name: str, tree: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
-    """The tree with arrays for leaves."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays["/".join([name, *(str(key.key) for key in path)])], tree)
+    return leaves({"params": params, "stats": stats})

@@ -89,12 +89,13 @@ def opened(path: Path) -> Classifier:
 def _onnx(net: Net, settings: Settings) -> tuple[bytes, Runner]:
     from squeeze_jax.interop import onnx
 
-    if settings.precision == "int8":
-        if settings.calibration is None:
-            raise UserError("int8 is calibrated on real images: give --data NAME and --data-dir DIR")
-        model = onnx.quantized(onnx.to_onnx(net, opset=settings.opset or 17, batch=settings.batch), settings.calibration)
-    else:
-        model = onnx.to_onnx(net, opset=settings.opset or 17, batch=settings.batch, dtype=settings.precision)
+    quantize = settings.precision == "int8"
+    if quantize and settings.calibration is None:
+        raise UserError("int8 is calibrated on real images: give --data NAME and --data-dir DIR")
+    dtype = "float32" if quantize else settings.precision
+    model = onnx.to_onnx(net, opset=settings.opset or 17, batch=settings.batch, dtype=dtype)
+    if quantize:
+        model = onnx.quantized(model, settings.calibration)
     content = model.SerializeToString()
     return content, onnx.runner(content)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop import stablehlo
+from squeeze_jax.interop.verify import in_batches
 from squeeze_jax.net import Net
 
 CONVERTER_VERSION = "0.5.0"
@@ -116,7 +117,7 @@ def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     except (ValueError, KeyError) as e:
         raise UserError(f"not a LiteRT export of a net: {e}") from e
     # The interpreter answers with a view of memory that its next call writes to.
-    return lambda images: stablehlo.in_batches(lambda chunk: call(**{INPUT: chunk})[OUTPUT].copy(), images, batch)
+    return lambda images: in_batches(lambda chunk: call(**{INPUT: chunk})[OUTPUT].copy(), images, batch)
 
 
 def operators(model: bytes) -> Counter[str]:

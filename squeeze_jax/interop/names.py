@@ -12,7 +12,7 @@ Worlds:
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from squeeze_jax.models.alexnet import AlexNet
 from squeeze_jax.models.squeezenet import SqueezeNet
 from squeeze_jax.models.squeezenext import SqueezeNext
 from squeeze_jax.models.vgg import VGG
-from squeeze_jax.net import Tree, build_model, split_model
+from squeeze_jax.net import Tree, build_model, leaves, split_model
 
 World = Literal["torchvision", "pytorchcv", "caffe", "squeeze_jax"]
 
@@ -175,15 +175,6 @@ _FAMILIES: dict[type[nnx.Module], tuple[set[World], Callable[[Any, World], dict[
 _POSITIONS = {AlexNet: 6, VGG: 7}  # rows and columns that fc6 sees
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
-    """("fire2/squeeze/kernel", shape) of every leaf of nested dicts."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", tuple(value.shape)
-
-
 def weights(model: Mapping[str, Any], num_classes: int, world: World) -> list[Weight]:
     """Every weight of a net, in order of execution; nothing is allocated.
 
@@ -203,8 +194,8 @@ def _weights(model: str, num_classes: int, world: World) -> tuple[Weight, ...]:
     record = json.loads(model)
     net = nnx.eval_shape(lambda: build_model(record, num_classes))
     _, params, stats = split_model(net)
-    statistics = dict(_leaves(stats))
-    shapes = dict(_leaves(params)) | statistics
+    statistics = leaves(stats)
+    shapes = {path: tuple(leaf.shape) for path, leaf in (leaves(params) | statistics).items()}
     if world == "squeeze_jax":
         return tuple(Weight(path, shape, path in statistics, (path,), SAME) for path, shape in shapes.items())
     defined, layers_of = _FAMILIES.get(type(net), (set(), None))

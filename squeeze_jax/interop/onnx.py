@@ -25,6 +25,7 @@ from onnxruntime import quantization
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop import onnx_graph
 from squeeze_jax.interop.folding import folded
+from squeeze_jax.interop.verify import in_batches
 from squeeze_jax.net import Net, Preprocessing, Tree, forward
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
@@ -169,10 +170,6 @@ def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     fixed = session.get_inputs()[0].shape[0]
 
     def run(images: np.ndarray) -> np.ndarray:
-        count, size = len(images), fixed if isinstance(fixed, int) else len(images)
-        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
-        images = np.pad(images, ((0, -count % size), (0, 0), (0, 0), (0, 0)))
-        parts = [session.run(["logits"], {"images": images[start : start + size]})[0] for start in range(0, len(images), size)]
-        return np.concatenate(parts)[:count]
+        return session.run(["logits"], {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)})[0]
 
-    return run
+    return (lambda images: in_batches(run, images, fixed)) if isinstance(fixed, int) else run

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop.onnx_operators import Constant, Value, operator
 from squeeze_jax.models import ops
-from squeeze_jax.net import Tree
+from squeeze_jax.net import Tree, leaves
 
 # Primitives that only call another jaxpr once. Others that hold one (a scan, a branch) are unknown.
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
@@ -40,8 +40,7 @@ def trace(forward: Callable[[Tree, jax.Array], jax.Array], params: Tree, input_s
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     with ops.lowering("native"):
         closed = jax.make_jaxpr(forward)(params, images)
-    paths = ["/".join(str(key.key) for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    constants = [Constant(np.asarray(leaf), path) for leaf, path in zip(jax.tree.leaves(params), paths)]
+    constants = [Constant(np.asarray(leaf), path) for path, leaf in leaves(params).items()]
     (logits,) = _run(closed, [*constants, Value("Input", (), {}, images.shape)])
     if isinstance(logits, Constant) or len(logits.shape) != 2 or logits.flattened:
         raise UserError("the ONNX export needs a module that makes logits [N, classes] of images")

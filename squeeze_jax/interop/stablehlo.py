@@ -14,6 +14,7 @@ from jax import export
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.interop.folding import folded
+from squeeze_jax.interop.verify import in_batches
 from squeeze_jax.models import ops
 from squeeze_jax.net import Net, forward
 
@@ -62,9 +63,3 @@ def runner(data: bytes) -> Callable[[np.ndarray], np.ndarray]:
         raise UserError(f"not a StableHLO export: {type(e).__name__} while reading it") from e
     run = jax.jit(program.call)
     return lambda images: np.asarray(run(images)) if batch is None else in_batches(run, images, batch)
-
-
-def in_batches(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int) -> np.ndarray:
-    """Outputs [N, ...] of N >= 1 images [N, ...] by a function of exactly `batch` of them; zeros fill the last batch."""
-    filled = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), images.dtype)])
-    return np.concatenate([run(filled[start : start + batch]) for start in range(0, len(filled), batch)])[: len(images)]

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,7 +19,7 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
 from squeeze_jax.interop import names
 from squeeze_jax.interop.names import shown
-from squeeze_jax.net import Net, Tree
+from squeeze_jax.net import Net, leaves
 
 RECORD = "squeeze_jax"  # key of a safetensors file's metadata: Net.record() as JSON
 COUNTER = ".num_batches_tracked"  # of a BatchNorm; of no use to inference
@@ -114,17 +113,12 @@ def state_dict(net: Net, world: names.World) -> dict[str, np.ndarray]:
       UserError: `world` has no net with these layers.
     """
     arrays: dict[str, np.ndarray] = {}
+    params, stats = leaves(net.params), leaves(net.stats)
     for weight in names.weights(net.model, len(net.class_names), world):
-        ours = np.asarray(_leaf(net.stats if weight.statistic else net.params, weight.path), np.float32)
+        ours = np.asarray((stats if weight.statistic else params)[weight.path], np.float32)
         arrays |= {name: np.ascontiguousarray(array) for name, array in zip(weight.names, weight.conversion.encode(ours))}
     means = [name for name in arrays if name.endswith(".running_mean")]
     return arrays | {name.removesuffix(".running_mean") + COUNTER: np.zeros((), np.int64) for name in means}
-
-
-def _leaf(tree: Tree, path: str) -> Any:
-    for key in path.split("/"):
-        tree = tree[key]
-    return tree
 
 
 def write_safetensors(net: Net, path: Path) -> names.World:

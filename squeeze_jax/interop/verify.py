@@ -15,6 +15,12 @@ def logits(net: Net, images: np.ndarray) -> np.ndarray:
         return net.classifier().run(images)
 
 
+def in_batches(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int) -> np.ndarray:
+    """Outputs [N, ...] of N >= 1 images [N, ...] by a function of exactly `batch` of them; zeros fill the last batch."""
+    filled = np.concatenate([images, np.zeros((-len(images) % batch, *images.shape[1:]), images.dtype)])
+    return np.concatenate([run(filled[start : start + batch]) for start in range(0, len(filled), batch)])[: len(images)]
+
+
 def check(net: Net, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, tolerance: float, noise: bool = True) -> float:
     """The largest deviation of a file's logits from the net's, relative to the largest logit.
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
-from squeeze_jax.net import Net, Preprocessing, Tree, weight_shapes
+from squeeze_jax.net import Net, Preprocessing, Tree, leaves, weight_shapes, with_leaves
 from squeeze_jax.train.checkpoint import load_net
 
 
@@ -48,17 +47,17 @@ def starting_weights(config: ConfigDict, data: Data) -> Callable[[Tree, Tree], t
     if not config.train.init_from:
         return lambda params, stats: (params, stats)
     net = _net(config.train.init_from)
-    params, stats = _shapes(config.model, data.num_classes)
     same_classes = tuple(net.class_names) == tuple(data.class_names)
     fresh = set() if same_classes else _classifier(config.model, data.num_classes)
-    known = _leaves((net.params, net.stats))
-    wanted = {path: leaf for path, leaf in _leaves((params, stats)).items() if path not in fresh}
+    known = leaves(net.params) | leaves(net.stats)
+    wanted = {path: leaf for path, leaf in _shapes(config.model, data.num_classes).items() if path not in fresh}
     if wrong := [path for path, leaf in wanted.items() if path not in known or known[path].shape != leaf.shape]:
         names = wrong[0] + (f" and {len(wrong) - 1} more do" if len(wrong) > 1 else " does")
         raise UserError(f"{config.train.init_from} is of another design point: {names} not fit")
 
     def start(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        return jax.tree_util.tree_map_with_path(lambda path, leaf: known[_name(path)] if _name(path) in wanted else leaf, (params, stats))
+        weights = {path: known[path] if path in wanted else leaf for path, leaf in (leaves(params) | leaves(stats)).items()}
+        return with_leaves(params, weights), with_leaves(stats, weights)
 
     return start
 
@@ -69,13 +68,14 @@ def frozen_labels(params: Tree, patterns: Sequence[str]) -> Tree:
     Raises:
       UserError: a pattern matches no layer, or nothing is left to train.
     """
-    names = [_layer(path) for path in _leaves(params)]
+    layer_of = {path: path.rpartition("/")[0] for path in leaves(params)}  # fire2/squeeze/kernel -> fire2/squeeze
+    names = layer_of.values()
     if unused := [pattern for pattern in patterns if not any(_matches(name, [pattern]) for name in names)]:
         layers = list(dict.fromkeys(name.partition("/")[0] for name in names))
         raise UserError(f"train.freeze: no layer is called {unused[0]!r}; there are {', '.join(layers)}")
     if all(_matches(name, patterns) for name in names):
         raise UserError("train.freeze leaves nothing to train")
-    return jax.tree_util.tree_map_with_path(lambda path, _: "frozen" if _matches(_layer(_name(path)), patterns) else "trained", params)
+    return with_leaves(params, {path: "frozen" if _matches(layer, patterns) else "trained" for path, layer in layer_of.items()})
 
 
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
@@ -91,27 +91,15 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for pattern in patterns for i in range(len(parts)))
 
 
-def _layer(path: str) -> str:
-    """fire2/squeeze/kernel -> fire2/squeeze."""
-    return path.rpartition("/")[0]
-
-
-def _name(path: Sequence[Any]) -> str:
-    """A key path as fire2/squeeze/kernel; the position in a (params, stats) pair is left out, for their names differ."""
-    return "/".join(str(key.key) for key in path if hasattr(key, "key"))
-
-
-def _leaves(tree: Tree) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _shapes(model: ConfigDict, num_classes: int) -> tuple[Tree, Tree]:
-    return weight_shapes({"model": model, "num_classes": num_classes})
+def _shapes(model: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """Every weight and statistic by path, as shapes."""
+    params, stats = weight_shapes({"model": model, "num_classes": num_classes})
+    return leaves(params) | leaves(stats)
 
 
 def _classifier(model: ConfigDict, num_classes: int) -> set[str]:
     """The parameters whose shape depends on the number of classes."""
-    some, more = (_leaves(_shapes(model, count)) for count in (num_classes, num_classes + 1))
+    some, more = (_shapes(model, count) for count in (num_classes, num_classes + 1))
     return {path for path in some if some[path].shape != more[path].shape}
 
 
