@@ -1,4 +1,4 @@
-/* The decoder of .sqz files (version 1, arithmetic code). squeeze_jax/compress describes the format: container.py and table.py the
+/* The decoder of .sqz files (version 2, arithmetic code). squeeze_jax/compress describes the format: container.py and table.py the
  * file, mixing.py the coder, contexts.py the contexts. Every operation here is theirs, on integers, so that the weights are the same.
  * sqz_main.c makes a program of it.
  */
@@ -7,12 +7,9 @@
 #include <float.h>
 #include <string.h>
 
-enum { INPUTS = 14, TABLES = INPUTS - 1, SETS = 3, CHOICES = 512, REFINED = 96, VALUE_BITS = 12, FEW = 6, BIAS = 256, LEARNED = 1000 };
-enum { NODES = 1 << 14, ZERO = 1, SIGN = 2, LENGTH = 4096, BELOW = 8192 };
-#define LARGEST_WEIGHTS ((uint32_t)1 << 26) /* 256 MiB */
-#define LARGEST_LEVEL (((uint32_t)1 << 24) - 1)
-#define LARGEST_CODEBOOK 65535u
-#define LARGEST_CHANNELS ((uint32_t)1 << 20)
+enum { INPUTS = SQZ_INPUTS, TABLES = INPUTS - 1, SETS = 3, CHOICES = 512, REFINED = 96, VALUE_BITS = 12 };
+enum { NODES = 1 << 14, ZERO = 1, SIGN = 2, LENGTH = 4096, BELOW = 8192, FEW = 6, BIAS = 256, LEARNED = 1000, HEADER = 32, ADDED = 8 };
+enum { MOST_WEIGHTS = 1 << 26, MOST_CHANNELS = 1 << 20, MOST_VALUES = 65535, LARGEST_LEVEL = (1 << 24) - 1 };
 
 static uint32_t u32(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
 
@@ -22,13 +19,10 @@ static float float_of(uint32_t bits) {
     return value;
 }
 
-static uint32_t crc32_of(const uint8_t *data, size_t size) {
-    uint32_t crc = 0xFFFFFFFFu;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= data[i];
-        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
-    }
-    return ~crc;
+static uint32_t crc_with(uint32_t crc, uint8_t byte) {
+    crc ^= byte;
+    for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1)));
+    return crc;
 }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -36,6 +30,8 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t clipped(int64_t a, int64_t low, int64_t high) { return smaller(larger(a, low), high); }
 static int64_t magnitude_of(int64_t value) { return value < 0 ? -value : value; }
 static int sign_of(int64_t value) { return value == 0 ? 1 : value > 0 ? 2 : 0; }
+static uint32_t outputs_of(const sqz_tensor *t) { return t->axes ? t->shape[t->axes - 1] : 1; }
+static uint32_t inputs_of(const sqz_tensor *t) { return t->axes > 1 ? t->shape[t->axes - 2] : 1; }
 
 /* ---- the file ---- */
 
@@ -65,22 +61,20 @@ static int entry(sqz_file *file, sqz_tensor *t) {
     file->name[alike + more] = 0;
     memcpy(t->name, file->name, sizeof t->name);
     at += more;
-    t->kind = *at++;
+    t->kind = *at & ~ADDED;
+    t->added = (*at++ & ADDED) != 0;
     t->axes = *at++;
-    if (t->kind > SQZ_SHARED || t->axes > SQZ_AXES) return SQZ_DAMAGED;
-    uint64_t size = 1;
+    int levels = t->kind == SQZ_UNIFORM || t->kind == SQZ_SHARED, based = t->added || t->kind == SQZ_KEPT;
+    if (t->kind > SQZ_KEPT || t->axes > SQZ_AXES || (t->added && !levels) || (based && !file->update)) return SQZ_DAMAGED;
+    t->size = 1;
     for (int i = 0; i < t->axes; i++) {
         if (!varint(&at, end, &t->shape[i])) return SQZ_DAMAGED;
-        size *= t->shape[i];
-        if (size > LARGEST_WEIGHTS) return SQZ_TOO_LARGE;
+        if ((uint64_t)t->size * t->shape[i] > MOST_WEIGHTS) return SQZ_TOO_LARGE;
+        t->size *= t->shape[i];
     }
-    t->size = (uint32_t)size;
-    if (t->kind >= SQZ_UNIFORM) {
-        if (at == end) return SQZ_DAMAGED;
-        t->scan = *at++;
-        if (t->scan > 1 || !varint(&at, end, &t->below) || !varint(&at, end, &t->above)) return SQZ_DAMAGED;
-        for (int i = t->axes < 2 ? 0 : t->axes - 2; i < t->axes; i++)
-            if (t->shape[i] > LARGEST_CHANNELS) return SQZ_DAMAGED;
+    if (levels) {
+        if (at == end || (t->scan = *at++) > 1 || !varint(&at, end, &t->below) || !varint(&at, end, &t->above)) return SQZ_DAMAGED;
+        if (inputs_of(t) > MOST_CHANNELS || outputs_of(t) > MOST_CHANNELS) return SQZ_DAMAGED;
     }
     uint32_t most = t->below > t->above ? t->below : t->above;
     if (t->kind == SQZ_UNIFORM) {
@@ -89,88 +83,100 @@ static int entry(sqz_file *file, sqz_tensor *t) {
         at += 4;
         if (!(t->step > 0) || most > LARGEST_LEVEL || (double)t->step * most > FLT_MAX) return SQZ_DAMAGED;
     }
-    if (t->kind == SQZ_SHARED && (most > LARGEST_CODEBOOK || t->below + t->above > (t->size > 256 ? t->size : 256))) return SQZ_DAMAGED;
+    if (based) {
+        if (!varint(&at, end, &t->base)) return SQZ_DAMAGED;
+        if ((uint64_t)file->taken + t->base + t->size > MOST_WEIGHTS) return SQZ_TOO_LARGE;
+        t->base += file->taken;
+        file->taken = t->base + t->size;
+    }
+    if (t->kind == SQZ_SHARED && (most > MOST_VALUES || t->below + t->above > (t->size > 256 ? t->size : 256))) return SQZ_DAMAGED;
     file->table_at = at;
     return SQZ_OK;
 }
 
-static uint32_t outputs_of(const sqz_tensor *t) { return t->axes ? t->shape[t->axes - 1] : 1; }
-static uint32_t inputs_of(const sqz_tensor *t) { return t->axes > 1 ? t->shape[t->axes - 2] : 1; }
-
 int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
+    uint32_t crc = 0xFFFFFFFFu;
     memset(f, 0, sizeof *f);
-    if (size < 32 || memcmp(data, "\x8fSQZ", 4)) return SQZ_NOT_SQZ;
-    if (data[4] != 1 || data[5] || data[7]) return SQZ_UNSUPPORTED; /* flag 1: Huffman codes */
+    if (size < HEADER + 4 || memcmp(data, "\x8fSQZ", 4)) return SQZ_NOT_SQZ;
+    f->update = data[5] == 2;
+    f->base_crc = u32(data + 28);
+    if (data[4] != 2 || data[5] & ~2 || data[7] || (f->base_crc && !f->update)) return SQZ_UNSUPPORTED; /* data[5] & 1: Huffman codes */
     uint32_t record = u32(data + 20), table = u32(data + 24);
-    if (u32(data + 8) != size || (uint64_t)record + table > size - 32) return SQZ_DAMAGED;
-    if (crc32_of(data, size - 4) != u32(data + size - 4)) return SQZ_DAMAGED;
+    if (u32(data + 8) != size || (uint64_t)record + table > size - HEADER - 4) return SQZ_DAMAGED;
+    for (size_t i = 0; i < size - 4; i++) crc = crc_with(crc, data[i]);
+    if (~crc != u32(data + size - 4)) return SQZ_DAMAGED;
     f->context_bits = data[6];
     f->tensors = u32(data + 12);
     f->weights = u32(data + 16);
     if (f->context_bits < 10 || f->context_bits > 18) return SQZ_UNSUPPORTED;
-    if (f->weights > LARGEST_WEIGHTS) return SQZ_TOO_LARGE;
-    f->record = data + 28;
+    if (f->weights > MOST_WEIGHTS) return SQZ_TOO_LARGE;
+    f->record = data + HEADER;
     f->record_size = record;
     f->table = f->table_at = f->record + record;
     f->payload = f->table_end = f->table + table;
-    f->payload_size = size - 32 - record - table;
+    f->payload_size = size - HEADER - 4 - record - table;
     uint64_t total = 0;
     for (uint32_t i = 0; i < f->tensors; i++) {
         sqz_tensor t;
         int status = entry(f, &t);
         if (status) return status;
         total += t.size;
+        if (t.kind == SQZ_KEPT) continue;
         if (t.size > f->widest) f->widest = t.size;
         if (t.kind == SQZ_SHARED && t.below + t.above > f->codes) f->codes = t.below + t.above;
         if (t.kind >= SQZ_UNIFORM && t.size && inputs_of(&t) + outputs_of(&t) > f->channels) f->channels = inputs_of(&t) + outputs_of(&t);
     }
     if (total != f->weights || f->table_at != f->table_end) return SQZ_DAMAGED;
-    f->table_at = f->table;
-    f->name[0] = 0;
+    f->base_weights = f->taken;
     return SQZ_OK;
 }
 
-/* ---- the memory: each array's place and size, in elements of 8 and of 4 bytes ---- */
+int sqz_base(const sqz_file *f, const float *base, size_t weights) {
+    uint32_t crc = 0xFFFFFFFFu, bits;
+    if (!f->update) return SQZ_OK;
+    if (!base || weights < f->base_weights) return SQZ_BASE;
+    for (size_t i = 0; i < weights; i++) {
+        memcpy(&bits, base + i, 4);
+        for (int k = 0; k < 32; k += 8) crc = crc_with(crc, bits >> k & 255);
+    }
+    return ~crc == f->base_crc ? SQZ_OK : SQZ_BASE;
+}
 
-static uint64_t longs(const sqz_file *f) { return 2 * ((uint64_t)f->codes + 1) + f->channels; }
+/* ---- the memory ---- */
+
 static uint64_t states_of(const sqz_file *f) { return (uint64_t)TABLES * (((uint64_t)1 << f->context_bits) + (1 << VALUE_BITS)); }
 
-static uint64_t words(const sqz_file *f) {
-    return f->channels + states_of(f) + 3 * INPUTS + SETS + SETS * CHOICES * INPUTS + REFINED * 33 + 2 * 4096 + 2 * 1024 + f->widest +
-           (uint64_t)f->codes + 1;
+static void *taken(char *memory, uint64_t *used, uint64_t bytes) {
+    *used += bytes;
+    return memory ? memory + (*used - bytes) : NULL;
+}
+
+/* Gives every array its place, the widest elements first; returns the bytes of all, which is all there is to it without memory. */
+static uint64_t lay_out(sqz_file *f, char *memory) {
+    uint64_t used = 0, codes = (uint64_t)f->codes + 1;
+    for (int i = 0; i < 2; i++) f->edges[i] = taken(memory, &used, 8 * codes);
+    f->sums = taken(memory, &used, 8 * (uint64_t)f->channels);
+    f->counts = taken(memory, &used, 4 * (uint64_t)f->channels);
+    f->states = taken(memory, &used, 4 * states_of(f));
+    f->weights_of = taken(memory, &used, 4 * SETS * CHOICES * INPUTS);
+    f->refined = taken(memory, &used, 4 * REFINED * 33);
+    f->squash = taken(memory, &used, 4 * 4096), f->stretch = taken(memory, &used, 4 * 4096);
+    f->rates = taken(memory, &used, 4 * 1024), f->trust = taken(memory, &used, 4 * 1024);
+    f->levels = taken(memory, &used, 4 * (uint64_t)f->widest);
+    f->codebook = taken(memory, &used, 4 * codes);
+    return used;
 }
 
 size_t sqz_memory(const sqz_file *f) {
-    uint64_t bytes = 8 * longs(f) + 4 * words(f);
+    sqz_file copy = *f;
+    uint64_t bytes = lay_out(&copy, NULL);
     return bytes > SIZE_MAX ? 0 : (size_t)bytes;
-}
-
-static void *taken(char **at, uint64_t bytes) {
-    void *here = *at;
-    *at += bytes;
-    return here;
 }
 
 int sqz_start(sqz_file *f, void *memory, size_t size) {
     if (!memory || !sqz_memory(f) || size < sqz_memory(f)) return SQZ_NO_MEMORY;
-    char *at = memory;
     memset(memory, 0, sqz_memory(f));
-    for (int i = 0; i < 2; i++) f->edges[i] = taken(&at, 8 * ((uint64_t)f->codes + 1));
-    f->sums = taken(&at, 8 * (uint64_t)f->channels);
-    f->counts = taken(&at, 4 * (uint64_t)f->channels);
-    f->states = taken(&at, 4 * states_of(f));
-    f->slots = taken(&at, 4 * INPUTS);
-    f->bases = taken(&at, 4 * INPUTS);
-    f->inputs = taken(&at, 4 * INPUTS);
-    f->chosen = taken(&at, 4 * SETS);
-    f->weights_of = taken(&at, 4 * SETS * CHOICES * INPUTS);
-    f->refined = taken(&at, 4 * REFINED * 33);
-    f->squash = taken(&at, 4 * 4096);
-    f->stretch = taken(&at, 4 * 4096);
-    f->rates = taken(&at, 4 * 1024);
-    f->trust = taken(&at, 4 * 1024);
-    f->levels = taken(&at, 4 * (uint64_t)f->widest);
-    f->codebook = taken(&at, 4 * ((uint64_t)f->codes + 1));
+    lay_out(f, memory);
 
     uint64_t power = (uint64_t)1 << 32;
     for (int k = 0; k < 2048; k++) {
@@ -192,8 +198,7 @@ int sqz_start(sqz_file *f, void *memory, size_t size) {
     for (int i = 0; i < REFINED * 33; i++) f->refined[i] = f->squash[smaller(i % 33 * 128, 4095)];
     f->low = 0, f->high = 0xFFFFFFFFu, f->code = 0;
     for (f->position = 0; f->position < 4; f->position++) f->code = f->code << 8 | (f->position < f->payload_size ? f->payload[f->position] : 0);
-    f->failed = 0, f->number = 0, f->table_at = f->table;
-    f->name[0] = 0;
+    f->failed = 0, f->number = 0, f->taken = 0, f->name[0] = 0, f->table_at = f->table;
     return SQZ_OK;
 }
 
@@ -218,7 +223,9 @@ static void slots(sqz_file *f, uint32_t first, int bits, int count, uint32_t nod
     for (int i = 1; i < count; i++) f->slots[i] = first + ((uint32_t)(i - 1) << bits) + ((f->bases[i] + node) * 0x2F0B4C47u >> (32 - bits));
 }
 
-static int code(sqz_file *f, int count, int prior, int refining) {
+/* A decision, by the mixers a, b and c of the three sets. */
+static int code(sqz_file *f, int count, int prior, int refining, uint32_t a, uint32_t b, uint32_t c) {
+    const uint32_t chosen[SETS] = {a, b, c};
     int64_t dots[SETS], total = 0;
     f->inputs[0] = prior;
     for (int i = 1; i < count; i++) {
@@ -226,7 +233,7 @@ static int code(sqz_file *f, int count, int prior, int refining) {
         f->inputs[i] = f->stretch[state >> 20] * f->trust[state & 1023] >> 8;
     }
     for (int s = 0; s < SETS; s++) {
-        const int32_t *weights = f->weights_of + ((size_t)s * CHOICES + f->chosen[s]) * INPUTS;
+        const int32_t *weights = f->weights_of + ((size_t)s * CHOICES + chosen[s]) * INPUTS;
         int64_t dot = 0;
         for (int i = 0; i < count; i++) dot += (int64_t)weights[i] * f->inputs[i];
         dots[s] = clipped(dot >> 20, -2047, 2047);
@@ -238,7 +245,7 @@ static int code(sqz_file *f, int count, int prior, int refining) {
     int bit = interval(f, (uint32_t)clipped((3 * (int64_t)f->squash[logit + 2048] + refined) >> 2, 1, 65535));
 
     for (int s = 0; s < SETS; s++) {
-        int32_t *weights = f->weights_of + ((size_t)s * CHOICES + f->chosen[s]) * INPUTS;
+        int32_t *weights = f->weights_of + ((size_t)s * CHOICES + chosen[s]) * INPUTS;
         int64_t error = (bit << 16) - f->squash[dots[s] + 2048];
         for (int i = 0; i < count; i++)
             weights[i] = (int32_t)clipped(weights[i] + ((f->inputs[i] * error + 4096) >> 13), -(1 << 30), 1 << 30);
@@ -258,9 +265,8 @@ static int code(sqz_file *f, int count, int prior, int refining) {
 static uint32_t size_class(int64_t value) {
     uint64_t v = (uint64_t)magnitude_of(value);
     int octave = 0;
-    if (v < 4) return (uint32_t)v;
     for (; v >= 4; v >>= 1) octave++;
-    return (uint32_t)smaller(2 + 2 * octave + (int)(v & 1), 63);
+    return octave ? (uint32_t)smaller(2 + 2 * octave + (int)(v & 1), 63) : (uint32_t)v;
 }
 
 static uint32_t signed_class(int64_t value) { return value >= 0 ? 64 + size_class(value) : 64 - size_class(value); }
@@ -277,13 +283,12 @@ static int upper_part(const sqz_file *f, const int64_t *edges, int64_t low, int6
 
 static int64_t magnitude(sqz_file *f, int negative, const int64_t *edges, int64_t largest, uint32_t row, uint32_t column) {
     int bits = f->context_bits, length = 0;
+    f->bases[1] = 3; /* of the widths of cells */
     while (((int64_t)2 << length) <= largest) {
         int logit = upper_part(f, edges, (int64_t)1 << length, (int64_t)2 << length, largest);
         slots(f, 0, bits, INPUTS, (uint32_t)(LENGTH + length));
-        f->bases[1] = 3;
         slots(f, 0, bits, 2, (uint32_t)(LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative));
-        f->chosen[0] = (uint32_t)(2 + length), f->chosen[1] = 100 + row, f->chosen[2] = 300 + column;
-        if (!code(f, INPUTS, logit, 2 + length)) break;
+        if (!code(f, INPUTS, logit, 2 + length, (uint32_t)(2 + length), 100 + row, 300 + column)) break;
         length++;
     }
     int64_t node = 1;
@@ -296,21 +301,18 @@ static int64_t magnitude(sqz_file *f, int negative, const int64_t *edges, int64_
         }
         int logit = upper_part(f, edges, low, middle, high);
         slots(f, 0, bits, count, depth < 8 ? (uint32_t)(BELOW + 256 * length + node) : (uint32_t)(BELOW + 256 * 25 + depth));
-        f->bases[1] = 3;
         slots(f, 0, bits, 2, (uint32_t)(BELOW + depth * 256 + ((logit + 2048) >> 4) + NODES * (left + 1)));
-        f->chosen[0] = (uint32_t)(40 + 8 * length + (depth < 7 ? depth : 7));
-        f->chosen[1] = 164 + row;
-        f->chosen[2] = 364 + column;
-        node = node * 2 + code(f, count, logit, 64 + depth);
+        uint32_t place = (uint32_t)(40 + 8 * length + (depth < 7 ? depth : 7));
+        node = node * 2 + code(f, count, logit, 64 + depth, place, 164 + row, 364 + column);
     }
     return node;
 }
 
 /* One weight, at outer channel a, inner channel b, tap t; `kernel` is count, sum and mask of its kernel's weights before. */
-static int32_t level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], const uint32_t sizes[3], const uint32_t strides[3],
-                     uint32_t width, int64_t kernel[3]) {
+static void level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], const uint32_t sizes[3], const uint32_t strides[3],
+                  uint32_t width, int64_t kernel[3]) {
     uint32_t a = at[0], b = at[1], k = at[2], inner = strides[1], outer = strides[0], tap = strides[2];
-    const int32_t *here = f->levels + (size_t)a * outer + (size_t)b * inner + (size_t)k * tap;
+    int32_t *here = f->levels + (size_t)a * outer + (size_t)b * inner + (size_t)k * tap;
     uint32_t *rows = f->counts + a, *columns = f->counts + sizes[0] + b;
     int64_t *row_sum = f->sums + a, *column_sum = f->sums + sizes[0] + b;
     int64_t left = b ? *(here - inner) : 0, left2 = b > 1 ? *(here - 2 * (size_t)inner) : 0;
@@ -331,13 +333,10 @@ static int32_t level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], con
         row * 64 + column, (row_density >> 1) * 32 + (column_density >> 1)};
     set_bases(f, zero);
     slots(f, 0, bits, INPUTS, ZERO);
-    f->chosen[0] = 0;
-    f->chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2);
-    f->chosen[2] = (row_age < 15 ? row_age : 15) * 16 + (column_age < 15 ? column_age : 15);
-    if (!code(f, INPUTS, BIAS, 0) || f->failed) {
-        kernel[2] = kernel[2] * 2 & 0xFFFF;
-        return 0;
-    }
+    uint32_t densities = (row_density >> 2) * 9 + (column_density >> 2);
+    int some = code(f, INPUTS, BIAS, 0, 0, 1 + densities, (row_age < 15 ? row_age : 15) * 16 + (column_age < 15 ? column_age : 15));
+    kernel[2] = (kernel[2] * 2 + some) & 0xFFFF;
+    if (!some || f->failed) return;
     int64_t gradient = west + north - northwest;
     uint32_t negative = t->above == 0;
     if (t->above && t->below) {
@@ -348,8 +347,7 @@ static int32_t level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], con
             signed_class(left) * 128 + signed_class(up), signed_class(gradient), channels * 27 + neighbours, signed_class(left)};
         set_bases(f, sign);
         slots(f, 0, bits, INPUTS, SIGN);
-        f->chosen[0] = 1, f->chosen[1] = 0, f->chosen[2] = 256 + (k < 7 ? k : 7);
-        negative = (uint32_t)code(f, INPUTS, BIAS, 1);
+        negative = (uint32_t)code(f, INPUTS, BIAS, 1, 1, 0, 256 + (k < 7 ? k : 7));
     }
     int64_t total = magnitude_of(left) + magnitude_of(up) + magnitude_of(left2) + magnitude_of(up2) + 2 * magnitude_of(west) + 2 * magnitude_of(north);
     int64_t usual = *row_sum * 2 / (*rows + (int64_t)1) + *column_sum * 2 / (*columns + (int64_t)1);
@@ -364,8 +362,7 @@ static int32_t level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], con
     *rows += 1, *row_sum += value;
     *columns += 1, *column_sum += value;
     kernel[0] += 1, kernel[1] += value;
-    kernel[2] = (kernel[2] * 2 + 1) & 0xFFFF;
-    return (int32_t)(negative ? -value : value);
+    *here = (int32_t)(negative ? -value : value);
 }
 
 static void read_levels(sqz_file *f, const sqz_tensor *t) {
@@ -380,9 +377,8 @@ static void read_levels(sqz_file *f, const sqz_tensor *t) {
         for (at[1] = 0; at[1] < sizes[1]; at[1]++) {
             int64_t kernel[3] = {0, 0, 0};
             for (at[2] = 0; at[2] < taps; at[2]++) {
-                int32_t value = level(f, t, at, sizes, strides, width, kernel);
+                level(f, t, at, sizes, strides, width, kernel);
                 if (f->failed) return;
-                f->levels[(size_t)at[0] * strides[0] + (size_t)at[1] * strides[1] + (size_t)at[2] * strides[2]] = value;
             }
         }
 }
@@ -395,8 +391,7 @@ static uint32_t value_bits(sqz_file *f, int width, int shown, uint32_t phase, ui
                                 (phase * 4096 + first) * 64 + second};
         for (int i = 0; i < 5; i++) f->bases[i + 1] = contexts[i] << 14;
         slots(f, (uint32_t)TABLES << f->context_bits, VALUE_BITS, count, place < shown ? (uint32_t)node : (uint32_t)((1 << 13) + place));
-        f->chosen[0] = 256 + phase * 34 + (uint32_t)place, f->chosen[1] = 240, f->chosen[2] = CHOICES - 1 - phase;
-        node = node * 2 + (uint32_t)code(f, count, BIAS, 95);
+        node = node * 2 + (uint32_t)code(f, count, BIAS, 95, 256 + phase * 34 + (uint32_t)place, 240, CHOICES - 1 - phase);
         if (f->failed) return 0;
     }
     return (uint32_t)(node - ((uint64_t)1 << width));
@@ -404,12 +399,16 @@ static uint32_t value_bits(sqz_file *f, int width, int shown, uint32_t phase, ui
 
 static void read_values(sqz_file *f, const sqz_tensor *t) {
     int width = t->kind == SQZ_FLOAT32 ? 32 : 16, head = t->kind == SQZ_FLOAT32 ? 9 : 6;
-    uint32_t before = 0, before2 = 0;
+    uint32_t before = 0, before2 = 0, here = 0, columns = outputs_of(t), *values = (uint32_t *)f->levels;
     for (uint32_t i = 0; i < t->size && !f->failed; i++) {
-        uint32_t value = value_bits(f, width, head + 2, (uint32_t)width >> 5, before, before2);
-        memcpy(f->levels + i, &value, 4);
+        uint32_t above = 0;
+        for (uint32_t k = 1; k <= 6 && k <= i / columns; k++) above = above * 2 + (values[i - k * columns] != 0);
+        values[i] = value_bits(f, 1, 1, 4, here, above);
+        here = (here * 2 + !values[i]) & 4095;
+        if (!values[i]) continue;
+        values[i] = value_bits(f, width, head + 2, (uint32_t)width >> 5, before, before2);
         before2 = before;
-        before = value >> (width - head) & ((1u << (head - 1)) - 1);
+        before = values[i] >> (width - head) & ((1u << (head - 1)) - 1);
     }
 }
 
@@ -421,10 +420,8 @@ static void read_codebook(sqz_file *f, float *out, int direction, uint32_t count
         uint32_t expected = i > 1 ? size_class(gap >> smaller((value >> 23) - exponent, 31)) : 60 + i;
         int length = (int)value_bits(f, 5, 5, 2, expected, gap_length);
         int64_t step = ((int64_t)1 << length) + value_bits(f, length, 3, 3, (uint32_t)length, expected);
-        if (f->failed || value + step > 0x7F7FFFFF) {
-            f->failed = 1;
-            return;
-        }
+        f->failed |= value + step > 0x7F7FFFFF;
+        if (f->failed) return;
         exponent = (value + (step >> 1)) >> 23;
         value += step;
         gap = step;
@@ -443,9 +440,9 @@ static void read_codebook(sqz_file *f, float *out, int direction, uint32_t count
 }
 
 int sqz_next(sqz_file *f, sqz_tensor *t) {
-    if (f->number == f->tensors) return f->failed || f->position != f->payload_size + 3 ? SQZ_DAMAGED : SQZ_END;
+    if (f->table_at == f->table_end) return f->failed || f->position != f->payload_size + 3 ? SQZ_DAMAGED : SQZ_END;
     int status = f->failed ? SQZ_DAMAGED : entry(f, t);
-    if (status) return status;
+    if (status || t->kind == SQZ_KEPT) return status;
     if (t->kind <= SQZ_FLOAT16) {
         read_values(f, t);
         t->bits = (const uint32_t *)f->levels;
@@ -475,15 +472,19 @@ static uint32_t half_to_float(uint32_t half) {
     return sign | exponent << 23 | (mantissa & 1023) << 13;
 }
 
-void sqz_floats(const sqz_tensor *t, float *out) {
+void sqz_floats(const sqz_tensor *t, const float *base, float *out) {
     for (uint32_t i = 0; i < t->size; i++) {
-        if (t->kind == SQZ_SHARED) out[i] = t->codebook[t->levels[i] + (int32_t)t->below];
-        else if (t->kind == SQZ_UNIFORM) out[i] = (float)t->levels[i] * t->step;
-        else out[i] = float_of(t->kind == SQZ_FLOAT32 ? t->bits[i] : half_to_float(t->bits[i]));
+        volatile float value = 0; /* volatile: rounded before it is added, not in one with it, whatever the compiler would rather do */
+        if (t->kind == SQZ_SHARED) value = t->codebook[t->levels[i] + (int32_t)t->below];
+        else if (t->kind == SQZ_UNIFORM) value = (float)t->levels[i] * t->step;
+        else if (t->kind != SQZ_KEPT) value = float_of(t->kind == SQZ_FLOAT32 ? t->bits[i] : half_to_float(t->bits[i]));
+        if (t->kind == SQZ_KEPT || (t->added && !t->levels[i])) out[i] = base[t->base + i];
+        else out[i] = t->added ? base[t->base + i] + value : value;
     }
 }
 
 int sqz_int8(const sqz_tensor *t, int8_t *out, float *step) {
+    if (t->added || t->kind == SQZ_KEPT) return SQZ_BASE;
     if (t->kind != SQZ_UNIFORM || t->below > 128 || t->above > 127) return SQZ_UNSUPPORTED;
     for (uint32_t i = 0; i < t->size; i++) out[i] = (int8_t)t->levels[i];
     *step = t->step;
@@ -493,6 +494,6 @@ int sqz_int8(const sqz_tensor *t, int8_t *out, float *step) {
 const char *sqz_message(int status) {
     static const char *const messages[] = {"all right", "no more tensors", "not a .sqz file", "the file is damaged",
                                            "a version, flag or size that this decoder does not read", "more than 256 MiB of weights",
-                                           "not enough memory"};
-    return status >= SQZ_OK && status <= SQZ_NO_MEMORY ? messages[status] : "no such status";
+                                           "not enough memory", "an update, which takes the weights of the net that it was made for"};
+    return status >= SQZ_OK && status <= SQZ_BASE ? messages[status] : "no such status";
 }

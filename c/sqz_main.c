@@ -3,9 +3,10 @@
  *   cc -O2 -o sqz sqz_main.c sqz.c
  *   ./sqz net.sqz                  lists the tensors
  *   ./sqz net.sqz weights.f32      writes all weights as float32, one tensor after the other; "-" is the standard output
+ *   ./sqz update.sqz weights.f32 base.f32      of an update; base.f32 is what this wrote of the net before
  *
- * Built with -DSQZ_FUZZ it reads, again and again, a length (uint32, little-endian) and a file of that length from its standard input,
- * decodes the file, and writes a line: the status, and a check sum of the weights.
+ * Built with -DSQZ_FUZZ it takes the path of a base, if updates are to come, and reads, again and again, a length (uint32, little-endian)
+ * and a file of that length from its standard input, decodes the file, and writes a line: the status, and a check sum of the weights.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,6 +21,11 @@ enum { FUZZING = 1 };
 enum { FUZZING = 0 };
 #endif
 
+typedef struct {
+    float *values;
+    size_t count;
+} weights;
+
 /* Adds up the floats' bits, each times an odd number of its own; `place` counts them. */
 static void add_up(const float *values, size_t count, uint64_t *place, uint64_t *sum) {
     for (size_t i = 0; i < count; i++) {
@@ -30,14 +36,15 @@ static void add_up(const float *values, size_t count, uint64_t *place, uint64_t 
 }
 
 static void list(const sqz_tensor *t) {
-    static const char *const kinds[] = {"float32", "float16", "uniform", "shared"};
-    printf("%-40s %-8s", t->name, kinds[t->kind]);
+    static const char *const kinds[] = {"float32", "float16", "uniform", "shared", "kept"};
+    printf("%-40s %-8s%s", t->name, kinds[t->kind], t->added ? " added to the base" : "");
     for (int i = 0; i < t->axes; i++) printf(" %lu", (unsigned long)t->shape[i]);
     printf("\n");
 }
 
-/* Decodes a file, writes its weights to `out` if there is one, lists its tensors if `listing`, and adds the weights up in `sum`. */
-static int decode(const uint8_t *data, size_t size, FILE *out, int listing, uint64_t *sum) {
+/* Decodes a file, which may be an update of `base`, writes its weights to `out` if there is one, and adds them up in `sum`; or lists its
+ * tensors, which takes no base. */
+static int decode(const uint8_t *data, size_t size, const weights *base, FILE *out, int listing, uint64_t *sum) {
     sqz_file file;
     sqz_tensor tensor;
     uint64_t place = 0;
@@ -45,12 +52,16 @@ static int decode(const uint8_t *data, size_t size, FILE *out, int listing, uint
     if (status) return status;
     size_t needed = sqz_memory(&file);
     void *memory = needed ? malloc(needed) : NULL;
-    float *floats = malloc(4 * ((size_t)file.widest + 1));
+    float *floats = malloc(4 * ((size_t)file.weights + 1));
     status = memory && floats ? sqz_start(&file, memory, needed) : SQZ_NO_MEMORY;
+    if (!status && !listing) status = sqz_base(&file, base->values, base->count);
     while (!status && !(status = sqz_next(&file, &tensor))) {
-        sqz_floats(&tensor, floats);
+        if (listing) {
+            list(&tensor);
+            continue;
+        }
+        sqz_floats(&tensor, base->values, floats);
         add_up(floats, tensor.size, &place, sum);
-        if (listing) list(&tensor);
         if (out && fwrite(floats, 4, tensor.size, out) != tensor.size) status = -1;
     }
     free(floats);
@@ -73,7 +84,15 @@ static uint8_t *read_all(FILE *in, size_t *size) {
     return data;
 }
 
-static int many(void) {
+/* What lies at a path; NULL where nothing can be read. */
+static uint8_t *read_file(const char *path, size_t *size) {
+    FILE *in = fopen(path, "rb");
+    uint8_t *data = in ? read_all(in, size) : NULL;
+    if (in) fclose(in);
+    return data;
+}
+
+static int many(const weights *base) {
     size_t size, at = 0;
     uint8_t *data = read_all(stdin, &size);
     while (data && size - at >= 4) {
@@ -84,7 +103,7 @@ static int many(void) {
         uint64_t sum = 0;
         if (!copy) break;
         memcpy(copy, data + at, length);
-        int status = decode(copy, length, NULL, 0, &sum);
+        int status = decode(copy, length, base, NULL, 0, &sum);
         printf("%d %016llx\n", status, (unsigned long long)sum);
         free(copy);
         at += length;
@@ -94,30 +113,39 @@ static int many(void) {
     return !all;
 }
 
-int main(int argc, char **argv) {
-    if (FUZZING) return many();
-    if (argc < 2 || argc > 3) {
-        fprintf(stderr, "usage: sqz NET.sqz [WEIGHTS.f32 or -]\n");
-        return 2;
-    }
-    FILE *in = fopen(argv[1], "rb");
-    if (!in) {
-        fprintf(stderr, "error: %s: %s\n", argv[1], strerror(errno));
-        return 1;
-    }
+static int complain(const char *path, const char *why) {
+    fprintf(stderr, "error: %s: %s\n", path, why);
+    return 1;
+}
+
+/* Lists the tensors of the file at `path`, or writes its weights to the one at `out_path`. */
+static int convert(const char *path, const char *out_path, const weights *base) {
     size_t size;
-    uint8_t *data = read_all(in, &size);
-    fclose(in);
-    FILE *out = argc < 3 ? NULL : strcmp(argv[2], "-") ? fopen(argv[2], "wb") : stdout;
-    if (!data || (argc == 3 && !out)) {
-        fprintf(stderr, "error: %s: %s\n", data ? argv[2] : argv[1], strerror(errno));
-        free(data);
-        return 1;
-    }
     uint64_t sum = 0;
-    int status = decode(data, size, out, argc < 3, &sum);
+    uint8_t *data = read_file(path, &size);
+    if (!data) return complain(path, strerror(errno));
+    FILE *out = !out_path ? NULL : strcmp(out_path, "-") ? fopen(out_path, "wb") : stdout;
+    if (out_path && !out) {
+        free(data);
+        return complain(out_path, strerror(errno));
+    }
+    int status = decode(data, size, base, out, !out_path, &sum);
     if (out && fclose(out) && !status) status = -1;
     free(data);
-    if (status) fprintf(stderr, "error: %s: %s\n", argv[status < 0 ? 2 : 1], status < 0 ? "cannot be written" : sqz_message(status));
-    return status != 0;
+    if (status < 0) return complain(out_path, "cannot be written");
+    return status ? complain(path, sqz_message(status)) : 0;
+}
+
+int main(int argc, char **argv) {
+    weights base = {NULL, 0};
+    int base_at = FUZZING ? 1 : 3; /* among the arguments */
+    if (!FUZZING && (argc < 2 || argc > 4)) {
+        fprintf(stderr, "usage: sqz NET.sqz [WEIGHTS.f32 or - [BASE.f32]]\n");
+        return 2;
+    }
+    if (argc > base_at && !(base.values = (float *)read_file(argv[base_at], &base.count))) return complain(argv[base_at], strerror(errno));
+    base.count /= 4;
+    int failed = FUZZING ? many(&base) : convert(argv[1], argc > 2 ? argv[2] : NULL, &base);
+    free(base.values);
+    return failed;
 }

@@ -3,7 +3,7 @@
 Both decoders get every file, the one in C built with the address and undefined-behaviour sanitizers where the compiler has them. A file
 that was damaged must be refused, with one line and with an exit status, or give the right weights. In a file whose length and check sum
 were put right again after the damage anything may be meant: if Python takes it, it must be a net of the shapes in its record, and C must
-read the same weights. Anything else is a failure and the exit status is 1.
+read the same weights. Anything else is a failure and the exit status is 1. Every other file is an update, and both decoders have its base.
 """
 
 import argparse
@@ -32,6 +32,8 @@ SOURCES = [Path(__file__).parents[2] / "c" / name for name in ("sqz_main.c", "sq
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MODEL = {"name": "squeezenet_v1_1", "num_fire": 1, "base_e": 16, "conv1_filters": 8, "pool_after": ["conv1"]}
 PREPROCESSING = Preprocessing(64, 64, "squash", "rgb", (0.0,) * 3, (1.0,) * 3)
+HEADER = 32  # bytes
+STEP = float(np.float32(0.1))  # of uniform levels; its multiples are rounded, so that the order of roundings shows
 MOST_SECONDS = 5.0  # of processor time for one file in Python, and for one in C on average
 
 
@@ -58,7 +60,7 @@ def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
         if path.endswith("bias"):
             coded[path] = values.astype(np.float16 if number % 4 else np.float32)
         elif number % 4 == 1:
-            coded[path] = Levels(np.round(values * 8).astype(np.int32), Uniform(0.125))
+            coded[path] = Levels(np.round(values * 10).astype(np.int32), Uniform(STEP))
         else:
             shared = find_shared(np.round(values * 4).astype(np.float32) / 3)
             coded[path] = shared or Levels(np.zeros(leaf.shape, np.int32), Shared(np.zeros(1, np.float32)))
@@ -67,26 +69,41 @@ def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
     return Net(MODEL, tuple("abcde"), PREPROCESSING, **filled, source="fuzz"), coded
 
 
+def small_update(seed: int, base: Net, coder: container.Coder) -> tuple[Net, bytes]:
+    """A net of which some tensors stay the base's, some are added to them, and some stand alone; and the file."""
+    random = np.random.default_rng(seed)
+    net, coded = small_net(seed)
+    added = [path for path, tensor in coded.items() if isinstance(tensor, Levels) and random.random() < 0.6]
+    kept = [path for path in coded if path not in added and random.random() < 0.5]
+    coded |= {path: Levels(np.zeros(coded[path].shape, np.int32), Uniform(1.0)) for path in kept if not isinstance(coded[path], Levels)}
+    data = container.write(net, coded, coder=coder, bits=10, base=base, added=[path for path in coded if path in added or path in kept])
+    return container.read(data, base=base), data
+
+
+def weights_of(net: Net) -> np.ndarray:
+    """All of them, float32, in order."""
+    return np.concatenate([np.ascontiguousarray(leaf).reshape(-1) for leaf in container.paths(net.params, net.stats).values()])
+
+
 def sum_of(net: Net) -> int:
     """As the program adds weights up."""
-    leaves = container.paths(net.params, net.stats).values()
-    bits = np.concatenate([np.ascontiguousarray(leaf).reshape(-1) for leaf in leaves]).view(np.uint32).astype(np.uint64)
+    bits = weights_of(net).view(np.uint32).astype(np.uint64)
     return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
 
 
 def flipped_header(content: bytes, random: np.random.Generator) -> bytes:
-    return flipped(content[:28], random) + content[28:]
+    return flipped(content[:HEADER], random) + content[HEADER:]
 
 
 def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
     """Names, shapes, kinds, sizes of codebooks."""
     record, size = struct.unpack_from("<II", content, 20)
-    start = 28 + record
+    start = HEADER + record
     return content[:start] + flipped(content[start : start + size], random) + content[start + size :]
 
 
 def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
-    start = 28 + sum(struct.unpack_from("<II", content, 20))
+    start = HEADER + sum(struct.unpack_from("<II", content, 20))
     return content[:start] + flipped(content[start:], random)
 
 
@@ -105,7 +122,7 @@ DAMAGES = [truncated, flipped, flipped_header, flipped_table, flipped_payload, h
 
 def mended(content: bytes) -> bytes:
     """With its own length, and the check sum of what it now holds."""
-    if len(content) < 32:
+    if len(content) < HEADER + 4:
         return content
     content = content[:8] + struct.pack("<I", len(content)) + content[12:-4]
     return content + struct.pack("<I", zlib.crc32(content))
@@ -121,32 +138,40 @@ class Case(NamedTuple):
     mended: bool
 
 
-def cases(count: int, seed: int) -> Iterator[Case]:
-    """`count` damaged files: the coders, the damages, and whether the check sum is right again, in turn."""
+def cases(count: int, seed: int, base: Net) -> Iterator[Case]:
+    """`count` damaged files: coders, whole or updates, damages, and whether the check sum is right again, mixed and in turn."""
     random = np.random.default_rng(seed)
-    nets = [small_net(seed + number) for number in range(4)]
-    files = [
-        (coder, sum_of(net), container.write(net, coded, coder=coder, bits=10))
-        for net, coded in nets
-        for coder in ("arithmetic", "huffman")
-    ]
+    files = []
+    for number in range(1, 5):
+        net, coded = small_net(seed + number)
+        for coder in ("arithmetic", "huffman"):
+            files.append((coder, sum_of(net), container.write(net, coded, coder=coder, bits=10)))
+            updated, data = small_update(seed + number, base, coder)
+            files.append((f"{coder}, update", sum_of(updated), data))
     for number in range(count):
-        coder, total, content = files[random.integers(len(files))]
+        kind, total, content = files[random.integers(len(files))]
         damage = DAMAGES[number % len(DAMAGES)]
         mend = number // len(DAMAGES) % 2 == 1
         changed = damage(content, random)
-        yield Case(f"{coder}{', check sum mended' if mend else ''}", damage.__name__, mended(changed) if mend else changed, total, mend)
+        yield Case(f"{kind}{', check sum mended' if mend else ''}", damage.__name__, mended(changed) if mend else changed, total, mend)
 
 
-def read_in_c(program: Path, contents: Sequence[bytes]) -> list[tuple[int, int]]:
+def read_in_c(program: Path, contents: Sequence[bytes], base: Net) -> list[tuple[int, int]]:
     """(status, sum) of each file.
+
+    Args:
+      program: the fuzzer.
+      contents: of the files.
+      base: of those that are updates.
 
     Raises:
       RuntimeError: the program died, or took too long.
     """
     bundle = b"".join(struct.pack("<I", len(content)) + content for content in contents)
+    path = program.with_name("base.f32")
+    path.write_bytes(weights_of(base).tobytes())
     try:
-        done = subprocess.run([str(program)], input=bundle, capture_output=True, timeout=60 + MOST_SECONDS * len(contents))
+        done = subprocess.run([str(program), str(path)], input=bundle, capture_output=True, timeout=60 + MOST_SECONDS * len(contents))
     except subprocess.TimeoutExpired as e:
         raise RuntimeError("the decoder in C hangs") from e
     lines = done.stdout.decode().splitlines()
@@ -155,12 +180,12 @@ def read_in_c(program: Path, contents: Sequence[bytes]) -> list[tuple[int, int]]
     return [(int(status), int(total, 16)) for status, total in map(str.split, lines)]
 
 
-def outcome(case: Case, in_c: tuple[int, int] | None) -> str:
+def outcome(case: Case, in_c: tuple[int, int] | None, base: Net) -> str:
     """ "refused", "right", "other weights" where the check sum was mended, or what went wrong."""
     status, total = in_c or (None, 0)
     accepted = status == 0
     try:
-        net = container.read(case.content)
+        net = container.read(case.content, base=base)
     except UserError as e:
         if "\n" in str(e) or len(str(e)) > 500:
             return f"a message that is no line: {str(e)[:100]!r}"
@@ -169,7 +194,7 @@ def outcome(case: Case, in_c: tuple[int, int] | None) -> str:
     except Exception:
         return traceback.format_exc().strip()
     found = sum_of(net)
-    if in_c and case.content[5] == 0 and (not accepted or total != found):
+    if in_c and not case.content[5] & container.HUFFMAN and (not accepted or total != found):
         return f"C has status {status} or other weights where Python accepts"
     if found == case.sum:
         return "right"
@@ -180,11 +205,12 @@ def run(count: int, seed: int, program: Path | None) -> tuple[dict[str, collecti
     """(outcomes of each kind, failures, processor seconds of the slowest file in Python)."""
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     failures, slowest = [], 0.0
-    every = list(cases(count, seed))
-    in_c = read_in_c(program, [case.content for case in every]) if program else [None] * count
+    base, _ = small_net(seed)
+    every = list(cases(count, seed, base))
+    in_c = read_in_c(program, [case.content for case in every], base) if program else [None] * count
     for case, status in zip(every, in_c):
         start = time.process_time()
-        found = outcome(case, status)
+        found = outcome(case, status, base)
         slowest = max(slowest, time.process_time() - start)
         if found not in ("refused", "right", "other weights"):
             failures.append((case, found))

@@ -63,7 +63,7 @@ def _code(model: mixing.Model, number: int, item: Outline, tensor: Tensor | None
     if item.kind.startswith("float"):
         width = 32 if item.kind == "float32" else 16
         bits = np.zeros(item.size, np.int64) if tensor is None else _bits(tensor)
-        contexts.code_values(model, bits, width, number)
+        contexts.code_values(model, bits, width, (1, *item.shape)[-1], number)
         return bits.astype(f"u{width // 8}").view(item.kind).reshape(item.shape)
 
     given = isinstance(tensor, Levels)

@@ -252,23 +252,33 @@ def _value_bits(m, value, width, shown, number, phase, first, second):
 
 
 @numba.njit(cache=True)
-def code_values(m, values, width, number):
-    """Codes the bits of floating-point numbers, or fills them in.
+def code_values(m, values, width, columns, number):
+    """Codes floating-point numbers, or fills them in: whether each is 0, all bits of it, and its bits if it is not.
 
     Args:
       m: the model.
       values: int64 [values], of 32 or 16 bits each.
       width: 32 or 16.
+      columns: of the matrix that the numbers fill row by row.
       number: of the tensor in the file.
     """
     head = 9 if width == 32 else 6  # sign and exponent
-    before, before2 = np.int64(0), np.int64(0)
+    before, before2 = np.int64(0), np.int64(0)  # exponents of the last numbers that are not 0
+    here = np.int64(0)  # which of the last 12 numbers are 0
     for i in range(len(values)):
-        values[i] = _value_bits(m, values[i], width, head + 2, number, width >> 5, before, before2)
+        above = np.int64(0)  # which of the 6 above are not
+        for k in range(1, min(6, i // columns) + 1):
+            above = above * 2 + (values[i - k * columns] != 0)
+        some = _value_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
+        if some:
+            values[i] = _value_bits(m, values[i], width, head + 2, number, width >> 5, before, before2)
+            before2 = before
+            before = (values[i] >> (width - head)) & ((1 << (head - 1)) - 1)
+        else:
+            values[i] = 0
         if m.coder[FAILED]:
             return
-        before2 = before
-        before = (values[i] >> (width - head)) & ((1 << (head - 1)) - 1)
+        here = (here * 2 + 1 - some) & 4095
 
 
 @numba.njit(cache=True)

@@ -105,11 +105,12 @@ class Outline(NamedTuple):
     """What has to be known of a tensor before it can be decoded."""
 
     shape: tuple[int, ...]
-    kind: str  # "float32", "float16", "uniform" or "shared"
+    kind: str  # "float32", "float16", "uniform", "shared", or "kept": weights of the base as they are
     below: int = 0  # as `Levels.below`, of levels only
     above: int = 0
     step: float = 0.0  # of uniform levels
     scan: int = 0  # the order of the channels, which only the arithmetic coder has a choice of
+    base: int | None = None  # of weights that are kept, or that levels are added to: the place of the first in the base
 
     @property
     def size(self) -> int:
@@ -148,3 +149,12 @@ def outline(tensor: Tensor, scan: int = 0) -> Outline:
     if tensor.dtype.name not in ("float32", "float16"):
         raise UserError(f"a tensor is levels, float32 or float16, not {tensor.dtype}")
     return Outline(tensor.shape, tensor.dtype.name)
+
+
+def bits_of(tensor: Tensor) -> float:
+    """About what a tensor costs: its levels' entropy, one by one, and three bytes a value of its codebook; or all bits of its numbers."""
+    if not isinstance(tensor, Levels):
+        return 8.0 * tensor.nbytes
+    counts = np.unique(tensor.levels, return_counts=True)[1]
+    values = len(tensor.dequantiser.codebook) - 1 if isinstance(tensor.dequantiser, Shared) else 0
+    return float((counts * np.log2(tensor.levels.size / counts)).sum()) + 24.0 * values

@@ -116,6 +116,22 @@ def test_what_can_be_predicted_costs_little():
     assert check_arithmetic([Levels(mask.astype(np.int32), Uniform(1.0))]) < entropy * 1.05
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("columns", [False, True])
+def test_zeros_among_plain_numbers_cost_their_places(dtype, columns):
+    """The entropy of where they are, on top of what the others cost alone; less where some columns have more of them."""
+    random = np.random.default_rng(0)
+    numbers = random.normal(0, 0.05, (400, 100)).astype(dtype)
+    p = np.linspace(0.02, 0.6, 100) if columns else np.full(100, 0.3)
+    kept = random.random(numbers.shape) < p
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean() * numbers.size / 8
+    pruned = np.where(kept, numbers, numbers.dtype.type(0))
+    places = check_arithmetic([pruned]) - check_arithmetic([numbers[kept]])
+    assert places < entropy * (1.1 if columns else 1.02)
+    shuffled = random.permutation(pruned.reshape(-1)).reshape(pruned.shape)
+    assert not columns or check_arithmetic([pruned]) < check_arithmetic([shuffled])
+
+
 def test_codebooks_cost_less_than_their_values():
     """Ascending values in like distances: log2 of the permutations less, and more."""
     tensor = find_shared(np.repeat(np.sort(np.random.default_rng(0).normal(0, 0.1, 250).astype(np.float32)), 5).reshape(125, 10))

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from squeeze_jax.compress import container, table
-from squeeze_jax.compress.levels import Levels, Outline, Uniform
+from squeeze_jax import cli
+from squeeze_jax.compress import container, table, update
+from squeeze_jax.compress.levels import Levels, Outline, Shared, Uniform
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, weight_shapes
+from squeeze_jax.net import Net, Preprocessing, weight_shapes, with_leaves
+from squeeze_jax.train import checkpoint
 
 PREPROCESSING = Preprocessing(64, 72, "short", "bgr", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 V11 = {"name": "squeezenet_v1_1", "num_fire": 2, "base_e": 16, "pool_after": ["conv1"]}
@@ -89,10 +91,11 @@ def resealed(data, **places):
 @pytest.mark.parametrize(
     "places, words",
     [
-        ({"v4": 2}, "version 2"),
-        ({"v5": 2}, "flags 2"),
+        ({"v4": 1}, "version 1"),
+        ({"v5": 4}, "flags 4"),
+        ({"v5": 2}, "it is an update"),
         ({"v6": 40}, "2\\^40 contexts"),
-        ({"v7": 1}, "version 1"),
+        ({"v7": 1}, "version 2"),
         ({"u8": 100}, "should have 100"),
         ({"u12": 0}, "more than 0 tensors"),
         ({"u12": 2**32 - 1}, "ends early"),
@@ -100,6 +103,7 @@ def resealed(data, **places):
         ({"u16": 7}, "7 weights in all"),
         ({"u20": 2**32 - 1}, "bytes and should have"),
         ({"u24": 0}, "table of tensors"),
+        ({"u28": 1}, "flags 0"),
     ],
 )
 def test_headers_that_disagree_are_refused(small, places, words):
@@ -136,18 +140,193 @@ def test_a_record_of_another_net_is_refused(small):
         container.read(container.lossless(replace(small[0], model=V11 | {"base_e": 32}), bits=10))
 
 
+def arrays_of(net):
+    return container.paths(net.params, net.stats)
+
+
+def with_arrays(net, arrays):
+    return replace(net, **with_leaves({"params": net.params, "stats": net.stats}, arrays))
+
+
+def fine_net(model):
+    """A net of many values that are multiples of 2^-14, so that sums are exact, with odd numbers in one tensor."""
+    net = random_net(model, few_values=False)
+    arrays = {path: np.round(leaf * 2**14) / np.float32(2**14) for path, leaf in arrays_of(net).items()}
+    next(leaf for leaf in arrays.values() if leaf.size > 10).reshape(-1)[:3] = -0.0, np.nan, np.inf
+    return with_arrays(net, arrays)
+
+
+def some_changed(net):
+    """A fiftieth of the weights, each by one of three amounts."""
+    random = np.random.default_rng(1)
+    amounts = np.array([-0.5, 0.25, 2], np.float32)
+    arrays = {
+        path: np.where(random.random(leaf.shape) < 0.02, leaf + random.choice(amounts, leaf.shape), leaf)
+        for path, leaf in arrays_of(net).items()
+    }
+    return with_arrays(net, arrays)
+
+
+UPDATES = {
+    "nothing": lambda base: base,
+    "all": lambda base: random_net(V11, few_values=False, seed=1),
+    "few values": lambda base: random_net(V11, few_values=True, seed=1),
+    "some weights": some_changed,
+    "another classifier": lambda base: replace(
+        random_net(V11, few_values=False, classes=tuple("xyz")),
+        params=base.params | {"conv10": random_net(V11, few_values=False, classes=tuple("xyz"), seed=2).params["conv10"]},
+    ),
+    "another net": lambda base: random_net(V11 | {"num_fire": 3}, few_values=True, seed=0),
+    "a net without these paths": lambda base: random_net(NORMED, few_values=False),
+}
+
+
+@pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
+@pytest.mark.parametrize("change", UPDATES)
+def test_an_update_comes_back_bit_for_bit(coder, change):
+    for base in (random_net(V11, few_values=True), fine_net(V11)):
+        net = UPDATES[change](base)
+        data = container.lossless(net, coder=coder, bits=10, base=base)
+        assert same_net(container.read(data, base=base), net)
+        assert len(data) <= len(container.lossless(net, coder=coder, bits=10)) + 8
+
+
+def test_what_stays_costs_next_to_nothing():
+    """All 50 tensors and more one entry of the table, whatever they hold; a classifier in their middle a second one."""
+    base = fine_net(NORMED)
+    assert len(arrays_of(base)) > 50
+    frame = 32 + 4 + len(container._take_apart(container.lossless(base)).record)
+    assert len(container.lossless(base, base=base)) < frame + 40
+    arrays = dict(arrays_of(base))
+    path = next(path for path, leaf in arrays.items() if path.endswith("bias") and leaf.size > 4)
+    arrays[path] = np.zeros_like(arrays[path])
+    assert len(container.lossless(with_arrays(base, arrays), base=base)) < frame + 120
+
+
+def test_few_changed_weights_cost_little():
+    base = fine_net(V11)
+    changed = some_changed(base)
+    assert len(container.lossless(changed, base=base)) < 0.2 * len(container.lossless(changed))
+
+
+@pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
+def test_levels_are_added_in_one_float32_sum_each(coder):
+    """Against scalars; uniform steps and codebooks, beside tensors that stay and one that stands alone."""
+    base = random_net(V11, few_values=False)
+    base.params["conv1"]["kernel"][0, 0, 0, :3] = -0.0, np.nan, 3e38
+    random = np.random.default_rng(5)
+    book = np.array([-1e-3, 0, 1 / 3, 7e7], np.float32)
+    coded, expected = {}, {}
+    for number, (path, leaf) in enumerate(arrays_of(base).items()):
+        levels = random.integers(-1, 3, leaf.shape).astype(np.int32) * (number % 4 != 3)
+        coded[path] = Levels(levels, Shared(book) if number % 2 else Uniform(0.1))
+        values = [book[level + 1] if number % 2 else np.float32(level) * np.float32(0.1) for level in levels.reshape(-1)]
+        sums = [old + value if level else old for old, value, level in zip(leaf.reshape(-1), values, levels.reshape(-1))]
+        expected[path] = np.array(sums, np.float32).reshape(leaf.shape)
+    alone = "params/fire2/squeeze/kernel"
+    expected[alone] = coded[alone].values()
+    data = container.write(base, coded, coder=coder, bits=10, base=base, added=coded.keys() - {alone})
+    assert same_net(container.read(data, base=base), with_arrays(base, expected))
+
+
+def test_an_update_knows_its_base():
+    """By the weights alone, wherever they come from, and in the words of the format."""
+    base, net = random_net(V11, few_values=True), random_net(V11, few_values=True, seed=1)
+    data = container.lossless(net, bits=10, base=base)
+    weights = b"".join(leaf.astype("<f4").tobytes() for leaf in arrays_of(base).values())
+    assert struct.unpack_from("<I", data, 28)[0] == zlib.crc32(weights)
+    again = replace(container.read(container.lossless(base, coder="huffman")), source="elsewhere")
+    assert same_net(container.read(data, base=again), net)
+    assert same_net(container.read(container.lossless(net, bits=10), base=base), net)
+    with pytest.raises(UserError, match="^it is an update.*decompress it with --base"):
+        container.read(data)
+    for other in (net, random_net(NORMED, few_values=False)):
+        with pytest.raises(UserError, match="^it is an update of another net"):
+            container.read(data, base=other)
+    with pytest.raises(UserError, match="flags 0"):
+        container.read(resealed(data, v5=0), base=base)
+
+
+def test_an_update_takes_what_the_base_has(small):
+    """And nothing else, in writing; in reading, whatever its table says."""
+    net = small[0]
+    coded = dict(arrays_of(net))
+    same = Levels(np.zeros(coded["params/conv1/bias"].shape, np.int32), Uniform(1.0))
+    for base, path in ((None, "params/conv1/bias"), (net, "params/conv1/kernel"), (random_net(NORMED, False), "params/conv1/bias")):
+        with pytest.raises(UserError, match=f"nothing that {path}"):
+            container.write(net, coded | {"params/conv1/bias": same}, base=base, added=[path])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {},
+        {"a": Outline((5,), "kept", base=0)},
+        {"a": Outline((7,), "kept", base=0)},
+        {"a": Outline((6,), "kept", base=1)},
+        {"b": Outline((6,), "kept", base=0)},
+        {"a": Outline((4,), "kept", base=0), "b": Outline((2,), "kept", base=3)},
+        {"a": Outline((4,), "kept", base=0), "b": Outline((2, 1), "uniform", base=4)},
+        {"a": Outline((2, 2), "shared", base=1), "b": Outline((2,), "float32")},
+        {"a": Outline((6,), "kept", base=0), "b": Outline((0,), "kept", base=6)},
+    ],
+)
+def test_tables_that_do_not_fit_the_base_are_refused(entries):
+    base = update.Base.of({"a": np.ones((2, 2)), "b": np.zeros(2)})
+    shapes = {path: item.shape for path, item in base.outlines.items()}
+    assert update.laid_out(shapes, {"a": Outline((6,), "kept", base=0)}, base) == base.outlines
+    with pytest.raises(UserError, match="not those of the net|not there"):
+        update.laid_out(shapes, entries, base)
+
+
+def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
+    """A checkpoint as the base of writing, a .sqz file as that of reading."""
+    base, net = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["squeeze-jax", *map(str, arguments)])
+        return cli.main(), *capsys.readouterr()
+
+    checkpoint.save_net(base, tmp_path / "old")
+    checkpoint.save_net(net, tmp_path / "new")
+    assert run("compress", tmp_path / "old", "-o", tmp_path / "old.sqz")[0] == 0
+    code, out, _ = run("compress", tmp_path / "new", "-o", tmp_path / "update.sqz", "--base", tmp_path / "old")
+    assert code == 0 and f"{(tmp_path / 'update.sqz').stat().st_size:,} bytes" in out
+    assert run("decompress", tmp_path / "update.sqz", "--base", tmp_path / "old.sqz", "-o", tmp_path / "again")[0] == 0
+    assert same_net(checkpoint.load_net(tmp_path / "again"), net)
+    for arguments, words in (
+        (("decompress", tmp_path / "update.sqz", "-o", tmp_path / "x"), "decompress it with --base"),
+        (("evaluate", tmp_path / "update.sqz", "--data", "digits"), "decompress it with --base"),
+        (("export", tmp_path / "update.sqz", "--format", "onnx", "-o", tmp_path / "x"), "decompress it with --base"),
+        (("decompress", tmp_path / "update.sqz", "--base", tmp_path / "new", "-o", tmp_path / "x"), "an update of another net"),
+    ):
+        code, out, err = run(*arguments)
+        assert code == 2 and out == "" and err.count("\n") == 1 and words in err
+
+
 def test_tables_come_back():
     outlines = {
         "params/a/kernel": Outline((3, 3, 200, 70_000), "uniform", 300, 2**24 - 1, 0.1015625, 1),
         "params/a/bias": Outline((), "float16"),
+        "params/b": Outline((1000,), "kept", base=7),
         "stats/ä": Outline((0, 5), "shared", 0, 255),
+        "stats/b": Outline((4, 5), "shared", 3, 2, base=1007),
+        "stats/c": Outline((2, 2), "uniform", 3, 2, 0.5, base=70_000),
         "t": Outline((2**31 - 1,), "float32"),
     }
     packed = table.pack(outlines)
-    assert table.unpack(packed, 4) == outlines
+    assert table.unpack(packed, 7, update=True) == outlines
     for size in range(len(packed)):
         with pytest.raises(UserError):
-            table.unpack(packed[:size], 4)
+            table.unpack(packed[:size], 7, update=True)
     for name in ("", "x" * 256, "a\0b"):
         with pytest.raises(UserError, match="name"):
             table.pack({name: Outline((1,), "float32")})
+
+
+@pytest.mark.parametrize(
+    "item", [Outline((3,), "kept", base=0), Outline((3,), "uniform", 1, 1, 0.5, base=0), Outline((3,), "float32", base=0)]
+)
+def test_only_updates_and_only_levels_are_added(item):
+    with pytest.raises(UserError, match="damaged"):
+        table.unpack(table.pack({"a": item}), 1, update=item.kind == "float32")

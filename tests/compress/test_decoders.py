@@ -17,8 +17,15 @@ def program(tmp_path_factory):
     return fuzz.build(tmp_path_factory.mktemp("c"), "-Wall", "-Wextra", "-Werror")
 
 
-def weights(net):
-    return np.concatenate([leaf.reshape(-1) for leaf in container.paths(net.params, net.stats).values()])
+@pytest.fixture
+def update(program, tmp_path):
+    """An update beside what C wrote of its base: the net, and the program's arguments."""
+    base, coded = fuzz.small_net(0)
+    (tmp_path / "old.sqz").write_bytes(container.write(base, coded))
+    subprocess.run([program, tmp_path / "old.sqz", tmp_path / "base"], check=True)
+    net, data = fuzz.small_update(1, base, "arithmetic")
+    (tmp_path / "update.sqz").write_bytes(data)
+    return net, [program, tmp_path / "update.sqz", tmp_path / "weights", tmp_path / "base"]
 
 
 @needs_compiler
@@ -28,8 +35,50 @@ def test_c_reads_the_same_weights(program, tmp_path):
         (tmp_path / "net.sqz").write_bytes(container.write(net, coded, bits=bits))
         done = subprocess.run([program, tmp_path / "net.sqz", tmp_path / "weights"], capture_output=True)
         assert (done.returncode, done.stderr) == (0, b"")
-        assert (tmp_path / "weights").read_bytes() == weights(net).astype("<f4").tobytes()
+        assert (tmp_path / "weights").read_bytes() == fuzz.weights_of(net).astype("<f4").tobytes()
         assert subprocess.run([program, tmp_path / "net.sqz", "-"], capture_output=True).stdout == (tmp_path / "weights").read_bytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [[], ["-march=native", "-ffp-contract=fast"]], ids=["as it is", "fused multiply-add"])
+def test_c_applies_an_update(update, tmp_path, flags):
+    """In the same bits, even where the compiler may multiply and add at once."""
+    net, (program, *arguments) = update
+    if flags:
+        program = tmp_path / "fused"
+        compiled = subprocess.run([fuzz.compiler(), "-O3", *flags, "-o", program, *fuzz.SOURCES], capture_output=True)
+        if compiled.returncode:
+            pytest.skip("the compiler has no such flags")
+    done = subprocess.run([program, *arguments], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert arguments[1].read_bytes() == fuzz.weights_of(net).astype("<f4").tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("base", ["none", "other", "short", "long", "empty", "missing"])
+def test_c_takes_no_other_base(update, base):
+    command = update[1][:3] if base == "none" else update[1]
+    right = command[-1].read_bytes() if base != "none" else b""
+    wrong = {"other": right[:-1] + b"\x3f", "short": right[:-4], "long": right + bytes(4), "empty": b""}
+    if base in wrong:
+        command[-1].write_bytes(wrong[base])
+    elif base == "missing":
+        command[-1].unlink()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert ("No such file" if base == "missing" else "an update") in done.stderr
+
+
+@needs_compiler
+def test_c_lists_the_tensors_of_an_update(update):
+    """Without the base; what stays is one entry."""
+    lines = subprocess.run(update[1][:2], capture_output=True, text=True, check=True).stdout.splitlines()
+    total = sum(
+        int(np.prod([int(axis) for axis in line.partition("base" if "added" in line else " ")[2].split() if axis.isdigit()]))
+        for line in lines
+    )
+    assert total == len(fuzz.weights_of(update[0]))
+    assert any(" kept " in line for line in lines) and any(" added to the base " in line for line in lines)
 
 
 @needs_compiler
@@ -66,7 +115,8 @@ int main(int argc, char **argv) {
 
 
 @needs_compiler
-def test_c_gives_small_uniform_levels_as_bytes(tmp_path):
+def test_c_gives_small_uniform_levels_as_bytes(update, tmp_path):
+    """But not of what is the base's, or added to it."""
     net, coded = fuzz.small_net(0)
     (tmp_path / "net.sqz").write_bytes(container.write(net, coded))
     (tmp_path / "int8.c").write_text(INT8)
@@ -79,6 +129,11 @@ def test_c_gives_small_uniform_levels_as_bytes(tmp_path):
             expected += [(path, level, tensor.dequantiser.step) for level in tensor.levels.reshape(-1).tolist()]
     assert len(expected) > 100
     assert [(name, int(level), float.fromhex(step)) for name, level, *rest in map(str.split, found) for step in rest] == expected
+    found = subprocess.run([tmp_path / "int8", update[1][1]], capture_output=True, text=True, check=True).stdout.splitlines()
+    table = container._take_apart(update[1][1].read_bytes()).table
+    based = {path for path, item in table.items() if item.base is not None}
+    statuses = dict(line.split() for line in found if len(line.split()) == 2)
+    assert based == {path for path, status in statuses.items() if status == "7"} and any(table[path].kind == "uniform" for path in based)
 
 
 @needs_compiler
@@ -95,7 +150,7 @@ def test_c_refuses_with_one_line(program, tmp_path, damage):
 
 def test_a_few_hundred_damaged_files(tmp_path):
     program = fuzz.build(tmp_path, "-DSQZ_FUZZ") if fuzz.compiler() else None
-    counts, failures, _ = fuzz.run(360, 1, program)
+    counts, failures, _ = fuzz.run(720, 1, program)
     assert not failures, failures[0][1]
-    assert all(counter["refused"] > 50 for counter in counts.values()) and len(counts) == 4
+    assert all(counter["refused"] > 50 for counter in counts.values()) and len(counts) == 8
     assert sum(counter["other weights"] for counter in counts.values()) > 0
