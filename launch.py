@@ -41,7 +41,8 @@ def main() -> int:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
     config = train.completed(CONFIG.value)
     workdir = Path(WORKDIR.value or f"runs/{config.study}-{config.preset}")
-    trials = sweep.make_trials(config, _study_module().sweep, config_flags.get_override_values(flags.FLAGS["config"]))
+    study, overrides = _study_module(), config_flags.get_override_values(flags.FLAGS["config"])
+    trials = sweep.make_trials(config, study.sweep, overrides, getattr(study, "derive", None))
     counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
     if jax.process_index() == 0:
         sweep.write_table(workdir)
@@ -53,7 +54,7 @@ def main() -> int:
 
 
 def _study_module():
-    """The config file as a module; its sweep() yields the trials."""
+    """The config file as a module; its sweep() yields the trials, its derive(), if any, completes each one's config."""
     spec = spec_from_file_location("study", config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0])
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -15,7 +15,6 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 
 from squeeze_jax.analysis.tables import (
     COLLAPSED,
-    COSTS,
     Interval,
     Point,
     Study,
@@ -25,6 +24,7 @@ from squeeze_jax.analysis.tables import (
     pareto_front,
     read_curve,
     show,
+    weighed,
 )
 
 _STYLE = {
@@ -43,6 +43,7 @@ _CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _NEUTRAL = "0.35"
 _SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
 _MEAN = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3}
+_SIZES = ("model_mb", "bytes_arithmetic", "bytes_huffman")  # the upper axis shows the first that tells points apart
 _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 
@@ -102,18 +103,26 @@ def training_figure(workdir: Path, study: Study) -> Figure:
 
 
 def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
-    """Accuracy against each cost that was recorded, the points of its Pareto front joined and named; None with fewer than two points."""
-    learned = [point for point in points if point.interval(study.metric)]
-    costs = [cost for cost in COSTS if sum(point.constant(cost) is not None for point in learned) > 1]
+    """Accuracy against each cost that tells points apart, the points of its Pareto front joined and named; None where none does."""
+    costs = weighed(points, study.metric)
     if not costs:
         return None
     with matplotlib.rc_context(_STYLE):
         figure = _figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
-        for panel, cost in zip(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat, costs):
-            front = pareto_front(learned, cost, study.metric)
-            at = [(point.constant(cost), point.interval(study.metric).mean) for point in learned]
-            panel.plot(*zip(*at), linestyle="", color=_NEUTRAL, label="points", **_SEED)
-            best = [(point.constant(cost), point.interval(study.metric).mean) for point in front]
+        panels = list(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat)
+        for panel in panels[len(costs) :]:
+            panel.set_visible(False)
+        for panel, cost in zip(panels, costs):
+            at = [
+                (interval.mean, point.interval(study.metric).mean, interval.half or 0)
+                for point in points
+                if point.interval(study.metric) and (interval := point.interval(cost))
+            ]
+            xs, ys, halves = zip(*at)
+            # Compressed bytes differ from seed to seed; the other costs' intervals have no width.
+            panel.errorbar(xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED)
+            front = pareto_front(points, cost, study.metric)
+            best = [(point.typical(cost), point.interval(study.metric).mean) for point in front]
             panel.plot(*zip(*best), color=_CATEGORICAL[0], linewidth=1.4, marker="o", markersize=5, label="front")
             for point, place in zip(front, best):
                 name = ", ".join(map(show, point.design.values())) or study.name
@@ -262,15 +271,16 @@ def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 
 def _set_ticks(study: Study, points: Sequence[Point], axes: Axes, places: dict[str, float], numeric: bool) -> None:
-    """A tick at each design point, its x below and its model's size above, as far as the labels have room."""
+    """A tick at each design point, its x below and its net's size above, as far as the labels have room."""
     ours = {places[show(_x(study, point))] for point in points}
     ticks = list(places.values()), list(places)
     axes.set_xticks(*ticks)
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
     upper = axes.secondary_xaxis("top")
-    upper.set_xlabel(measure("model_mb").heading)
-    upper.set_xticks(sorted(ours), [_sizes(study, points, places, place) for place in sorted(ours)])
+    size = next((cost for cost in weighed(points, study.metric) if cost in _SIZES), _SIZES[0])
+    upper.set_xlabel(measure(size).heading)
+    upper.set_xticks(sorted(ours), [_sizes(study, points, places, place, size) for place in sorted(ours)])
     axes.figure.draw_without_rendering()  # from here on the labels have a width
     if numeric:
         _separate(axes.xaxis)
@@ -279,11 +289,11 @@ def _set_ticks(study: Study, points: Sequence[Point], axes: Axes, places: dict[s
     _separate(upper.xaxis)
 
 
-def _sizes(study: Study, points: Iterable[Point], places: dict[str, float], place: float) -> str:
-    """The size of the models at this place of the axis: one number, or a range where several lines cross it."""
-    here = [point.constant("model_mb") for point in points if places[show(_x(study, point))] == place]
-    known = sorted(size for size in here if size is not None)
-    ends = dict.fromkeys(measure("model_mb").show(size) for size in (known[:1] + known[-1:]))
+def _sizes(study: Study, points: Iterable[Point], places: dict[str, float], place: float, size: str) -> str:
+    """The size of the nets at this place of the axis: one number, or a range where several lines cross it."""
+    here = [point.typical(size) for point in points if places[show(_x(study, point))] == place]
+    known = sorted(value for value in here if value is not None)
+    ends = dict.fromkeys(measure(size).show(value) for value in (known[:1] + known[-1:]))
     return "–".join(ends)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from squeeze_jax.analysis import figures
 from squeeze_jax.analysis.tables import (
     COLLAPSED,
-    COSTS,
     Point,
     Study,
     Trial,
@@ -22,6 +21,7 @@ from squeeze_jax.analysis.tables import (
     read_study,
     read_trials,
     show_interval,
+    weighed,
 )
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
@@ -144,8 +144,10 @@ def summary(study: Study, points: Sequence[Point]) -> str:
 
 def _marked(table: list[list[str]], study: Study, points: Sequence[Point]) -> list[list[str]]:
     """The table with a column that says on which Pareto fronts a point lies."""
-    fronts = {cost: pareto_front(points, cost, study.metric) for cost in COSTS}
-    marks = [", ".join(measure(cost).heading.partition(" (")[0].lower() for cost in COSTS if point in fronts[cost]) for point in points]
+    fronts = {cost: pareto_front(points, cost, study.metric) for cost in weighed(points, study.metric)}
+    if not fronts:
+        return table
+    marks = [", ".join(measure(cost).heading.partition(" (")[0].lower() for cost in fronts if point in fronts[cost]) for point in points]
     return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
 
 

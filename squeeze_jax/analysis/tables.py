@@ -21,7 +21,7 @@ from scipy import stats
 from squeeze_jax.errors import UserError
 
 COLLAPSED = ("diverged", "chance")
-COSTS = ("model_mb", "macs", "cycles", "energy")  # what a Pareto front weighs accuracy against
+COSTS = ("model_mb", "macs", "cycles", "energy", "bytes_arithmetic", "bytes_huffman")  # what a Pareto front weighs accuracy against
 STATUSES = ("ok", *COLLAPSED, "failed", "pending")
 
 
@@ -46,6 +46,9 @@ MEASURES = {
     "activation_bytes": Measure("Activations (bytes)", ",.0f", "design"),
     "cycles": Measure("Cycles", ",.0f", "design"),
     "energy": Measure("Energy (MACs)", ",.3g", "design"),
+    "bytes_arithmetic": Measure("Arithmetic-coded (bytes)", ",.0f", "result"),
+    "bytes_huffman": Measure("Huffman-coded (bytes)", ",.0f", "result"),
+    "sqz_top1": Measure("Top-1 of the coded net (%)", ".1f", "result"),
     "seconds": Measure("Seconds", ",.1f"),
     "images_per_second": Measure("Images/s", ",.0f"),
 }
@@ -128,6 +131,13 @@ class Point:
     def constant(self, name: str) -> float | None:
         """A measure that is the same for every seed (size, MACs), whatever became of the seeds."""
         return next(iter(self.values(name, *STATUSES)), None)
+
+    def typical(self, name: str) -> float | None:
+        """One number for a measure: a design's own, or else the mean over the seeds that learned."""
+        if measure(name).kind == "design":
+            return self.constant(name)
+        interval = self.interval(name)
+        return interval and interval.mean
 
 
 def confidence(values: Sequence[float]) -> Interval:
@@ -267,13 +277,19 @@ def aggregate(trials: Iterable[Trial]) -> list[Point]:
 
 def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:
     """The points that no other beats: none has a mean as high at less cost, nor a higher one at the same; by rising cost."""
-    known = [(point.constant(cost), -interval.mean, point) for point in points if (interval := point.interval(metric))]
+    known = [(point.typical(cost), -interval.mean, point) for point in points if (interval := point.interval(metric))]
     front, best = [], 0.0
     for _, negative, point in sorted((entry for entry in known if entry[0] is not None), key=lambda entry: entry[:2]):
         if negative < best:
             front.append(point)
             best = negative
     return front
+
+
+def weighed(points: Iterable[Point], metric: str) -> list[str]:
+    """The costs that tell apart the points that learned."""
+    learned = [point for point in points if point.interval(metric)]
+    return [cost for cost in COSTS if len({point.typical(cost) for point in learned} - {None}) > 1]
 
 
 def measured(trials: Iterable[Trial]) -> list[str]:
@@ -294,7 +310,7 @@ def point_table(study: Study, points: Sequence[Point]) -> list[list[str]]:
             *map(show, point.design.values()),
             *(show_interval(name, point.interval(name)) for name in results),
             *(str(point.count(*statuses)) for statuses in counts.values()),
-            *(_show_mean(name, point) for name in others),
+            *(measure(name).show(point.typical(name)) for name in others),
         ]
         for point in points
     ]
@@ -305,13 +321,6 @@ def show_interval(name: str, interval: Interval | None) -> str:
     """A result's cell: 96.6 ± 0.8, without ± for a single seed."""
     cell = measure(name).show(interval and interval.mean)
     return cell if interval is None or interval.half is None else f"{cell} ± {measure(name).show(interval.half)}"
-
-
-def _show_mean(name: str, point: Point) -> str:
-    if measure(name).kind == "design":
-        return measure(name).show(point.constant(name))
-    interval = point.interval(name)
-    return measure(name).show(interval and interval.mean)
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 class Progress:
     """Steps of the whole sweep, with rate and time left, and one line a finished trial."""
 
-    def __init__(self, total_steps: int, stream: TextIO = sys.stderr, plain_every: float = 15.0):
+    def __init__(self, total_steps: int = 0, stream: TextIO = sys.stderr, plain_every: float = 15.0):
         self._bar = tqdm(total=total_steps, file=stream, disable=not stream.isatty(), unit="step", dynamic_ncols=True, smoothing=0.05)
         self._plain = None if stream.isatty() else stream
         self._total, self._done = total_steps, 0
@@ -34,15 +34,15 @@ class Progress:
             self._spoke = time.monotonic()
             self._say(f"{self._name}: step {done}, {100 * self._done / self._total:.0f} % of the sweep{self._time_left()}")
 
-    def skip_trial(self, steps: int) -> None:
-        """A trial's steps need not be taken after all."""
-        self._total -= steps
+    def expect(self, steps: int) -> None:
+        """So many more steps are to be taken than was known; fewer where negative."""
+        self._total += steps
         self._bar.total = self._total
         self._bar.refresh()
 
     def finish_trial(self, result: dict[str, Any]) -> None:
         """One line for a finished trial, which may have ended early."""
-        self.skip_trial(self._trial_total - self._trial_done)
+        self.expect(self._trial_done - self._trial_total)
         parts = [f"{self._name}: {result['status']}"]
         if result.get("top1") is not None:
             parts.append(f"top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
@@ -50,6 +50,8 @@ class Progress:
             parts.append(f"{result['seconds']:.1f} s")
         if result.get("images_per_second") is not None:
             parts.append(f"{result['images_per_second']:.0f} images/s")
+        sizes = {key.removeprefix("bytes_"): size for key, size in result.items() if key.startswith("bytes_")}
+        parts += [f"{size:,} bytes ({coder})" for coder, size in sizes.items()]
         if result.get("reason"):
             parts.append(result["reason"])
         self._say(", ".join(parts))

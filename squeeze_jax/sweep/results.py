@@ -5,6 +5,7 @@
 <workdir>/trials/<name>/config.json   the trial's config and class names
                        /metrics.jsonl, /checkpoints/   written while it trains
                        /result.json   how it ended; its presence is what makes a trial finished
+                       /net.<coder>.sqz   its net in few bytes, where `compress` asks for it
                        /lock          held by the launcher that runs it
 """
 
@@ -31,10 +32,11 @@ from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
 from squeeze_jax.net import build_model
+from squeeze_jax.sweep import compression
 from squeeze_jax.sweep.trials import Trial, short_names
 
 OUTCOMES = ("ok", "diverged", "chance")  # of a trial that ran to its end; "failed" is tried again
-MEASURED = ("status", "top1", "top5", "loss", "seconds", "images_per_second", "reason")
+MEASURED = ("top1", "top5", "loss", "seconds", "images_per_second")
 
 
 def trial_directory(workdir: Path, name: str) -> Path:
@@ -63,6 +65,11 @@ def status(workdir: Path, name: str) -> str:
 def write_result(workdir: Path, name: str, result: dict[str, Any]) -> None:
     """Marks a trial as ended."""
     write_atomically(trial_directory(workdir, name) / "result.json", json.dumps(result, indent=1))
+
+
+def forget_result(workdir: Path, name: str) -> None:
+    """A trial that failed is pending again while it is tried again, for whoever waits for it."""
+    (trial_directory(workdir, name) / "result.json").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -132,15 +139,22 @@ def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial
     The number of seeds and the budget may change from launch to launch: they add trials or leave some out, and touch none.
 
     Raises:
-      UserError: the workdir holds trials of another config; the message shows what differs.
+      UserError: the workdir holds trials of another config, or one for which `derive` now sets something else; the message shows
+        what differs.
     """
     path = workdir / "study.json"
-    # Through JSON, so that tuples compare equal to the lists they come back as.
-    settings = json.loads(json.dumps(config.to_dict()))
+    settings = _plain(config)
+    shared = _flat(settings)
+    derived = {trial.name: _derived(shared, trial) for trial in trials}
     if path.exists():
-        before = json.loads(path.read_text())["config"]
-        if difference := _difference(before, settings):
-            raise UserError(f"{workdir} holds trials of another config: {difference}; give another --workdir, or remove the old one")
+        before = json.loads(path.read_text())
+        pairs = [("trials of another config", _flat(before["config"]), shared)]
+        for trial in before["trials"]:
+            if trial["name"] in derived and "derived" in trial:  # older studies have none
+                pairs.append((f"another {trial['name']}", shared | trial["derived"], shared | derived[trial["name"]]))
+        for what, old, new in pairs:
+            if difference := _difference(old, new):
+                raise UserError(f"{workdir} holds {what}: {difference}; give another --workdir, or remove the old one")
     study = {
         "study": config.study,
         "preset": config.preset,
@@ -148,9 +162,22 @@ def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial
         "config": settings,
         "swept": [key for key in dict.fromkeys(key for trial in trials for key in trial.overrides) if key != "seed"],
         "report": settings["report"],
-        "trials": [{"name": trial.name, "overrides": trial.overrides, "costs": trial_costs[trial.name]} for trial in trials],
+        "trials": [
+            {"name": trial.name, "overrides": trial.overrides, "derived": derived[trial.name], "costs": trial_costs[trial.name]}
+            for trial in trials
+        ],
     }
     write_atomically(path, json.dumps(study, indent=1))
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as it comes back from JSON: there tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def _derived(shared: dict[str, Any], trial: Trial) -> dict[str, Any]:
+    """Dotted key -> value of what the trial's config has other than the study's, besides its overrides."""
+    return {key: value for key, value in _flat(_plain(trial.config)).items() if key not in trial.overrides and shared.get(key) != value}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -160,10 +187,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    old, new = _flat(before), _flat(after)
-    # These say which trials there are and how they are drawn, not how one is trained.
-    free = ("seeds", "sweep.", "report.")
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    # These say which trials there are, how they are drawn and which files are made of them, not how one is trained.
+    free = ("seeds", "sweep.", "report.", "compress.coders")
     keys = [key for key in old | new if not key.startswith(free) and old.get(key) != new.get(key)]
     return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
 
@@ -179,19 +205,19 @@ def write_table(workdir: Path) -> Path:
         raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
     study = json.loads(path.read_text())
     short = short_names(study["swept"])
+    coders = study["config"].get("compress", {}).get("coders", ())  # older studies have none
     rows = []
     for trial in study["trials"]:
         result = read_result(workdir, trial["name"]) or {"status": "pending"}
         swept = {short[key]: trial["overrides"].get(key) for key in study["swept"]}
-        measured = {key: result.get(key) for key in MEASURED}
         rows.append(
             {
                 "trial": trial["name"],
                 **swept,
                 "seed": trial["overrides"].get("seed"),
-                "status": measured.pop("status"),
+                "status": result["status"],
                 **trial["costs"],
-                **measured,
+                **{key: result.get(key) for key in (*MEASURED, *compression.columns(coders), "reason")},
             }
         )
     # A trial that can't be built has no costs, so no one row is sure to have every column.

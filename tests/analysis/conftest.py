@@ -10,9 +10,12 @@ DESIGNS = tuple({SR: value} for value in (0.125, 0.5, 1.0))
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Writes a workdir: `results` maps (design index, seed) to (status, top1); one that is not there has no row."""
+    """Writes a workdir: `results` maps (design index, seed) to (status, top1); one that is not there has no row.
 
-    def write(results, designs=DESIGNS, seeds=3, curves=True, size=lambda i: 1.0 + i, **report) -> Path:
+    `coded` maps the same to bytes_arithmetic, where the study has it.
+    """
+
+    def write(results, designs=DESIGNS, seeds=3, curves=True, size=lambda i: 1.0 + i, coded=None, **report) -> Path:
         overrides = [(i, seed, {**design, "seed": seed}) for i, design in enumerate(designs) for seed in range(seeds)]
         names = [",".join(f"{key.rpartition('.')[2]}={value}" for key, value in override.items()) for _, _, override in overrides]
         study = {
@@ -32,9 +35,9 @@ def sweep(tmp_path):
         head = [key.rpartition(".")[2] for key in designs[0]]
         with (tmp_path / "sweep.csv").open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(
-                ["trial", *head, "seed", "status", "params", "model_mb", "top1", "top5", "loss", "seconds", "latency_ms", "reason"]
-            )
+            more = ["bytes_arithmetic"] if coded else []
+            measured = ["params", "model_mb", "top1", "top5", "loss", "seconds", "latency_ms", *more]
+            rows.writerow(["trial", *head, "seed", "status", *measured, "reason"])
             for name, (i, seed, override) in zip(names, overrides):
                 if (i, seed) not in results:
                     continue
@@ -42,6 +45,7 @@ def sweep(tmp_path):
                 none = top1 is None
                 measures = ["", "", "", "", ""] if none else [top1, top1 + 1, "nan" if status == "diverged" else 0.5, 10 + seed, 7]
                 reason = "ValueError: <script>alert('x')</script>, \"a | b\"\nsecond line" if status == "failed" else ""
+                measures += [coded.get((i, seed), "")] if coded else []
                 rows.writerow([name, *designs[i].values(), seed, status, 1000 * (i + 1), size(i), *measures, reason])
                 if curves and not none:
                     folder = tmp_path / "trials" / name
@@ -66,3 +70,11 @@ def troubled(finished):
     fates = {(0, 1): ("chance", 10.0), (1, 0): ("diverged", 9.0), (1, 2): ("failed", None)}
     fates |= {(2, 0): ("chance", 10.0), (2, 1): ("chance", 10.0)}
     return {key: value for key, value in (finished | fates).items() if key != (2, 2)}
+
+
+@pytest.fixture
+def stages(sweep, finished):
+    """Nets of one design in three stages, coded in ever fewer bytes; the last seed of the last one could not be coded."""
+    designs = tuple({"stage": stage} for stage in ("dense", "pruned", "shared"))
+    coded = {(i, seed): size + 10 * seed for i, size in enumerate((9000, 3000, 1000)) for seed in range(3) if (i, seed) != (2, 2)}
+    return sweep(finished, designs=designs, size=lambda i: 4.7, coded=coded, x="stage", label="stage")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.analysis.figures import accuracy_figure, png, svg, training_figure
+from squeeze_jax.analysis.figures import accuracy_figure, pareto_figure, png, svg, training_figure
 from squeeze_jax.analysis.tables import aggregate, read_study, read_trials
 
 BYPASS = tuple({"model.bypass": value} for value in ("none", "simple", "complex"))
@@ -84,6 +84,35 @@ def test_categories_keep_their_order(sweep, finished):
     np.testing.assert_allclose([x for x, _ in marks(axes, "means")[0]], [-0.06, 0.94, 1.94])
     np.testing.assert_allclose(marks(axes, "paper")[0], [(0.06, 57.5), (1.06, 60.4)])
     assert texts(axes.child_axes[0].get_xticklabels()) == ["1", "2", "3"]
+
+
+def test_stages_of_one_net_show_their_compressed_sizes(stages):
+    _, axes = draw(stages)
+    assert texts(axes.get_xticklabels()) == ["dense", "pruned", "shared"]
+    assert [y for _, y in marks(axes, "means")[0]] == [80, 95, 97]
+    upper = axes.child_axes[0]
+    assert upper.get_xlabel() == "Arithmetic-coded (bytes)"
+    assert texts(upper.get_xticklabels()) == ["9,010", "3,010", "1,005"]
+
+
+def test_accuracy_against_compressed_bytes(stages):
+    study = read_study(stages)
+    (panel,) = pareto_figure(study, aggregate(read_trials(stages, study))).axes
+    assert panel.get_xlabel() == "Arithmetic-coded (bytes)"
+    assert marks(panel, "points") == [[(9010, 80), (3010, 95), (1005, 97)]]
+    assert marks(panel, "front") == [[(1005, 97)]]
+    (container,) = panel.containers
+    widths = [segment[:, 0] for segment in container.lines[2][0].get_segments()]
+    halves = np.array([24.8414, 24.8414, 63.5310])
+    np.testing.assert_allclose(widths, np.array([[9010, 9010], [3010, 3010], [1005, 1005]]) + np.outer(halves, [-1, 1]), rtol=1e-6)
+
+
+def test_accuracy_against_costs_without_spread(sweep, finished):
+    workdir = sweep(finished)
+    study = read_study(workdir)
+    (panel,) = pareto_figure(study, aggregate(read_trials(workdir, study))).axes
+    assert marks(panel, "front") == [[(1, 80), (2, 95), (3, 97)]]
+    assert texts(panel.texts) == ["0.125", "0.5", "1"]
 
 
 def test_long_categories_are_turned_not_dropped(sweep, finished):

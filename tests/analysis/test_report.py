@@ -62,6 +62,12 @@ def test_the_page_tells_all(sweep, troubled):
     assert shown.tags.count("tr") == (1 + 3) + (1 + 9)
 
 
+def test_compressed_bytes_are_weighed(stages):
+    shown = page(stages)
+    assert "Pareto front of" in shown.text and "arithmetic-coded\n" in shown.text and "9,010 ± 25" in shown.text
+    assert shown.tags.count("svg") == 3
+
+
 def test_text_is_escaped(sweep, troubled):
     shown = page(sweep(troubled, label='<b onclick="x">&'))
     assert "script" not in shown.tags and "b" not in shown.tags

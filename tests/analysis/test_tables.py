@@ -17,6 +17,7 @@ from squeeze_jax.analysis.tables import (
     read_curve,
     read_study,
     read_trials,
+    weighed,
 )  # fmt: skip
 from squeeze_jax.errors import UserError
 
@@ -77,6 +78,23 @@ def test_table(sweep, troubled):
     ]  # fmt: skip
     assert rows[0] == ["0.125", "80.0 ± 12.7", "81.0 ± 12.7", "0.500 ± 0.000", "2", "1", "0", "0", "1,000", "1", "11.0", "7"]
     assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "1", "3,000", "3", "–", "–"]
+
+
+def test_compressed_bytes_are_a_cost_that_differs_from_seed_to_seed(stages):
+    study, points = read(stages)
+    assert [point.typical("bytes_arithmetic") for point in points] == [9010, 3010, 1005]  # means, of those that could be coded
+    assert weighed(points, "top1") == ["bytes_arithmetic"]  # the size is every stage's
+    assert [point.design["stage"] for point in pareto_front(points, "bytes_arithmetic", "top1")] == ["shared"]
+    head, *rows = point_table(study, points)
+    cells = [row[head.index("Arithmetic-coded (bytes)")] for row in rows]
+    assert cells == ["9,010 ± 25", "3,010 ± 25", "1,005 ± 64"]  # t(2) 10/sqrt(3), t(1) sqrt(50)/sqrt(2)
+
+
+def test_costs_of_points_that_learned_nothing_weigh_nothing(sweep):
+    _, points = read(sweep({(0, 0): ("ok", 90.0), (1, 0): ("chance", 10.0)}))
+    assert weighed(points, "top1") == []
+    _, points = read(sweep({(0, 0): ("ok", 90.0), (1, 0): ("ok", 80.0)}))
+    assert weighed(points, "top1") == ["model_mb"]
 
 
 def test_markdown():

@@ -84,3 +84,81 @@ def test_a_bad_sweep_is_one_clear_line(points, set_by_user, words):
 def test_an_unknown_preset_is_named():
     with pytest.raises(UserError, match="'mnist'; there are digits, cifar10, imagenet, folder"):
         base.get_config("mnist", "x")
+
+
+def two_stages(config):
+    for stage in ("dense", "pruned"):
+        yield {"train.schedule": "constant" if stage == "dense" else "cosine", "seed": 0}
+
+
+def staged(derive, *set_by_user, **changes):
+    """The trials of two_stages, of a config with these changes."""
+    config = base.get_config("digits", "x")
+    config.train.update(changes)
+    return make_trials(config, two_stages, set_by_user, derive)
+
+
+def test_derive_completes_each_trial_and_names_stay():
+    def derive(config):
+        if config.train.schedule == "cosine":
+            config.train.update(learning_rate=0.1 * config.train.learning_rate, init_from="trial:schedule=constant,seed=0")
+
+    dense, pruned = staged(derive)
+    assert (dense.name, pruned.name) == ("schedule=constant,seed=0", "schedule=cosine,seed=0")
+    assert pruned.overrides == {"train.schedule": "cosine", "seed": 0}
+    assert (dense.config.train.learning_rate, pruned.config.train.learning_rate) == (0.05, pytest.approx(0.005))
+    assert (dense.parent, pruned.parent) == (None, dense.name)
+
+
+@pytest.mark.parametrize("epochs", [5.0, 10.0])  # 10 is what the config has anyway
+def test_derive_may_compute_from_what_the_user_set(epochs):
+    def scale(config):
+        config.train.epochs *= 0.5
+
+    assert [trial.config.train.epochs for trial in staged(scale, "train.epochs", epochs=epochs)] == [epochs / 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        ("train", {"epochs": 3.0}, "derive.. makes train.epochs 3.0 for schedule=constant,seed=0, but it is set on the command line: 10.0"),
+        ("train", {"dtype": "bfloat16"}, "makes train.dtype 'bfloat16' .* set on the command line: 'float32'"),
+        ("data", {"mirror": True}, "makes data.mirror True .* set on the command line: False"),
+        ("train", {"schedule": "poly"}, "makes train.schedule 'poly' .* but it is swept: 'constant'"),
+        ("train", {"prune_to": 0.5}, "derive.. fails for schedule=constant,seed=0: .*prune_to"),
+        ("train", {"epochs": "many"}, "derive.. fails for schedule=constant,seed=0: .*epochs"),
+    ],
+)
+def test_what_derive_may_not_do(section, changes, words):
+    def derive(config):
+        for key, value in changes.items():
+            config[section][key] = value
+
+    with pytest.raises(UserError, match=words):
+        staged(derive, "train.epochs", "train.dtype", "data.mirror")
+
+
+def test_the_users_checkpoint_is_where_the_first_stage_starts():
+    def derive(config):
+        if config.train.schedule == "cosine":
+            config.train.init_from = "trial:schedule=constant,seed=0"
+
+    starts = [trial.config.train.init_from for trial in staged(derive, "train.init_from", init_from="runs/released")]
+    assert starts == ["runs/released", "trial:schedule=constant,seed=0"]
+
+
+def test_derive_leaves_what_it_gives_back_as_it_was():
+    assert [trial.config.train.dtype for trial in staged(lambda config: None, "train.dtype", dtype="bfloat16")] == ["bfloat16"] * 2
+
+
+@pytest.mark.parametrize(
+    ("parent", "words"),
+    [
+        ("schedule=linear,seed=0", "schedule=constant,seed=0 starts from trial:schedule=linear,seed=0: no trial of this study"),
+        ("schedule=constant,seed=0", "schedule=constant,seed=0 starts from trial:schedule=constant,seed=0: itself"),
+        ("schedule=cosine,seed=0", "schedule=constant,seed=0 starts from trial:schedule=cosine,seed=0: which comes later"),
+    ],
+)
+def test_a_trial_starts_from_an_earlier_one(parent, words):
+    with pytest.raises(UserError, match=words):
+        staged(None, init_from=f"trial:{parent}")

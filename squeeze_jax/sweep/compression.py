@@ -1,0 +1,77 @@
+"""A trained net as a file of few bytes: its size on disk and the accuracy of what is read back out of it join the trial's result."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from ml_collections import ConfigDict
+
+from squeeze_jax.compress import container
+from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
+from squeeze_jax.net import Net
+from squeeze_jax.train import Program, parallel
+from squeeze_jax.train.checkpoint import load_net
+from squeeze_jax.train.evaluation import percentages
+from squeeze_jax.train.loop import evaluate
+
+CODERS = get_args(container.Coder)
+
+
+def check(settings: ConfigDict) -> None:
+    """Raises UserError for a config's `compress` section that can't be meant."""
+    if unknown := [coder for coder in settings.coders if coder not in CODERS]:
+        raise UserError(f"compress.coders: {unknown[0]!r} is none of {', '.join(CODERS)}")
+
+
+def columns(coders: Sequence[str]) -> list[str]:
+    """What `compress` measures: bytes_CODER, and sqz_top1 (%) of the net in the first file."""
+    return [*(f"bytes_{coder}" for coder in coders), *(["sqz_top1"] if coders else [])]
+
+
+def is_due(settings: ConfigDict, result: Mapping[str, Any] | None) -> bool:
+    """Whether a trial of this result has learned, and one of the files asked for is not made yet."""
+    return result is not None and result["status"] == "ok" and any(name not in result for name in columns(settings.coders))
+
+
+def compress(settings: ConfigDict, program: Program, directory: Path, writes: bool) -> dict[str, Any]:
+    """Writes a trial's final net as net.CODER.sqz into its folder, for each coder asked for.
+
+    Every process calls it at once, since Orbax and the evaluation are for all of them together.
+
+    Args:
+      settings: the `compress` section of the trial's config.
+      program: the trial's, which evaluates as the training did.
+      directory: the trial's folder, with its checkpoint.
+      writes: whether this process is the one that writes.
+
+    Returns:
+      See `columns`: bytes on disk; top-1 is that of the net read back from the first file.
+
+    Raises:
+      UserError: there is no whole checkpoint, or no file can hold the net.
+      OSError: a file can't be written.
+    """
+    net = load_net(directory)
+    sizes, accuracy = {}, {}
+    for coder in settings.coders:
+        content = encode(net, coder)
+        if writes:
+            path = directory / f"net.{coder}.sqz"
+            write_atomically(path, content)
+            content = path.read_bytes()
+        sizes[f"bytes_{coder}"] = len(content)
+        accuracy = accuracy or {"sqz_top1": _top1(container.read(content), program)}
+    return sizes | accuracy
+
+
+def encode(net: Net, coder: container.Coder) -> bytes:
+    """The file of a net: the one place where a sweep decides how a net becomes bytes."""
+    return container.lossless(net, coder=coder)
+
+
+def _top1(net: Net, program: Program) -> float:
+    """Top-1 (%) on the evaluation set, as the training measures it."""
+    params, stats = parallel.replicate((net.params, net.stats), program.devices)
+    # Of a state, evaluation reads the weights alone.
+    return percentages(evaluate(program, program.initial_shapes._replace(params=params, stats=stats)))["top1"]
