@@ -4,8 +4,9 @@ Everything that reads or writes a trained net (checkpoints, importers, exporters
 are how training and use take a Flax module apart.
 """
 
+import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -53,6 +54,24 @@ def with_leaves(tree: Tree, by_path: Mapping[str, Any]) -> Tree:
 
 def _path(keys: Sequence[Any]) -> str:
     return "/".join(str(key.key) for key in keys)
+
+
+def layer_of(path: str) -> str:
+    """The layer that a weight belongs to: fire2/squeeze/kernel -> fire2/squeeze."""
+    return path.rpartition("/")[0]
+
+
+def matches(layer: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern, such as fire[2-5] or fire*/squeeze, matches a layer or one that it is part of."""
+    parts = layer.split("/")
+    return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for pattern in patterns for i in range(len(parts)))
+
+
+def check_patterns(key: str, patterns: Iterable[str], layers: Collection[str]) -> None:
+    """Raises UserError, in the name of the config's `key`, for a pattern that matches none of the layers."""
+    if unused := [pattern for pattern in patterns if not any(matches(layer, [pattern]) for layer in layers)]:
+        outer = list(dict.fromkeys(layer.partition("/")[0] for layer in layers))
+        raise UserError(f"{key}: no layer is called {unused[0]!r}; there are {', '.join(outer)}")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def after_steps(config, devices):
     """The state after all steps over `devices`, and the evaluation's sums, in host memory."""
     data = open_data(config.data)
     program = build_program(config, data, devices)
-    state = parallel.replicate(program.initial_state(0), devices)
+    state = parallel.replicate(program.initial_state(config), devices)
     batches = data.train(config.train.batch_size, 0).batches()
     for _ in range(program.total_steps):
         state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))

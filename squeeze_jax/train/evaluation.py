@@ -39,17 +39,35 @@ def evaluate(classifier: Classifier, data: Data, batch_size: int = 32, on_batch:
     Returns:
       top1 and top5 (%), eval_loss (nats), images.
     """
+    return evaluate_each([classifier.run], data, batch_size, on_batch)[0]
+
+
+def evaluate_each(
+    runs: Sequence[Callable[[np.ndarray], np.ndarray]], data: Data, batch_size: int, on_run: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Accuracy of several nets that want their images alike, each image being read and prepared once.
+
+    Args:
+      runs: as `Classifier.run`.
+      data, batch_size: see `evaluate`.
+      on_run: called after each batch and net.
+
+    Returns:
+      What `evaluate` does, for each of `runs`.
+    """
     pipeline = data.evaluation(batch_size)
     fetch, add = jax.jit(lambda batch: pipeline.fetch({}, batch, None)), jax.jit(metrics.evaluation_sums)
 
     def parts():
         for batch in pipeline.batches():
             batch = fetch(batch)
-            yield add(classifier.run(np.asarray(batch["image"])), batch["label"], batch["weight"])
-            on_batch()
+            sums = []
+            for run in runs:
+                sums.append(add(run(np.asarray(batch["image"])), batch["label"], batch["weight"]))
+                on_run()
+            yield sums
 
-    sums = total(parts())
-    return percentages(sums) | {"images": round(float(sums["weight"]))}
+    return [percentages(sums) | {"images": round(float(sums["weight"]))} for sums in total(parts())]
 
 
 def probabilities(classifier: Classifier, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Transfer learning: a config completed from a checkpoint, weights to start from, and layers that stay as they are."""
 
-import fnmatch
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
-from squeeze_jax.net import Net, Preprocessing, Tree, leaves, weight_shapes, with_leaves
+from squeeze_jax.net import Net, Preprocessing, Tree, check_patterns, layer_of, leaves, matches, weight_shapes, with_leaves
 from squeeze_jax.train.checkpoint import load_net
 
 
@@ -68,27 +67,18 @@ def frozen_labels(params: Tree, patterns: Sequence[str]) -> Tree:
     Raises:
       UserError: a pattern matches no layer, or nothing is left to train.
     """
-    layer_of = {path: path.rpartition("/")[0] for path in leaves(params)}  # fire2/squeeze/kernel -> fire2/squeeze
-    names = layer_of.values()
-    if unused := [pattern for pattern in patterns if not any(_matches(name, [pattern]) for name in names)]:
-        layers = list(dict.fromkeys(name.partition("/")[0] for name in names))
-        raise UserError(f"train.freeze: no layer is called {unused[0]!r}; there are {', '.join(layers)}")
-    if all(_matches(name, patterns) for name in names):
+    names = {path: layer_of(path) for path in leaves(params)}
+    check_patterns("train.freeze", patterns, list(names.values()))
+    if all(matches(name, patterns) for name in names.values()):
         raise UserError("train.freeze leaves nothing to train")
-    return with_leaves(params, {path: "frozen" if _matches(layer, patterns) else "trained" for path, layer in layer_of.items()})
+    return with_leaves(params, {path: "frozen" if matches(name, patterns) else "trained" for path, name in names.items()})
 
 
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
     """Makes the BatchNorm of frozen layers use and keep its running statistics in training too."""
     for path, node in nnx.iter_graph(model):
-        if isinstance(node, ops.BatchNorm) and _matches("/".join(map(str, path)), patterns):
+        if isinstance(node, ops.BatchNorm) and matches("/".join(map(str, path)), patterns):
             node.frozen = True
-
-
-def _matches(layer: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches a layer, or one that it is part of."""
-    parts = layer.split("/")
-    return any(fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern) for pattern in patterns for i in range(len(parts)))
 
 
 def _shapes(model: ConfigDict, num_classes: int) -> dict[str, Any]:

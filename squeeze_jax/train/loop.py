@@ -9,6 +9,8 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from squeeze_jax.compress.prune import kept_fractions, prune
+from squeeze_jax.compress.share import share
 from squeeze_jax.data import Data, Pipeline
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
@@ -22,7 +24,7 @@ from squeeze_jax.train.state import TrainState, create
 
 
 class Program(NamedTuple):
-    """What is compiled once and serves every trial that differs in its seed alone."""
+    """What is compiled once and serves every trial that differs in its seed and its starting weights alone."""
 
     devices: parallel.Devices
     total_steps: int
@@ -32,12 +34,12 @@ class Program(NamedTuple):
     evaluation: Pipeline
     train_resident: Any  # data held on the devices
     eval_resident: Any
-    initial_state: Callable[[int], TrainState]  # seed -> state in host memory
+    initial_state: Callable[[ConfigDict], TrainState]  # config (model, seed, train) -> state in host memory
     initial_shapes: TrainState  # the same, as shapes and types on all devices
 
 
 def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> Program:
-    """Prepares the compiled steps for a config (model, data, train), whatever its seed.
+    """Prepares the compiled steps for a config (model, data, train), whatever its seed and its `train.init_from`.
 
     Raises:
       UserError: see `check_config`.
@@ -48,16 +50,17 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
     eval_batch = len(devices) * -(-config.train.eval_batch_size // len(devices))
     evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
 
-    start = finetune.starting_weights(config, data)
-
-    def initial_state(seed: int) -> TrainState:
-        _, params, stats = split_model(build_model(config.model, data.num_classes, seed))
-        return create(*start(params, stats), optimizer, seed)
+    def initial_state(config: ConfigDict) -> TrainState:
+        _, params, stats = split_model(build_model(config.model, data.num_classes, config.seed))
+        params, stats = finetune.starting_weights(config, data)(params, stats)
+        params = prune(params, config.train.keep)
+        params = share(params, config.train.share_bits) if config.train.share_bits else params
+        return create(params, stats, optimizer, config.seed)
 
     abstract = nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
     finetune.freeze_statistics(abstract, config.train.freeze)
-    graphdef, shapes, _ = split_model(abstract)
-    labels = finetune.frozen_labels(shapes, config.train.freeze) if config.train.freeze else None
+    graphdef, params, stats = split_model(abstract)
+    labels = finetune.frozen_labels(params, config.train.freeze) if config.train.freeze else None
     learning_rate = optim.schedule(config.train, steps)
     optimizer = optim.optimizer(config.train, learning_rate, labels)
     lowering = ops.best_lowering(devices[0].platform)
@@ -73,7 +76,7 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
         initial_state=initial_state,
         initial_shapes=jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(devices)),
-            jax.eval_shape(lambda: initial_state(0)),
+            jax.eval_shape(lambda params, stats: create(params, stats, optimizer, 0), params, stats),
         ),
     )
 
@@ -96,9 +99,13 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
         raise UserError("train.epochs and train.steps make no step at all")
     optim.schedule(settings, total_steps(config, data))
     finetune.starting_weights(config, data)
-    if settings.freeze:
+    if not 0 <= settings.share_bits <= 8:
+        raise UserError(f"train.share_bits is 1 to 8, or 0 for no sharing; got {settings.share_bits}")
+    if settings.keep or settings.freeze:
         params, _ = weight_shapes({"model": config.model, "num_classes": data.num_classes})
-        finetune.frozen_labels(params, settings.freeze)
+        kept_fractions(params, settings.keep)
+        if settings.freeze:
+            finetune.frozen_labels(params, settings.freeze)
 
 
 def total_steps(config: ConfigDict, data: Data) -> int:
@@ -129,7 +136,7 @@ def train(
     """Trains to the end, or from the newest checkpoint in `directory` to the end.
 
     Args:
-      program: from `build_program` of a config that differs from `config` in its seed at most.
+      program: from `build_program` of a config that differs from `config` in its seed and `train.init_from` at most.
       config: seed, model, train.
       data: what `program` was built with.
       directory: receives checkpoints/ and metrics.jsonl (one line each `train.log_every` steps and each evaluation).
@@ -147,7 +154,7 @@ def train(
     pipeline, settings = training_pipeline(config, data), config.train
     with Checkpoints(directory / "checkpoints") as checkpoints:
         if checkpoints.latest_step is None:
-            state = parallel.replicate(program.initial_state(config.seed), program.devices)
+            state = parallel.replicate(program.initial_state(config), program.devices)
         else:
             state = parallel.as_local(checkpoints.restore(program.initial_shapes), program.devices)
         start = int(state.step)

@@ -59,7 +59,7 @@ def as_json(net):
 
 
 def start(config, data):
-    state = build_program(config, data, jax.devices()).initial_state(config.seed)
+    state = build_program(config, data, jax.devices()).initial_state(config)
     return leaves((state.params, state.stats))
 
 
@@ -116,7 +116,7 @@ def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letter
 def test_frozen_parameters_count_in_no_norm(config, letters):
     """The optimiser keeps no state for them."""
     config.train.freeze = ("conv1", "fire*")
-    state = build_program(config, letters, jax.devices()).initial_state(0)
+    state = build_program(config, letters, jax.devices()).initial_state(config)
     momenta = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert sorted(momenta) == sorted(leaf.shape for leaf in jax.tree.leaves(state.params["conv10"]))
 

@@ -14,7 +14,7 @@ from squeeze_jax.train import loop, parallel
 def states(config, data, devices, steps=3):
     """The states after each of the first steps."""
     program = loop.build_program(config, data, devices)
-    state = parallel.replicate(program.initial_state(config.seed), devices)
+    state = parallel.replicate(program.initial_state(config), devices)
     batches = loop.training_pipeline(config, data).batches()
     for _ in range(steps):
         state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))

@@ -1,0 +1,52 @@
+"""What pruning costs, layer by layer: the ground on which to choose `train.keep`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from squeeze_jax.compress.prune import kernels, pruned
+from squeeze_jax.data import Data
+from squeeze_jax.net import Net, forward, layer_of, leaves, split_model, with_leaves
+from squeeze_jax.train.evaluation import evaluate_each
+
+
+def sensitivity(
+    net: Net, data: Data, fractions: Sequence[float], max_loss: float, batch_size: int = 256, on_net: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Top-1 with one layer pruned and all others as they are, without retraining.
+
+    Args:
+      net: a trained one.
+      data: see `evaluation.evaluate`.
+      fractions: of a layer's weights that are kept, each in (0, 1).
+      max_loss: points of top-1 that a layer may lose.
+      batch_size: images at a time; all pruned nets see a batch before the next is read.
+      on_net: called after each batch and net; there are layers x fractions + 1 nets.
+
+    Returns:
+      images; top1 (%) of the whole net; layers: name, weights, and top1 by fraction; keep: pairs as `train.keep` takes them, of each
+      layer that may be pruned and the smallest of the fractions that loses no more than `max_loss`.
+    """
+    graphdef, params, stats = split_model(net.module())
+    logits = jax.jit(lambda params, stats, images: forward(graphdef, params, stats, images)[0])
+    params, stats = jax.device_put((params, stats))
+    arrays = leaves(params)
+
+    def run(path: str, kernel: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda images: np.asarray(logits(with_leaves(params, arrays | {path: kernel}), stats, images))
+
+    weights = {path: np.asarray(arrays[path]) for path, kernel in leaves(kernels(params)).items() if kernel}
+    whole = next(iter(weights))
+    nets = [run(whole, weights[whole])]
+    nets += [run(path, pruned(kernel, fraction)) for path, kernel in weights.items() for fraction in fractions]
+    whole, *results = evaluate_each(nets, data, batch_size, on_net)
+    top1 = np.reshape([result["top1"] for result in results], (len(weights), len(fractions)))
+    layers, keep = [], []
+    for (path, kernel), row in zip(weights.items(), top1.tolist(), strict=True):
+        layers.append({"name": layer_of(path), "weights": kernel.size, "top1": dict(zip(map(str, fractions), row, strict=True))})
+        # Accuracies are whole images, so a loss of just max_loss must not fall to rounding.
+        within = [fraction for fraction, value in zip(fractions, row) if whole["top1"] - value <= max_loss + 1e-6]
+        keep += [(layer_of(path), min(within))] if within else []
+    return {"images": whole["images"], "top1": whole["top1"], "layers": layers, "keep": keep}

@@ -1,0 +1,105 @@
+"""Training under pruning and weight sharing: what holds after real steps on two devices, after a stop, and from other weights."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from squeeze_jax.compress.levels import find_shared
+from squeeze_jax.errors import UserError
+from squeeze_jax.net import Net, Preprocessing, build_model, leaves, split_model
+from squeeze_jax.train import Interrupted, build_program, check_config, train
+from squeeze_jax.train.checkpoint import Checkpoints, load_net, save_net
+
+KEEP = (("conv10", 0.3), ("fire*", 0.5))
+
+
+@pytest.fixture
+def checkpoint(config, tmp_path):
+    """A net whose fire2/squeeze is sparse already."""
+    _, params, stats = split_model(build_model(config.model, 10, seed=7))
+    params = jax.device_get(params)
+    kernel = np.array(params["fire2"]["squeeze"]["kernel"])
+    kernel[..., ::2] = 0
+    params["fire2"]["squeeze"]["kernel"] = kernel
+    save_net(Net(config.model.to_dict(), tuple("0123456789"), Preprocessing.from_record(config.data), params, stats), tmp_path / "net")
+    return tmp_path / "net"
+
+
+def weights_around(config, data, directory):
+    """The weights by path before and after training; a run that is stopped in between ends in the same state, to the bit.
+
+    Masks and groups are part of that state: they are not found anew among the weights at the stop.
+    """
+    program = build_program(config, data, jax.devices())
+    train(program, config, data, directory / "unbroken")
+    with pytest.raises(Interrupted):
+        train(program, config, data, directory / "broken", asked_to_stop=lambda step: signal.SIGTERM if step == 4 else None)
+    train(program, config, data, directory / "broken")
+    states = []
+    for name in ("unbroken", "broken"):
+        with Checkpoints(directory / name / "checkpoints") as checkpoints:
+            states.append(jax.device_get(checkpoints.restore(program.initial_shapes)))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    return leaves(jax.device_get(program.initial_state(config).params)), leaves(states[0].params)
+
+
+def kernels(weights):
+    return {path: weight for path, weight in weights.items() if path.endswith("kernel")}
+
+
+def test_pruned_weights_stay_zero(config, digits, tmp_path):
+    config.train.update(keep=KEEP, steps=5, momentum=0.9, weight_decay=0.01)
+    start, end = weights_around(config, digits, tmp_path)
+    for path, weights in kernels(end).items():
+        fraction = 0.3 if path.startswith("conv10") else 0.5 if path.startswith("fire") else 1.0
+        assert np.count_nonzero(weights) == np.ceil(fraction * weights.size)
+        np.testing.assert_array_equal(weights != 0, start[path] != 0)
+        assert not weights.view(np.uint32)[start[path] == 0].any()
+        assert (weights != start[path])[start[path] != 0].mean() > 0.5
+    assert all(np.any(end[path] != start[path]) for path in end)  # biases, which start at zero, included
+
+
+def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
+    """Pruned and shared at once, from a sparse net, with a layer that stays as it is."""
+    config.train.update(init_from=str(checkpoint), keep=(("*", 0.5),), share_bits=3, freeze=("conv1",), momentum=0.9, weight_decay=0.01)
+    start, end = weights_around(config, digits, tmp_path)
+    for path, weights in kernels(end).items():
+        assert np.array_equal(weights, start[path]) == path.startswith("conv1/")
+        assert len(np.unique(weights)) <= 8 and np.mean(weights == 0) >= 0.5 - 1 / weights.size
+        assert not weights.view(np.uint32)[start[path] == 0].any()
+        for value in np.unique(start[path]):
+            assert len(np.unique(weights[start[path] == value].view(np.uint32))) == 1
+    assert find_shared(end["fire3/expand3x3/kernel"]) is not None
+
+
+def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
+    """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
+    config.train.keep = (("*", 1.0),)
+    program = build_program(config, digits, jax.devices())
+    fresh = leaves(program.initial_state(config).params)
+    config.train.init_from = str(checkpoint)
+    state = program.initial_state(config)
+    for path, weights in leaves(load_net(checkpoint).params).items():
+        np.testing.assert_array_equal(leaves(state.params)[path], weights)
+    assert np.all(fresh["fire2/squeeze/kernel"] != 0)
+    masks = [leaf for leaf in jax.tree.leaves(jax.device_get(state.opt_state)) if leaf.dtype == bool]
+    assert sorted((mask.size, int(mask.sum())) for mask in masks) == sorted(
+        (weights.size, np.count_nonzero(weights)) for weights in kernels(leaves(state.params)).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep": (("fire9", 0.5),)}, "no layer is called 'fire9'"),
+        ({"keep": (("*", 1.1),)}, "1.1"),
+        ({"share_bits": 9}, "share_bits is 1 to 8, or 0 for no sharing; got 9"),
+        ({"share_bits": -1}, "got -1"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(config, digits, changes, words):
+    config.train.update(changes)
+    with pytest.raises(UserError, match=words):
+        check_config(config, digits, jax.devices())

@@ -1,0 +1,55 @@
+"""The studies in stages: what follows from a stage, and that every preset's patterns fit its net."""
+
+import pytest
+
+from configs import base, deep_compression, dsd
+from squeeze_jax.compress.prune import kept_fractions
+from squeeze_jax.net import weight_shapes
+from squeeze_jax.sweep import make_trials
+
+PRESETS = ("digits", "cifar10", "imagenet", "folder")
+
+
+def trials_of(study, preset, **settings):
+    config = study.get_config(preset)
+    config.update(settings)
+    return {trial.name: trial.config for trial in make_trials(config, study.sweep, (), study.derive)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("study", "starts"),
+    [
+        (deep_compression, {"pruned": "dense", "shared8": "pruned", "shared6": "pruned"}),
+        (dsd, {"sparse": "dense", "dsd": "sparse", "unmasked": "dense", "longer": "unmasked"}),
+    ],
+)
+def test_stages_start_from_one_another(study, starts, preset):
+    trials = trials_of(study, preset, seeds=2)
+    assert len(trials) == 2 * (len(starts) + 1)
+    for stage, start in starts.items():
+        for seed in range(2):
+            assert trials[f"stage={stage},seed={seed}"].train.init_from == f"trial:stage={start},seed={seed}"
+    dense = trials["stage=dense,seed=1"]
+    assert dense.train.to_dict() == base.get_config(preset, "x").train.to_dict()
+    params, _ = weight_shapes({"model": dense.model, "num_classes": 10})
+    for config in trials.values():
+        kept_fractions(params, config.train.keep)
+
+
+def test_retraining_is_shorter_and_slower():
+    trials = trials_of(deep_compression, "imagenet")
+    dense, pruned, shared = (trials[f"stage={stage},seed=0"].train for stage in ("dense", "pruned", "shared6"))
+    assert dense.learning_rate > pruned.learning_rate > shared.learning_rate > 0
+    assert dense.steps > pruned.steps > shared.steps > 0
+    assert (dense.share_bits, pruned.share_bits, shared.share_bits) == (0, 0, 6)
+    assert (dense.keep, pruned.keep, shared.keep) == ((), deep_compression.TABLE_1, ())
+
+
+def test_dsds_control_differs_in_the_mask_alone():
+    trials = trials_of(dsd, "cifar10")
+    for masked, control in (("sparse", "unmasked"), ("dsd", "longer")):
+        masked, control = (trials[f"stage={stage},seed=2"].train.copy_and_resolve_references() for stage in (masked, control))
+        masked.init_from = control.init_from
+        masked.keep = ()
+        assert masked.to_dict() == control.to_dict()
