@@ -32,6 +32,7 @@ def get_config(preset: str, study: str) -> ConfigDict:
     config.model = squeezenet()
     config.data = data()
     config.train = train()
+    config.compress = compress()
     config.report = report()
     presets[preset](config)
     return config
@@ -136,8 +137,31 @@ def train() -> ConfigDict:
             eval_every=0,  # steps; 0: at the end only
             log_every=20,  # steps
             checkpoint_every=0,  # steps; 0: at the end, and when asked to stop
-            init_from="",  # a checkpoint whose weights training starts from; its classifier stays only where the classes are the same
+            # A checkpoint whose weights training starts from, its classifier only where the classes are the same; or "trial:NAME", an
+            # earlier trial of the same study.
+            init_from="",
             freeze=(),  # layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]")
+            # Fractions of weights by layer, the first match counts: (("conv10", 0.2), ("fire*/expand3x3", 0.33)). The smallest others
+            # are zero from the start and stay zero; 1.0 keeps the zeros of init_from.
+            keep=(),
+            share_bits=0,  # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared; 0: none
+        )
+    )
+
+
+def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:
+    """Makes of a config that trains from scratch one of a later stage: fractions of its learning rate and of its steps."""
+    config.train.learning_rate *= learning_rate
+    config.train.epochs *= length
+    config.train.steps = round(config.train.steps * length)
+
+
+def compress() -> ConfigDict:
+    """How each net that learned is also written as a file of few bytes, trials/NAME/net.CODER.sqz (squeeze_jax/compress)."""
+    return ConfigDict(
+        dict(
+            coders=(),  # any of "arithmetic", "huffman"
+            max_loss=placeholder(float),  # KL divergence, nats, that outputs may take on, measured on training images; None: the very same weights
         )
     )
 

@@ -71,6 +71,17 @@ def main() -> int:
     evaluate.add_argument("--format", choices=("text", "json"), default="text")
     evaluate.set_defaults(run=commands.evaluate)
 
+    sensitivity = added.add_parser("sensitivity", help="top-1 with one layer pruned at a time: how much of each a net needs")
+    sensitivity.add_argument("checkpoint", type=Path, help=CHECKPOINT)
+    _add_data_arguments(sensitivity)
+    sensitivity.add_argument(
+        "--fractions", default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", help="of a layer's weights that are kept (default 0.1 to 0.9)"
+    )
+    sensitivity.add_argument("--max-loss", type=float, default=1.0, metavar="POINTS", help="of top-1 that a layer may cost (default 1)")
+    sensitivity.add_argument("--batch-size", type=int, default=256)
+    sensitivity.add_argument("--format", choices=("text", "json"), default="text")
+    sensitivity.set_defaults(run=commands.sensitivity)
+
     predict = added.add_parser("predict", help="the five likeliest classes of images")
     predict.add_argument("checkpoint", type=Path, help=f"{CHECKPOINT}, or an exported file")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
@@ -95,19 +106,43 @@ def main() -> int:
     export.add_argument("--calibration-images", type=int, default=200, metavar="N", help="of the data, for int8 (default 200)")
     export.set_defaults(run=commands.export)
 
-    compress = added.add_parser("compress", help="the net in a .sqz file, losslessly: small after pruning and weight sharing")
+    compress = added.add_parser(
+        "compress",
+        help="the net in a .sqz file: losslessly, which pays after pruning and weight sharing, or in as many bytes as it may have",
+    )
     compress.add_argument("checkpoint", type=Path, help=CHECKPOINT)
     compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.sqz")
+    how = compress.add_mutually_exclusive_group()
+    how.add_argument("--lossless", action="store_true", help="the very same weights (the default)")
+    how.add_argument("--bits", type=int, metavar="N", help="2^N - 1 levels a layer; data only make it better")
+    how.add_argument("--target-bytes", type=int, metavar="N", help="the best file of at most N bytes")
+    how.add_argument(
+        "--max-loss",
+        type=float,
+        metavar="NATS",
+        help="the smallest file whose outputs diverge by at most so much (KL) from the net's own: .005 can hardly be measured in top-1",
+    )
+    compress.add_argument(
+        "--calibrate",
+        dest="data",
+        metavar="NAME",
+        help="images that tell what matters, without labels: digits, folder, or a prepared TFDS "
+        "data set; by default what the net was trained on",
+    )
+    _add_place_arguments(compress)
+    compress.add_argument("--calibration-images", type=int, default=200, metavar="N", help="(default 200) as many others measure the loss")
     compress.add_argument(
         "--coder",
         choices=("arithmetic", "huffman"),
         default="arithmetic",
         help="huffman is Deep Compression's as published; c/sqz.c reads arithmetic only",
     )
+    compress.add_argument("--base", type=Path, metavar="OLD", help="a checkpoint or .sqz file that readers have: what differs is written")
     compress.set_defaults(run=commands.compress)
 
     decompress = added.add_parser("decompress", help="a checkpoint of a .sqz file")
     decompress.add_argument("file", type=Path, metavar="FILE.sqz")
+    decompress.add_argument("--base", type=Path, metavar="OLD", help="of an update: the checkpoint or .sqz file it was made for")
     decompress.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="receives the checkpoint; must not exist")
     decompress.set_defaults(run=commands.decompress)
 
@@ -141,6 +176,10 @@ def _add_data_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", metavar="NAME", help="digits, folder, or a prepared TFDS data set; by default what the net was trained on"
     )
+    _add_place_arguments(command)
+
+
+def _add_place_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", default="", metavar="DIR", help="where the data set lies; of a folder: DIR/class/image.jpg")
     command.add_argument("--split", help="of a TFDS data set; by default test, validation, or the only one")
 

@@ -14,6 +14,7 @@ from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from ml_collections import ConfigDict
 
     from squeeze_jax.data import Source
     from squeeze_jax.net import Classifier, Net, Preprocessing
@@ -64,8 +65,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from squeeze_jax.data import evaluation_data
     from squeeze_jax.train import evaluation
 
-    if arguments.batch_size < 1:
-        raise UserError(f"--batch-size is at least 1, got {arguments.batch_size}")
+    _check_at_least_one(arguments, "batch_size")
     classifier = _open_classifier(arguments.checkpoint)
     source = _open_source(arguments, classifier.class_names)
     with tqdm(total=len(source), unit="image", delay=1, leave=False, disable=None) as bar:
@@ -79,6 +79,38 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         print(f"{source.name}: {result['images']} images, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+    return 0
+
+
+def sensitivity(arguments: argparse.Namespace) -> int:
+    """Top-1 of the net with one layer pruned at a time."""
+    from tqdm import tqdm
+
+    from squeeze_jax.analysis.layers import text_table
+    from squeeze_jax.compress.prune import kernels
+    from squeeze_jax.data import evaluation_data
+    from squeeze_jax.net import leaves
+    from squeeze_jax.train.sensitivity import sensitivity
+
+    _check_at_least_one(arguments, "batch_size")
+    fractions = _fractions(arguments.fractions)
+    net = _open_net(arguments.checkpoint)
+    source = _open_source(arguments, net.class_names)
+    count = sum(leaves(kernels(net.params)).values()) * len(fractions) + 1
+    batches = -(-len(source) // arguments.batch_size)
+    with tqdm(total=count * batches, unit="batch", delay=1, leave=False, disable=None) as bar:
+        data = evaluation_data(source, net.preprocessing)
+        result = sensitivity(net, data, fractions, arguments.max_loss, arguments.batch_size, bar.update)
+    if arguments.format == "json":
+        print(json.dumps(result))
+        return 0
+    rows = [[layer["name"], f"{layer['weights']:,}", *(f"{top1:.2f}" for top1 in layer["top1"].values())] for layer in result["layers"]]
+    total = f"{sum(layer['weights'] for layer in result['layers']):,}"
+    whole = ["all kept", total, *[f"{result['top1']:.2f}"] * len(fractions)]
+    print(f"{source.name}: {result['images']} images; top-1 (%) with a fraction of one layer's weights kept, all others as they are")
+    print(text_table([["layer", "weights", *map(str, fractions)], *rows, whole], numeric=range(1, 2 + len(fractions))))
+    print(f"the smallest fractions that cost at most {arguments.max_loss:g} of it, each alone (all at once cost more, before retraining):")
+    print(f'--config.train.keep="{tuple(result["keep"])}"')
     return 0
 
 
@@ -116,19 +148,16 @@ def import_weights(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    from squeeze_jax.data import sample
     from squeeze_jax.files import write_atomically
     from squeeze_jax.interop import export
 
-    for flag in ("batch", "calibration_images"):
-        if (value := getattr(arguments, flag)) is not None and value < 1:
-            raise UserError(f"--{flag.replace('_', '-')} is at least 1, got {value}")
+    _check_at_least_one(arguments, "batch", "calibration_images")
     net = _open_net(arguments.checkpoint)
     calibration = None
     if arguments.precision == "int8":
         source = _open_source(arguments, net.class_names)
-        # Spread over the whole set, which may be sorted by class.
-        count = min(arguments.calibration_images, len(source))
-        calibration = _prepared(net.preprocessing, [image for image, _ in source.read(len(source) * i // count for i in range(count))])
+        calibration = sample(source, net.preprocessing, arguments.calibration_images)
     settings = export.Settings(arguments.opset, arguments.batch, arguments.precision, calibration)
     images = calibration[:8] if calibration is not None else _photographs(net)
     content, deviation = export.export(net, arguments.format, settings, images)
@@ -171,23 +200,69 @@ def _prepared(preprocessing: "Preprocessing", images: "Sequence[np.ndarray]") ->
 
 
 def compress(arguments: argparse.Namespace) -> int:
-    """A net in few bytes, the very same weights."""
-    from squeeze_jax.compress import container
+    """A net in few bytes."""
+    from tqdm import tqdm
+
+    from squeeze_jax.compress import calibration, container, lossy, recipe
     from squeeze_jax.files import write_atomically
 
+    _check_at_least_one(arguments, "calibration_images", "target_bytes")
+    if arguments.max_loss is not None and not arguments.max_loss > 0:
+        raise UserError(f"--max-loss is above 0 nats, got {arguments.max_loss}; without it the file is lossless")
     net = _open_net(arguments.checkpoint)
-    content = container.lossless(net, coder=arguments.coder, known_classes=_known_classes())
+    base = _open_net(arguments.base) if arguments.base else None
+    options = dict(base=base, coder=arguments.coder, known_classes=_known_classes())
+    calibrated, others = None, None
+    if arguments.target_bytes or arguments.max_loss or (arguments.bits and arguments.data):
+        images, others = _calibration_images(arguments, net)
+        with tqdm(total=calibration.batches(len(images)), desc="calibrating", unit="batch", leave=False, disable=None) as bar:
+            calibrated = calibration.calibrate(net, images, on_batch=bar.update)
+    with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
+        if arguments.target_bytes:
+            content = recipe.to_size(net, calibrated, arguments.target_bytes, on_layer=bar.update, **options)
+        elif arguments.max_loss:
+            content = recipe.to_loss(net, calibrated, arguments.max_loss, others, on_layer=bar.update, **options)
+        elif arguments.bits:
+            content = recipe.to_bits(net, calibrated, arguments.bits, **options)
+        else:
+            content = container.lossless(net, **options)
     write_atomically(arguments.output, content)
     weights = sum(leaf.size for leaf in container.paths(net.params, net.stats).values())
-    print(f"{arguments.output}: {len(content):,} bytes, {8 * len(content) / weights:.2f} bits a weight, lossless")
+    loss = "lossless"
+    if others is not None:
+        nats = lossy.divergence(net, container.read(content, _known_classes(), base), others)
+        loss = f"outputs diverge by {nats:.2g} nats from the net's own on {len(others)} images that calibration did not see"
+    elif arguments.bits:
+        loss = f"{arguments.bits} bits a level"
+    print(f"{arguments.output}: {len(content):,} bytes, {8 * len(content) / weights:.2f} bits a weight, {loss}")
     return 0
+
+
+def _calibration_images(arguments: argparse.Namespace, net: "Net") -> "tuple[np.ndarray, np.ndarray]":
+    """Images to calibrate on, and as many others."""
+    from squeeze_jax.data import sample
+
+    source = _calibration_source(arguments)
+    images = sample(source, net.preprocessing, 2 * arguments.calibration_images)
+    if len(images) < 2:
+        raise UserError(f"{source.name} has {len(images)} image(s), and calibration takes some and measures the loss on others")
+    return images[::2], images[1::2]
+
+
+def _calibration_source(arguments: argparse.Namespace) -> "Source":
+    """The data set that the arguments name, or the training images of the one that the checkpoint was trained on."""
+    from squeeze_jax.data import load, load_split
+
+    if arguments.data:
+        return load_split(arguments.data, arguments.data_dir, arguments.split)
+    return load(_trained_on(arguments, "--calibrate"))[0]
 
 
 def decompress(arguments: argparse.Namespace) -> int:
     """A checkpoint of a .sqz file."""
     from squeeze_jax.train import checkpoint
 
-    net = _open_sqz(arguments.file)
+    net = _open_sqz(arguments.file, _open_net(arguments.base) if arguments.base else None)
     checkpoint.save_net(net, arguments.output)
     print(f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes")
     return 0
@@ -200,7 +275,7 @@ def _known_classes() -> "dict[str, Sequence[str]]":
     return {"imagenet": imagenet.class_names()}
 
 
-def _open_sqz(path: Path) -> "Net":
+def _open_sqz(path: Path, base: "Net | None" = None) -> "Net":
     from squeeze_jax.compress import container
 
     try:
@@ -208,7 +283,7 @@ def _open_sqz(path: Path) -> "Net":
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from e
     try:
-        return container.read(content, _known_classes())
+        return container.read(content, _known_classes(), base)
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
 
@@ -231,18 +306,26 @@ def _open_classifier(path: Path) -> "Classifier":
 
 def _open_source(arguments: argparse.Namespace, class_names: "Sequence[str]") -> "Source":
     """The data set that the arguments name, or the one the checkpoint was trained on, under the net's labels."""
-    from ml_collections import ConfigDict
-
     from squeeze_jax.data import load, load_split, relabelled
 
     if arguments.data:
         return relabelled(load_split(arguments.data, arguments.data_dir, arguments.split), class_names)
+    return relabelled(load(_trained_on(arguments, "--data"))[1], class_names)
+
+
+def _trained_on(arguments: argparse.Namespace, flag: str) -> "ConfigDict":
+    """The `data` section of the config that the checkpoint was trained with.
+
+    Raises:
+      UserError: it was not trained here.
+    """
+    from ml_collections import ConfigDict
+
     record = arguments.checkpoint / "config.json"
-    trained_on = json.loads(record.read_text())["data"] if record.is_file() else {}
-    if "name" not in trained_on:
-        raise UserError("which data? Give --data NAME and --data-dir DIR")
-    _, evaluation = load(ConfigDict(trained_on))
-    return relabelled(evaluation, class_names)
+    data = json.loads(record.read_text())["data"] if record.is_file() else {}
+    if "name" not in data:
+        raise UserError(f"which data? Give {flag} NAME and --data-dir DIR")
+    return ConfigDict(data)
 
 
 def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
@@ -269,6 +352,23 @@ def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
         return trace.trace(build, (size, size, 3)), params
     except ValueError as e:
         raise UserError(f"{name} at {size}x{size}: {e}") from e
+
+
+def _check_at_least_one(arguments: argparse.Namespace, *flags: str) -> None:
+    for flag in flags:
+        if (value := getattr(arguments, flag)) is not None and value < 1:
+            raise UserError(f"--{flag.replace('_', '-')} is at least 1, got {value}")
+
+
+def _fractions(text: str) -> list[float]:
+    """0.1,0.5 -> [0.1, 0.5]"""
+    try:
+        fractions = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        fractions = []
+    if not fractions or not 0 < fractions[0] <= fractions[-1] < 1:
+        raise UserError(f"--fractions are numbers between 0 and 1 such as 0.2,0.5; got {text!r}")
+    return fractions
 
 
 def _option(text: str) -> tuple[str, Any]:

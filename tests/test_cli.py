@@ -170,6 +170,23 @@ def test_a_sqz_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path
     assert run("predict", tmp_path / "again", picture) == run("predict", checkpoint, picture)
 
 
+@pytest.mark.parametrize("how", [("--target-bytes", 900), ("--max-loss", 1e-8), ("--bits", 6), ("--bits", 6, "--base", "NET")])
+def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
+    file, how = tmp_path / "net.sqz", [checkpoint if argument == "NET" else argument for argument in how]
+    code, out, _ = run("compress", checkpoint, "-o", file, *how, "--calibrate", "digits", "--calibration-images", 8)
+    found = re.fullmatch(
+        r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats from the net's own on 8 images that .*\n", out
+    )
+    size, nats = file.stat().st_size, float(found[3])
+    assert code == 0 and int(found[1].replace(",", "")) == size
+    if "--target-bytes" in how:
+        assert 800 < size <= 900
+    if "--max-loss" in how:
+        assert 1e-9 < nats <= 1e-8
+    if "--base" in how:  # nothing differs
+        assert size < 1000 and nats < 1e-15
+
+
 def test_a_weight_file_leaves_and_comes_back(run, checkpoint, picture, tmp_path):
     """export --format safetensors, import, and the same prediction."""
     assert run("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors")[0] == 0
@@ -205,6 +222,9 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
         (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
         (("decompress", __file__, "-o", "x"), "test_cli.py: not a .sqz file"),
+        (("compress", "NET", "-o", "x", "--target-bytes", 1000), "which data? Give --calibrate NAME"),
+        (("compress", "NET", "-o", "x", "--max-loss", 0), "--max-loss is above 0 nats"),
+        (("compress", "NET", "-o", "x", "--bits", 1), "levels have 2 to 16 bits, not 1"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
         (("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"), "--format stablehlo has no opset"),

@@ -9,7 +9,7 @@ Whether images live in memory or are streamed changes speed only: both give the 
 same augmentation, and all of it is a pure function of (seed, step).
 """
 
-from squeeze_jax.data.pipeline import Data, Pipeline, evaluation_data, open_data
+from squeeze_jax.data.pipeline import Data, Pipeline, evaluation_data, open_data, sample
 from squeeze_jax.data.sources import Source, load, load_split, relabelled
 
-__all__ = ["Data", "Pipeline", "Source", "evaluation_data", "load", "load_split", "open_data", "relabelled"]
+__all__ = ["Data", "Pipeline", "Source", "evaluation_data", "load", "load_split", "open_data", "relabelled", "sample"]

@@ -47,6 +47,13 @@ def evaluation_data(source: sources.Source, preprocessing: Any) -> "Data":
     return Data(config, source, source, {}, {})
 
 
+def sample(source: sources.Source, preprocessing: Any, count: int) -> np.ndarray:
+    """Images of a source as a net sees them: float32 [N, H, W, 3], `count` or all there are; spread, since it may be sorted by class."""
+    count = min(count, len(source))
+    images = source.read(len(source) * i // count for i in range(count))
+    return np.stack([transforms.prepare(image, preprocessing) for image, _ in images])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """A data set: its sources, and its resized images where they live in memory ({} where they are streamed)."""

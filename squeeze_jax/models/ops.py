@@ -27,7 +27,10 @@ from jax import lax
 Lowering = Literal["native", "matmul"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
+Observer = Callable[[nnx.Module, jax.Array, Callable[[jax.Array, jax.Array], jax.Array]], jax.Array]
+
 _chosen: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
+_observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("observer", default=None)
 
 
 def best_lowering(platform: str) -> Lowering:
@@ -45,6 +48,27 @@ def lowering(name: Lowering) -> Iterator[None]:
         _chosen.reset(token)
 
 
+@contextlib.contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Has `observer` stand in for the linear part of every `Conv` and `Dense` that runs inside the block.
+
+    It is called with the layer, its input, and the function (input, kernel) -> output of that part, without bias or BatchNorm, and
+    returns the output. This is how compression learns what each layer sees, and tries kernels in its place.
+    """
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def _linear(layer: nnx.Module, x: jax.Array, compute: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """The linear part of a layer, by whoever observes it."""
+    if observer := _observer.get():
+        return observer(layer, x, compute)
+    return compute(x, layer.kernel[...])
+
+
 def _matmul() -> bool:
     return (_chosen.get() or best_lowering(jax.default_backend())) == "matmul"
 
@@ -59,6 +83,13 @@ def _slices(x: jax.Array, window: tuple[int, int], stride: tuple[int, int]) -> l
         for i in range(kh)
         for j in range(kw)
     ]
+
+
+def patches(x: jax.Array, window: tuple[int, int], stride: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1) -> jax.Array:
+    """What each position of a convolution's output sees: [N, H, W, Cin] -> [N, H', W', groups, kh * kw * Cin / groups]."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    taps = [tap.reshape(*tap.shape[:3], groups, -1) for tap in _slices(x, window, (stride, stride))]
+    return taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1) -> jax.Array:
@@ -85,10 +116,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = _slices(x, (kh, kw), (stride, stride))
-    patches = taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
-    return lax.dot_general(patches, kernel.reshape(-1, cout), (((3,), (0,)), ((), ())))
+    seen = patches(x, (kh, kw), stride, padding)[..., 0, :]
+    return lax.dot_general(seen, kernel.reshape(-1, cout), (((3,), (0,)), ((), ())))
 
 
 def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
@@ -216,7 +245,7 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, Cin] -> [N, H', W', Cout], in the type of x."""
-        y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding, self.groups)
+        y = _linear(self, x, lambda x, kernel: conv2d(x, kernel.astype(x.dtype), self.stride, self.padding, self.groups))
         if hasattr(self, "bn"):
             return self.bn(y, train=train)
         return y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
@@ -232,7 +261,7 @@ class Dense(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, Cin] -> [N, Cout], in the type of x."""
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = _linear(self, x, lambda x, kernel: x @ kernel.astype(x.dtype))
         return y + self.bias[...].astype(x.dtype).reshape(1, -1) if hasattr(self, "bias") else y
 
 

@@ -6,7 +6,9 @@ from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
-from squeeze_jax.compress import container
+from squeeze_jax.compress import container, recipe
+from squeeze_jax.compress.calibration import calibrate
+from squeeze_jax.data import Data, sample
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
 from squeeze_jax.net import Net
@@ -16,12 +18,15 @@ from squeeze_jax.train.evaluation import percentages
 from squeeze_jax.train.loop import evaluate
 
 CODERS = get_args(container.Coder)
+IMAGES = 200  # that tell which weights matter, and as many others to measure the loss on
 
 
 def check(settings: ConfigDict) -> None:
     """Raises UserError for a config's `compress` section that can't be meant."""
     if unknown := [coder for coder in settings.coders if coder not in CODERS]:
         raise UserError(f"compress.coders: {unknown[0]!r} is none of {', '.join(CODERS)}")
+    if settings.max_loss is not None and not settings.max_loss > 0:
+        raise UserError(f"compress.max_loss is above 0 nats, or not set; got {settings.max_loss}")
 
 
 def columns(coders: Sequence[str]) -> list[str]:
@@ -34,7 +39,7 @@ def is_due(settings: ConfigDict, result: Mapping[str, Any] | None) -> bool:
     return result is not None and result["status"] == "ok" and any(name not in result for name in columns(settings.coders))
 
 
-def compress(settings: ConfigDict, program: Program, directory: Path, writes: bool) -> dict[str, Any]:
+def compress(settings: ConfigDict, program: Program, data: Data, directory: Path, writes: bool) -> dict[str, Any]:
     """Writes a trial's final net as net.CODER.sqz into its folder, for each coder asked for.
 
     Every process calls it at once, since Orbax and the evaluation are for all of them together.
@@ -42,6 +47,7 @@ def compress(settings: ConfigDict, program: Program, directory: Path, writes: bo
     Args:
       settings: the `compress` section of the trial's config.
       program: the trial's, which evaluates as the training did.
+      data: what the trial was trained on.
       directory: the trial's folder, with its checkpoint.
       writes: whether this process is the one that writes.
 
@@ -54,8 +60,7 @@ def compress(settings: ConfigDict, program: Program, directory: Path, writes: bo
     """
     net = load_net(directory)
     sizes, accuracy = {}, {}
-    for coder in settings.coders:
-        content = encode(net, coder)
+    for coder, content in _encode(net, settings, data).items():
         if writes:
             path = directory / f"net.{coder}.sqz"
             write_atomically(path, content)
@@ -65,9 +70,13 @@ def compress(settings: ConfigDict, program: Program, directory: Path, writes: bo
     return sizes | accuracy
 
 
-def encode(net: Net, coder: container.Coder) -> bytes:
-    """The file of a net: the one place where a sweep decides how a net becomes bytes."""
-    return container.lossless(net, coder=coder)
+def _encode(net: Net, settings: ConfigDict, data: Data) -> dict[str, bytes]:
+    """The files of a net, by coder: the one place where a sweep decides how a net becomes bytes."""
+    if settings.max_loss is None:
+        return {coder: container.lossless(net, coder=coder) for coder in settings.coders}
+    images = sample(data.train_source, net.preprocessing, 2 * IMAGES)
+    calibrated = calibrate(net, images[::2])
+    return {coder: recipe.to_loss(net, calibrated, settings.max_loss, images[1::2], coder=coder) for coder in settings.coders}
 
 
 def _top1(net: Net, program: Program) -> float:

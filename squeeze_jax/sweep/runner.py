@@ -135,7 +135,7 @@ def _result(
             raise Interrupted(signum)
         try:
             program = programs.get(_resolved(trial, workdir), data)
-            result |= compression.compress(trial.config.compress, program, directory, _first_process())
+            result |= compression.compress(trial.config.compress, program, data, directory, _first_process())
             result.pop("reason", None)  # of an attempt before
         except Exception as e:
             result["reason"] = f"not compressed: {_reason(e, directory)}"

@@ -243,17 +243,27 @@ def test_a_net_that_can_not_be_compressed_fails_nothing_else(trained, copied, mo
     config = config_of(**{"compress.coders": ("huffman",)})
     again(copied, COPY[1])
 
-    def refused(net, coder):
+    def refused(*arguments):
         raise UserError("no file can hold it")
 
     with monkeypatch.context() as patch:
-        patch.setattr(compression, "encode", refused)
+        patch.setattr(compression, "_encode", refused)
         assert run(copied, config) == {"ok": 4}
     for name in DENSE + COPY:
         assert result(copied, name)["reason"] == "not compressed: no file can hold it"
         assert result(copied, name)["top1"] == result(trained, name)["top1"]
     assert run(copied, config) == {"ok": 4}
     assert all("bytes_huffman" in result(copied, name) and "reason" not in result(copied, name) for name in DENSE + COPY)
+
+
+def test_lossy_files_are_smaller_and_nearly_as_accurate(trained, compressed, copied):
+    config = config_of(**{"compress.coders": ("arithmetic",), "compress.max_loss": 0.001, "seeds": 1})
+    again(copied, *DENSE[1:], *COPY)
+    (copied / "study.json").unlink()
+    assert sweep.run(config, sweep.make_trials(config, lambda config: [{"stage": "dense", "seed": 0}]), copied, "test") == {"ok": 1}
+    found, lossless = result(copied, DENSE[0]), result(compressed, DENSE[0])
+    assert found["bytes_arithmetic"] < 0.3 * lossless["bytes_arithmetic"]
+    assert found["sqz_top1"] == pytest.approx(found["top1"], abs=3)
 
 
 def test_compression_stops_when_asked_to(copied, monkeypatch):
@@ -268,7 +278,14 @@ def test_compression_stops_when_asked_to(copied, monkeypatch):
     assert all(results.status(copied, name) == "ok" for name in DENSE + COPY)
 
 
-def test_an_unknown_coder_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="compress.coders: 'zip' is none of arithmetic, huffman"):
-        run(tmp_path / "work", config_of(**{"compress.coders": ("huffman", "zip")}))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"compress.coders": ("huffman", "zip")}, "compress.coders: 'zip' is none of arithmetic, huffman"),
+        ({"compress.max_loss": 0.0}, "compress.max_loss is above 0 nats"),
+    ],
+)
+def test_settings_that_can_not_be_meant_are_told_before_anything_is_written(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        run(tmp_path / "work", config_of(**changes))
     assert not (tmp_path / "work").exists()

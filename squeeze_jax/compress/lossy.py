@@ -1,0 +1,211 @@
+"""A net's weights in levels, chosen for what they do to its outputs.
+
+The layers are rounded in the order in which the net runs through them. Each sees what those before it, rounded already, make of the
+calibration images, and aims at what the net itself makes of them: so it makes up for their errors too (as GPTAQ, arXiv 2504.02692).
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from squeeze_jax.compress import calibration, rounding
+from squeeze_jax.compress.calibration import BATCH, Calibration, Curvature, Layer
+from squeeze_jax.compress.container import paths
+from squeeze_jax.compress.levels import Levels, Tensor, Uniform
+from squeeze_jax.models import ops
+from squeeze_jax.net import Net
+
+# Chosen on the released SqueezeNet (experiments/compression).
+_GRADIENTS = 0.5  # the share of the gradients' moment in a layer's Hessian, beside the inputs'
+_EVEN = 0.8  # how far the outputs' importance is drawn to its mean: a class that is never predicted would have none
+_DAMPING = 0.003  # of the mean of the Hessian's diagonal
+_TINY = float(np.finfo(np.float32).tiny)
+
+FEWEST_BITS, MOST_BITS = 2, 16
+
+
+def quantise(
+    net: Net, calibrated: Calibration, multiplier: float, base: Net | None = None, on_layer: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """Every array of a net as `container.write` takes it: kernels in levels, the others in float16 where that is close enough.
+
+    Args:
+      net: the net.
+      calibrated: its calibration.
+      multiplier: nats of KL divergence that a bit is worth: the larger, the smaller the file.
+      base: what the levels are differences from, of the paths in `common`.
+      on_layer: called after each layer.
+    """
+    model, images, starts = net.module(), calibrated.images, _starts(net, base)
+    names, coded = {id(layer): path for path, layer in calibration.layers(model).items()}, {}
+
+    def observe(layer, x, compute):
+        path = names[id(layer)]
+        curvature = calibrated.layers[path]
+        own, rounded = x[: len(images)], x[len(images) :]
+        given = _problem(layer, curvature, _inputs(layer, own, rounded, curvature.weights), starts[path])
+        tensor = coded[_kernel(path)] = _levels(layer, rounding.best_step(given, multiplier))
+        on_layer()
+        kernels = (own, layer.kernel[...]), (rounded, jnp.asarray(starts[path] + tensor.values()))
+        compute = jax.jit(compute)
+        return jnp.concatenate([compute(part, kernel) for x, kernel in kernels for part in _batches(x)])
+
+    with ops.observed(observe):
+        model(jnp.concatenate([images, images]))
+    return coded | _rest(net, base, coded)
+
+
+def estimate(net: Net, calibrated: Calibration, multiplier: float, base: Net | None = None) -> tuple[float, float]:
+    """About (bits of the levels, nats of divergence) of `quantise`, in a fraction of its time: as if each layer were rounded alone."""
+    bits, nats, starts = 0.0, 0.0, _starts(net, base)
+    for path, layer in calibration.layers(net.module()).items():
+        curvature = calibrated.layers[path]
+        rounded = rounding.best_step(_problem(layer, curvature, _still(curvature), starts[path]), multiplier)
+        bits, nats = bits + rounded.bits, nats + rounded.distortion
+    return bits, nats
+
+
+def to_bits(net: Net, calibrated: Calibration | None, bits: int, base: Net | None = None) -> dict[str, Tensor]:
+    """Every array of a net as `container.write` takes it: kernels in 2^bits - 1 levels over the range of the layer's weights.
+
+    Args:
+      net: the net.
+      calibrated: its calibration, for error feedback; None: each weight takes the nearest level.
+      bits: `FEWEST_BITS` to `MOST_BITS`.
+      base: as in `quantise`.
+    """
+    coded, limit, starts = {}, 2 ** (bits - 1) - 1, _starts(net, base)
+    for path, layer in calibration.layers(net.module()).items():
+        if calibrated is None:
+            weights = calibration.matrices(layer, np.asarray(layer.kernel[...]) - starts[path]).astype(np.float64)
+            blocks, inputs, outputs = weights.shape
+            given = rounding.problem(weights, np.broadcast_to(np.eye(inputs), (blocks, inputs, inputs)), np.ones((blocks, outputs)))
+        else:
+            curvature = calibrated.layers[path]
+            given = _problem(layer, curvature, _still(curvature), starts[path])
+        step = max(float(np.abs(given.targets).max(initial=0)) / limit, _TINY)
+        coded[_kernel(path)] = _levels(layer, rounding.at_step(given, step, limit=limit))
+    return coded | _rest(net, base, coded)
+
+
+def nothing(net: Net, base: Net | None = None) -> dict[str, Tensor]:
+    """Every array of a net as `quantise` gives it, with no level but 0."""
+    zeros = {
+        _kernel(path): Levels(np.zeros(layer.kernel.shape, np.int32), Uniform(1.0))
+        for path, layer in calibration.layers(net.module()).items()
+    }
+    return zeros | _rest(net, base, zeros)
+
+
+def common(net: Net, base: Net | None) -> set[str]:
+    """The paths of arrays that two nets have in one shape, and whose levels above are therefore differences."""
+    if base is None:
+        return set()
+    theirs = paths(base.params, base.stats)
+    kernels = {_kernel(path) for path in calibration.layers(net.module())}
+    own = paths(net.params, net.stats)
+    return {
+        path
+        for path, array in own.items()
+        if path in theirs and theirs[path].shape == array.shape and (path in kernels or np.array_equal(theirs[path], array))
+    }
+
+
+def divergence(net: Net, other: Net, images: np.ndarray) -> float:
+    """Mean KL divergence, nats, of another net's output distributions from a net's own; images preprocessed [N, H, W, 3]."""
+
+    def log_probabilities(net: Net) -> np.ndarray:
+        run = net.classifier().run
+        logits = np.concatenate([run(part) for part in _batches(images)]).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    own = log_probabilities(net)
+    return float((np.exp(own) * (own - log_probabilities(other))).sum(axis=1).mean())
+
+
+class _Inputs(NamedTuple):
+    """What a layer of the rounded net sees, and how it goes with what the net's own sees: weighted and scaled as `Curvature.inputs`."""
+
+    rounded: np.ndarray  # float64 [blocks, k, k]: second moment of the rounded net's
+    crossed: np.ndarray  # float64 [blocks, k, k]: of the rounded net's (rows) and the net's own (columns)
+
+
+def _still(curvature: Curvature) -> _Inputs:
+    """While no other layer is rounded."""
+    return _Inputs(curvature.inputs, curvature.inputs)
+
+
+def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarray) -> _Inputs:
+    @jax.jit
+    def moments(x, y, weights):
+        x, y = calibration.patches(layer, x), calibration.patches(layer, y)
+        return [calibration.moment(y, other, weights) for other in (y, x)]
+
+    parts = (moments(*part) for part in zip(_batches(own), _batches(rounded), _batches(weights)))
+    sums = functools.reduce(lambda total, part: [a + np.asarray(b, np.float64) for a, b in zip(total, part)], parts, [0.0, 0.0])
+    return _Inputs(*(total / len(own) for total in sums))
+
+
+def _problem(layer: Layer, curvature: Curvature, inputs: _Inputs, start: np.ndarray) -> rounding.Problem:
+    """What is to be rounded for the layer's outputs to stay what they are: weights made up for drifted inputs, less `start`."""
+    weights = calibration.matrices(layer, np.asarray(layer.kernel[...], np.float64))
+    identity = np.eye(weights.shape[1])
+    size = _trace(curvature.gradients)
+    share = _GRADIENTS * size / _trace(curvature.inputs)
+    # One part holds the weights where they are, the other the outputs.
+    hold = (1 - _GRADIENTS) * curvature.gradients
+    hold = hold + identity * _DAMPING * _trace(hold + share * inputs.rounded) / len(identity)
+    hessians = hold + share * inputs.rounded
+    hessians = (hessians + hessians.transpose(0, 2, 1)) / 2  # to rounding it is, but its inverse must be
+    targets = np.linalg.solve(hessians, (hold + share * inputs.crossed) @ weights)
+    importance = (1 - _EVEN) * curvature.outputs + _EVEN * curvature.outputs.mean(axis=1, keepdims=True)
+    return rounding.problem(targets - calibration.matrices(layer, start), hessians, np.maximum(importance / size[..., 0], _TINY))
+
+
+def _trace(matrices: np.ndarray) -> np.ndarray:
+    """[blocks, k, k] -> [blocks, 1, 1]; above zero, for layers that nothing depends on."""
+    return np.maximum(np.einsum("bkk->b", matrices), _TINY)[:, None, None]
+
+
+def _levels(layer: Layer, rounded: rounding.Rounded) -> Levels:
+    return Levels(calibration.kernel(layer, rounded.levels), Uniform(rounded.step))
+
+
+def _starts(net: Net, base: Net | None) -> dict[str, np.ndarray]:
+    """What each layer's levels are added to: the base's kernel, or zeros."""
+    shared = common(net, base)
+    theirs = paths(base.params, base.stats) if base else {}
+    return {
+        path: np.asarray(theirs[_kernel(path)] if _kernel(path) in shared else np.zeros(layer.kernel.shape), np.float32)
+        for path, layer in calibration.layers(net.module()).items()
+    }
+
+
+def _kernel(layer: str) -> str:
+    return f"params/{layer}/kernel"
+
+
+def _rest(net: Net, base: Net | None, coded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays that are not coded yet, such as biases: nothing to add to the base's where they are its own."""
+    shared = common(net, base)
+    arrays = {path: np.asarray(array, np.float32) for path, array in paths(net.params, net.stats).items() if path not in coded}
+    return {
+        path: Levels(np.zeros(array.shape, np.int32), Uniform(1.0)) if path in shared else _compact(array) for path, array in arrays.items()
+    }
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """In float16, where that keeps eleven bits of each value or errs by a millionth of the largest; in float32 otherwise."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    close = np.abs(half.astype(np.float32) - array) <= 2.0**-11 * np.abs(array) + 1e-6 * np.abs(array).max(initial=0)
+    return half if close.all() else array
+
+
+def _batches(x: Any) -> list[Any]:
+    return [x[i : i + BATCH] for i in range(0, len(x), BATCH)]

@@ -1,0 +1,162 @@
+"""From a wish (so many bits a weight, so many bytes, so little loss) to a .sqz file."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from squeeze_jax.compress import container, lossy
+from squeeze_jax.compress.calibration import Calibration
+from squeeze_jax.compress.levels import Tensor
+from squeeze_jax.errors import UserError
+from squeeze_jax.net import Net
+
+Found = TypeVar("Found")
+
+# How size and divergence go with the multiplier, on logarithmic scales; a search begins with that and corrects it.
+_SIZE_SLOPE, _LOSS_SLOPE = -1 / 8, 1.2
+_CHEAP, _DEAR = 30, 8  # trials of a search by estimates, and of one by files
+
+
+def to_bits(net: Net, calibrated: Calibration | None, bits: int, base: Net | None = None, **options: Any) -> bytes:
+    """The file of a net with at most 2^bits - 1 levels in each layer; see `lossy.to_bits`.
+
+    Args:
+      net: the net.
+      calibrated: its calibration, or None.
+      bits: of a level.
+      base: a net that readers have; the file is an update of it.
+      options: of `container.write`: coder, bits (of its contexts), known_classes.
+
+    Raises:
+      UserError: bits out of range.
+    """
+    if not lossy.FEWEST_BITS <= bits <= lossy.MOST_BITS:
+        raise UserError(f"levels have {lossy.FEWEST_BITS} to {lossy.MOST_BITS} bits, not {bits}")
+    return _file(net, lossy.to_bits(net, calibrated, bits, base), base, options)
+
+
+def to_size(
+    net: Net,
+    calibrated: Calibration,
+    goal: int,
+    base: Net | None = None,
+    on_layer: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> bytes:
+    """The best file of a net that has at most so many bytes, and 1 % fewer at the least unless it is lossless.
+
+    Args:
+      net: the net.
+      calibrated: its calibration.
+      goal: bytes.
+      base: a net that readers have; the file is an update of it.
+      on_layer: called after each layer of each trial.
+      options: of `container.write`.
+
+    Raises:
+      UserError: no file is as small.
+    """
+    if len(content := container.lossless(net, base=base, **options)) <= goal:
+        return content
+
+    fixed = len(_file(net, lossy.nothing(net, base), base, options))  # the record, the biases and the like
+
+    def estimated(multiplier: float) -> tuple[float, float]:
+        return lossy.estimate(net, calibrated, multiplier, base)[0] / 8, multiplier
+
+    def measured(multiplier: float) -> tuple[float, bytes]:
+        content = _file(net, lossy.quantise(net, calibrated, multiplier, base, on_layer), base, options)
+        return len(content) - fixed, content
+
+    if goal <= fixed:
+        raise UserError(f"without its kernels the net takes {fixed:,} bytes already, and is to take {goal:,}")
+    start = _search(estimated, goal - fixed, _first(net), _SIZE_SLOPE, tolerance=0.02, most=_CHEAP)
+    return _search(measured, goal - fixed, start, _SIZE_SLOPE, tolerance=0.01, most=_DEAR)
+
+
+def to_loss(
+    net: Net,
+    calibrated: Calibration,
+    goal: float,
+    held_out: np.ndarray,
+    base: Net | None = None,
+    on_layer: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> bytes:
+    """The smallest file of a net whose outputs diverge by no more from the net's own, to 10 % of it.
+
+    Args:
+      net: the net.
+      calibrated: its calibration.
+      goal: mean KL divergence, nats.
+      held_out: the images on which it is measured, float32 [N, H, W, 3]: others than the calibration's.
+      base: a net that readers have; the file is an update of it.
+      on_layer: called after each layer of each trial.
+      options: of `container.write`.
+
+    Raises:
+      UserError: no file comes as close.
+    """
+    known_classes = options.get("known_classes")
+
+    def estimated(multiplier: float) -> tuple[float, float]:
+        return lossy.estimate(net, calibrated, multiplier, base)[1] / 2, multiplier  # makes up for others: about half is left
+
+    def measured(multiplier: float) -> tuple[float, bytes]:
+        content = _file(net, lossy.quantise(net, calibrated, multiplier, base, on_layer), base, options)
+        return lossy.divergence(net, container.read(content, known_classes, base), held_out), content
+
+    start = _search(estimated, goal, _first(net), _LOSS_SLOPE, tolerance=0.1, most=_CHEAP)
+    return _search(measured, goal, start, _LOSS_SLOPE, tolerance=0.1, most=_DEAR)
+
+
+def _file(net: Net, coded: Mapping[str, Tensor], base: Net | None, options: Mapping[str, Any]) -> bytes:
+    return container.write(net, coded, base=base, added=lossy.common(net, base), **options)
+
+
+def _first(net: Net) -> float:
+    """A multiplier of the right order of magnitude: a bit a weight for a tenth of a nat."""
+    return 0.1 / sum(array.size for array in container.paths(net.params, net.stats).values())
+
+
+def _search(measure: Callable[[float], tuple[float, Found]], goal: float, start: float, slope: float, tolerance: float, most: int) -> Found:
+    """What comes with the largest value that is at most `goal`; ends once that is within `tolerance`, a fraction of it.
+
+    Args:
+      measure: multiplier -> (a value, about a power of the multiplier; what comes with it).
+      goal: for the value.
+      start: the first multiplier.
+      slope: log value over log multiplier, about.
+      tolerance: see above.
+      most: trials.
+
+    Raises:
+      UserError: no trial was at most `goal`.
+    """
+    tried, multiplier = {}, start
+    for _ in range(most):
+        value, found = tried[multiplier] = measure(multiplier)
+        if goal * (1 - tolerance) <= value <= goal:
+            return found
+        distances = {at: np.log(max(value, 1e-9 * goal) / goal) for at, (value, _) in tried.items()}
+        multiplier = _next(distances, np.log(1 - tolerance / 2), slope)
+        if multiplier in tried:  # as near as there is
+            break
+    kept = [trial for trial in tried.values() if trial[0] <= goal]
+    if not kept:
+        raise UserError(f"{goal:,.4g} was not reached, the least was {min(value for value, _ in tried.values()):,.4g}")
+    return max(kept, key=lambda trial: trial[0])[1]
+
+
+def _next(tried: Mapping[float, float], aim: float, slope: float) -> float:
+    """The multiplier at which log(value / goal), known at those tried, is expected to be `aim`."""
+    points = [(value - aim, np.log(multiplier)) for multiplier, value in tried.items()]
+    points.sort(key=lambda point: (point[0], slope * point[1]))  # of equal ones that nearer to the other side comes nearer to it
+    below, above = [point for point in points if point[0] <= 0][-1:], [point for point in points if point[0] > 0][:1]
+    if below and above:
+        (low, left), (high, right) = below[0], above[0]
+        # Not next to an end, so that the bracket shrinks whatever the curve.
+        return float(np.exp(left + (right - left) * np.clip(low / (low - high), 0.05, 0.95)))
+    value, at = (below or above)[0]
+    return float(np.exp(at - np.clip(value / slope, -4, 4)))

@@ -1,0 +1,223 @@
+"""Lossy coding: rounding with error feedback against brute force and plain rounding, calibration against autodiff, the files' promises."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from squeeze_jax.compress import calibration, container, lossy, recipe, rounding
+from squeeze_jax.compress.levels import Levels
+from squeeze_jax.errors import UserError
+from squeeze_jax.models import ops
+from squeeze_jax.net import Net, Preprocessing, build_model, forward, split_model
+
+PREPROCESSING = Preprocessing(32, 32, "squash", "rgb", (127.5,) * 3, (127.5,) * 3)
+SMALL = dict(name="squeezenet_v1_0", base_e=8, incr_e=8, conv1_filters=8, conv1_kernel=3, squeeze_ratio=0.5, conv10_relu=False, init="he")
+
+
+def make_net(model, classes=5, seed=0) -> Net:
+    _, params, stats = split_model(build_model(model, classes, seed))
+    return Net(model, [f"class {i}" for i in range(classes)], PREPROCESSING, params, stats)
+
+
+@pytest.fixture(scope="module")
+def images():
+    # Smooth, as photographs are: their patches are correlated, which is what error feedback lives on.
+    noise = np.random.default_rng(0).normal(size=(48, 8, 8, 3)).astype(np.float32)
+    return np.asarray(jax.image.resize(noise, (48, 32, 32, 3), "linear"))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return make_net(SMALL)
+
+
+@pytest.fixture(scope="module")
+def calibrated(net, images):
+    return calibration.calibrate(net, images[:24], samples=2)
+
+
+def random_problem(k=3, outputs=2, seed=0):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(1, k, k))
+    return rng.normal(size=(1, k, outputs)), root @ root.transpose(0, 2, 1) + 0.1 * np.eye(k), rng.uniform(0.5, 2, size=(1, outputs))
+
+
+def distortion(targets, hessians, importance, levels, step):
+    errors = levels * step - targets
+    return 0.5 * float(np.einsum("bo,bko,bkl,blo->", importance, errors, hessians, errors))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(seed):
+    given = random_problem(seed=seed)
+    step = 0.4
+    rounded = rounding.at_step(rounding.problem(*given), step)
+    found = distortion(*given, rounded.levels, rounded.step)
+    assert found == pytest.approx(rounded.distortion, rel=1e-6)
+    plain = np.rint(given[0] / step)
+    choices = [plain + np.reshape(moves, (1, 3, 1)) for moves in itertools.product((-1, 0, 1), repeat=3)]
+    best = sum(  # outputs don't interact
+        min(distortion(given[0][..., o : o + 1], given[1], given[2][:, o : o + 1], c[..., o : o + 1], step) for c in choices)
+        for o in (0, 1)
+    )
+    assert best <= found * (1 + 1e-5)
+    assert found <= 2 * best
+
+
+def test_error_feedback_beats_the_nearest_levels_on_correlated_inputs():
+    targets, hessians, importance = random_problem(k=40, outputs=30)
+    rounded = rounding.at_step(rounding.problem(targets, hessians, importance), 0.5)
+    assert rounded.distortion < 0.5 * distortion(targets, hessians, importance, np.rint(targets / 0.5), 0.5)
+
+
+def test_without_correlations_the_nearest_level_is_taken_and_no_level_exceeds_the_limit():
+    targets, _, importance = random_problem(k=20, outputs=10)
+    given = rounding.problem(targets, np.eye(20)[None], importance)
+    np.testing.assert_array_equal(rounding.at_step(given, 0.1).levels, np.rint(targets / 0.1))
+    assert np.abs(rounding.at_step(given, 0.1, limit=3).levels).max() == 3
+
+
+def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
+    given = rounding.problem(*random_problem(k=60, outputs=50))
+    results = [rounding.best_step(given, multiplier) for multiplier in (1e-4, 1e-3, 1e-2, 1e-1)]
+    assert [r.bits for r in results] == sorted((r.bits for r in results), reverse=True)
+    assert [r.distortion for r in results] == sorted(r.distortion for r in results)
+    assert results[0].bits > 2 * results[-1].bits
+
+
+def test_a_layer_of_zeros_stays_one():
+    _, hessians, importance = random_problem(k=6, outputs=4)
+    rounded = rounding.best_step(rounding.problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
+    assert not rounded.levels.any() and rounded.bits == 0 and rounded.step > 0
+
+
+@pytest.mark.parametrize(
+    "layer, size",
+    [
+        (dict(kernel_size=3, stride=2, padding=1), 9),
+        (dict(kernel_size=(1, 3), padding=(0, 1), groups=2), 6),
+        (dict(kernel_size=1), 4),
+        (None, 4),
+    ],
+)
+def test_patches_times_matrices_are_the_layer(layer, size):
+    rng = np.random.default_rng(0)
+    rngs = jax.random.key(0)
+    options = dict(kernel_init=lambda key, shape, dtype: jax.random.normal(rngs, shape, dtype))
+    if layer is None:
+        module, x = ops.Dense(12, 6, rngs=nnx.Rngs(0), **options), rng.normal(size=(2, 12)).astype(np.float32)
+    else:
+        module, x = ops.Conv(4, 6, rngs=nnx.Rngs(0), **layer, **options), rng.normal(size=(2, size, size, 4)).astype(np.float32)
+    seen, matrices = calibration.patches(module, x), calibration.matrices(module, np.asarray(module.kernel[...]))
+    outputs = jnp.einsum("npbk,bko->npbo", seen, matrices)
+    np.testing.assert_allclose(np.asarray(outputs).reshape(-1), np.asarray(module(x)).reshape(-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(calibration.kernel(module, matrices), module.kernel[...])
+
+
+def test_a_large_fully_connected_layer_comes_in_equal_blocks():
+    assert calibration.dense_blocks(4096) == 1
+    assert calibration.dense_blocks(9216) == 2
+    assert calibration.dense_blocks(25088) == 7  # VGG's fc6
+
+
+def test_gradients_are_those_of_the_fisher_information(net, images):
+    """Against the exact one, sum over labels of p * gradient of log p, by autodiff of the parameters."""
+    few = images[:2]
+    found = calibration.calibrate(net, np.tile(few, (64, 1, 1, 1)), samples=4).layers["fire9/squeeze"]  # 256 directions of each
+    graphdef, params, stats = split_model(net.module())
+
+    def log_p(params, image):
+        return jax.nn.log_softmax(forward(graphdef, params, stats, image[None])[0][0])
+
+    exact = 0.0
+    for image in few:
+        gradients = np.asarray(jax.jacrev(log_p)(params, image)["fire9"]["squeeze"]["kernel"])[:, 0, 0]  # [labels, in, out]
+        p = np.exp(np.asarray(log_p(params, image)))
+        exact = exact + np.einsum("l,lko,ljo->kj", p, gradients, gradients) / len(few)
+    assert np.abs(found.gradients[0] - exact).max() < 0.15 * np.abs(exact).max()
+    assert found.outputs.sum() == pytest.approx(np.trace(exact), rel=0.1)
+
+
+def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrated, images):
+    held_out = images[24:]
+    plain = recipe.to_bits(net, None, 5)
+    calibrated_file = recipe.to_size(net, calibrated, len(plain))
+    assert 0.9 * len(plain) < len(calibrated_file) <= len(plain)
+    losses = [lossy.divergence(net, container.read(content), held_out) for content in (plain, calibrated_file)]
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, monkeypatch):
+    """Rounding each layer as if it were alone is what `estimate` does; `quantise` ends up closer to the net."""
+    together = lossy.quantise(net, calibrated, 3e-5)
+    monkeypatch.setattr(lossy, "_inputs", lambda layer, own, rounded, weights: next(still))
+    names = calibration.layers(net.module())
+    still = iter([lossy._still(calibrated.layers[path]) for path in calibration._output_shapes(net)])
+    alone = lossy.quantise(net, calibrated, 3e-5)
+    assert names.keys() == calibrated.layers.keys()
+    losses = [lossy.divergence(net, container.read(container.write(net, coded)), images[24:]) for coded in (together, alone)]
+    assert losses[0] < losses[1]
+
+
+def test_a_loss_is_kept_to(net, calibrated, images):
+    content = recipe.to_loss(net, calibrated, 1e-3, images[24:])
+    assert 0.5e-3 < lossy.divergence(net, container.read(content), images[24:]) <= 1e-3
+    assert len(content) < len(container.lossless(net)) / 3
+
+
+def test_what_fits_anyway_is_lossless_and_what_cannot_fit_is_an_error(net, calibrated):
+    whole = container.lossless(net)
+    assert recipe.to_size(net, calibrated, len(whole)) == whole
+    with pytest.raises(UserError, match="without its kernels"):
+        recipe.to_size(net, calibrated, 100)
+    with pytest.raises(UserError, match="2 to 16"):
+        recipe.to_bits(net, None, 1)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_bits_bound_the_levels(net, bits):
+    coded = lossy.to_bits(net, None, bits)
+    levels = [tensor.levels for tensor in coded.values() if isinstance(tensor, Levels)]
+    assert all(np.abs(level).max() == 2 ** (bits - 1) - 1 for level in levels)
+    whole = container.paths(net.params, net.stats)
+    for path, tensor in coded.items():
+        if isinstance(tensor, Levels):
+            assert np.abs(tensor.values() - whole[path]).max() <= tensor.dequantiser.step * 0.5001
+
+
+def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: x + (0.02 * x.std() * rng.normal(size=x.shape)).astype(np.float32), net.params)
+    changed = Net(net.model, net.class_names, net.preprocessing, params, net.stats)
+    again = calibration.calibrate(changed, images[:24])
+    held_out = images[24:]
+    whole, update = recipe.to_loss(changed, again, 1e-3, held_out), recipe.to_loss(changed, again, 1e-3, held_out, base=net)
+    assert len(update) < 0.6 * len(whole)
+    assert lossy.divergence(changed, container.read(update, base=net), held_out) <= 1e-3
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        dict(name="squeezenext_23", width=0.25, blocks=(1, 1, 1, 1)),
+        dict(name="mobilenet_v1", width=0.125),
+        dict(name="squeezenet_v1_0", base_e=8, incr_e=8, conv1_filters=8, conv1_kernel=3, pct3x3=0.0, bypass="complex", batch_norm=True),
+    ],
+)
+def test_every_kind_of_layer_is_rounded(model, images):
+    net = make_net(model)
+    calibrated = calibration.calibrate(net, images[:8], samples=1)
+    coded = lossy.quantise(net, calibrated, 1e-6)
+    kernels = [path for path in container.paths(net.params, net.stats) if path.endswith("kernel")]
+    assert all(isinstance(coded[path], Levels) for path in kernels)
+    read = container.read(container.write(net, coded))
+    assert lossy.divergence(net, read, images[8:16]) < 0.05
+
+
+def test_no_images_is_an_error(net, images):
+    with pytest.raises(UserError, match="no images"):
+        calibration.calibrate(net, images[:0])
