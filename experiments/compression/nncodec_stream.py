@@ -1,0 +1,60 @@
+"""One stream of nncodec, in an environment that has it: what side_by_side.py calls there.
+
+    python nncodec_stream.py encode WEIGHTS.npz STREAM.nnc --qp -32     # also --lambda-scale, --nonweight-qp
+    python nncodec_stream.py decode STREAM.nnc WEIGHTS.npz
+
+Prints the seconds that the call itself took, without Python's start and the imports. Weights are float32 by name, in PyTorch's layout.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+# nncodec imports torchvision for its training sets, which nothing here uses; PyPI's build of it does not load beside PyTorch for CPUs.
+with mock.patch.dict(sys.modules, {"torchvision": mock.MagicMock()}):
+    from nncodec import nnc
+
+
+def encode(weights: dict[str, np.ndarray], settings: dict[str, float]) -> tuple[bytes, float]:
+    """The stream of some weights, and the seconds that took."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        stream = nnc.compress(weights, bitstream_path=f"{folder}/stream.nnc", return_bitstream=True, **settings)
+        return bytes(stream), time.perf_counter() - start
+
+
+def decode(stream: bytes) -> tuple[dict[str, np.ndarray], float]:
+    """The weights of a stream, and the seconds that took."""
+    start = time.perf_counter()
+    weights = nnc.decompress(bytearray(stream))
+    return weights, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One stream of nncodec.")
+    parser.add_argument("direction", choices=("encode", "decode"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--qp", type=int, help="of kernels: the higher, the coarser")
+    parser.add_argument("--nonweight-qp", type=int, default=-75, help="of biases (default -75)")
+    parser.add_argument("--lambda-scale", type=float, default=0.0, help="of rate-distortion optimised quantisation (default 0: none)")
+    arguments = parser.parse_args()
+    if arguments.direction == "encode":
+        with np.load(arguments.source, allow_pickle=False) as file:
+            weights = dict(file)
+        settings = {name: getattr(arguments, name) for name in ("qp", "nonweight_qp", "lambda_scale")}
+        stream, seconds = encode(weights, settings)
+        arguments.target.write_bytes(stream)
+    else:
+        weights, seconds = decode(arguments.source.read_bytes())
+        np.savez(arguments.target, **weights)
+    print(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""Ways to make the released SqueezeNet small, side by side: bytes, accuracy, divergence, seconds; as markdown.
+
+    python experiments/compression/side_by_side.py CHECKPOINT RELEASED.net --data NAME --data-dir DIR --nncodec PYTHON --csv FILE
+
+CHECKPOINT is what `squeeze-jax import RELEASED.net` wrote. PYTHON is the interpreter of an environment that has nncodec, which brings
+PyTorch; without it its rows are left out. zstd takes the package zstandard.
+
+Encoders and decoders run in turn, in an order drawn anew each round; a time is the median, so that what the first call compiles
+does not count. Those that calibrate encode once, before the rounds. Accuracy is counted on the images that calibration did not see, the
+same for all ways.
+"""
+
+import argparse
+import csv
+import functools
+import gzip
+import io
+import lzma
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import zstandard
+from safetensors import numpy as safetensors
+from scipy.special import log_softmax
+
+from squeeze_jax.analysis.tables import markdown
+from squeeze_jax.compress import calibration, container, recipe
+from squeeze_jax.data import Source, load_split, relabelled, transforms
+from squeeze_jax.files import write_atomically
+from squeeze_jax.interop import imagenet, load
+from squeeze_jax.net import Net, with_leaves
+from squeeze_jax.train import metrics
+from squeeze_jax.train.checkpoint import load_net
+
+ROUNDS = 3
+CALIBRATION_IMAGES = 200  # as `squeeze-jax compress` takes them
+BATCH = 32  # images at a time
+GOALS = (400_000, 320_000, 290_000)  # bytes
+GENERAL = {  # compressors of any bytes
+    "gzip -9": (functools.partial(gzip.compress, compresslevel=9, mtime=0), gzip.decompress),
+    "xz -9e": (functools.partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
+    "zstd -22": (zstandard.ZstdCompressor(level=22).compress, zstandard.decompress),
+}
+# nncodec's settings: as it comes, and with what it has without training, the best found on 96 of the calibration's images.
+NNCODEC = {
+    "nncodec": [{"qp": qp} for qp in (-36, -32, -28)],
+    "nncodec, RDOQ": [{"qp": qp, "lambda-scale": 0.5, "nonweight-qp": -45} for qp in (-36, -33, -29)],
+}
+
+Encode = Callable[[], tuple[bytes, float]]  # -> the stream, seconds
+Decode = Callable[[bytes], tuple[Net, float]]  # the stream -> the net, seconds
+
+
+class Way(NamedTuple):
+    """One way to write the net."""
+
+    name: str
+    encode: Encode
+    decode: Decode
+    once: bool = False  # encode once only: it takes minutes
+
+
+class Images(NamedTuple):
+    """Labelled images, preprocessed."""
+
+    images: np.ndarray  # float32 [N, H, W, 3]
+    labels: np.ndarray  # int32 [N]
+
+
+class Outputs(NamedTuple):
+    """What a net says of each image."""
+
+    log_probabilities: np.ndarray  # float64 [N, classes]
+    ranks: np.ndarray  # int32 [N], of the label, 0 for the first
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
+    """The function, giving its seconds too."""
+
+    def run(*arguments: Any) -> tuple[Any, float]:
+        start = time.perf_counter()
+        result = function(*arguments)
+        return result, time.perf_counter() - start
+
+    return run
+
+
+def split(source: Source, net: Net) -> tuple[Images, Images]:
+    """The images that `squeeze-jax compress` calibrates on, and all others."""
+    examples = relabelled(source, net.class_names).read(range(len(source)))
+    images = np.stack([transforms.prepare(image, net.preprocessing) for image, _ in examples])
+    labels = np.array([label for _, label in examples], np.int32)
+    count = min(2 * CALIBRATION_IMAGES, len(examples))
+    seen = np.isin(np.arange(len(examples)), [len(examples) * i // count for i in range(0, count, 2)])
+    return Images(images[seen], labels[seen]), Images(images[~seen], labels[~seen])
+
+
+def outputs(net: Net, data: Images) -> Outputs:
+    """What the net says of these images."""
+    run = net.classifier().run
+    logits = np.concatenate([run(data.images[i : i + BATCH]) for i in range(0, len(data.images), BATCH)])
+    return Outputs(
+        log_softmax(logits.astype(np.float64), axis=1), np.asarray(metrics.label_rank(jnp.asarray(logits), jnp.asarray(data.labels)))
+    )
+
+
+def compare(own: Outputs, other: Outputs) -> dict[str, float]:
+    """Accuracy (%), its change with the standard error of the paired difference, and the mean KL divergence from the net's own (nats)."""
+    result = {}
+    for k in (1, 5):
+        change = 100 * ((other.ranks < k).astype(float) - (own.ranks < k))
+        error = change.std(ddof=1) / len(change) ** 0.5
+        result |= {f"top{k}": 100 * float((other.ranks < k).mean()), f"top{k}_change": change.mean(), f"top{k}_change_error": error}
+    difference = own.log_probabilities - other.log_probabilities
+    return result | {"kl_nats": float((np.exp(own.log_probabilities) * difference).sum(axis=1).mean())}
+
+
+def dense(net: Net) -> bytes:
+    """The net's weights in float32, as .safetensors."""
+    return safetensors.save({path: np.ascontiguousarray(leaf, np.float32) for path, leaf in container.paths(net.params, net.stats).items()})
+
+
+def with_weights(net: Net, arrays: dict[str, np.ndarray]) -> Net:
+    """A net like this one with other weights, by path."""
+    return Net.from_record(net.record(), **with_leaves({"params": net.params, "stats": net.stats}, arrays))
+
+
+def from_released(content: bytes) -> Net:
+    """The net in the bytes of a .net file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.net"
+        path.write_bytes(content)
+        return load.import_net(path)
+
+
+def torch_layout(array: np.ndarray) -> np.ndarray:
+    """[height, width, in, out] as [out, in, height, width]; arrays of other ranks stay."""
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def own_layout(array: np.ndarray) -> np.ndarray:
+    """What `torch_layout` was given."""
+    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+
+
+def general_ways(net: Net, released: bytes) -> list[Way]:
+    """The weights in float32 and the released file, as they are and through compressors of any bytes."""
+    sources = {
+        "float32": (functools.partial(dense, net), lambda content: with_weights(net, safetensors.load(content))),
+        "released": (lambda: released, from_released),
+    }
+    ways = []
+    for source, (write, read) in sources.items():
+        ways.append(Way(source, timed(write), timed(read)))
+        for name, (compress, decompress) in GENERAL.items():
+            ways.append(Way(f"{source}, {name}", timed(chain(write, compress)), timed(chain(decompress, read))))
+    return ways
+
+
+def chain(first: Callable[..., Any], then: Callable[[Any], Any]) -> Callable[..., Any]:
+    """One function after the other."""
+    return lambda *arguments: then(first(*arguments))
+
+
+def own_ways(net: Net, calibrated: calibration.Calibration) -> list[Way]:
+    """Ours."""
+    options = {"known_classes": {"imagenet": imagenet.class_names()}}
+    read = timed(functools.partial(container.read, known_classes=options["known_classes"]))
+    ways = [
+        Way(".sqz, Huffman as published", timed(functools.partial(container.lossless, net, coder="huffman", **options)), read),
+        Way(".sqz, lossless", timed(functools.partial(container.lossless, net, **options)), read),
+        Way(".sqz, 8 bits, no data", timed(functools.partial(recipe.to_bits, net, None, 8, **options)), read),
+    ]
+    for goal in GOALS:
+        ways.append(
+            Way(f".sqz, at most {goal:,}", timed(functools.partial(recipe.to_size, net, calibrated, goal, **options)), read, once=True)
+        )
+    return ways
+
+
+def nncodec_ways(net: Net, python: str, folder: Path) -> list[Way]:
+    """nncodec's streams at the settings of NNCODEC."""
+    weights = folder / "weights.npz"
+    own = container.paths(net.params, net.stats)
+    np.savez(weights, **{path: torch_layout(np.asarray(leaf, np.float32)) for path, leaf in own.items()})
+
+    def call(direction: str, source: Path, target: Path, settings: dict[str, float]) -> float:
+        flags = [f"--{name}={value}" for name, value in settings.items()]
+        script = Path(__file__).with_name("nncodec_stream.py")
+        done = subprocess.run([python, script, direction, source, target, *flags], check=True, stdout=subprocess.PIPE, text=True)
+        return float(done.stdout.split()[-1])
+
+    def encode(settings: dict[str, float]) -> tuple[bytes, float]:
+        seconds = call("encode", weights, folder / "stream.nnc", settings)
+        return (folder / "stream.nnc").read_bytes(), seconds
+
+    def decode(content: bytes) -> tuple[Net, float]:
+        (folder / "stream.nnc").write_bytes(content)
+        seconds = call("decode", folder / "stream.nnc", folder / "decoded.npz", {})
+        with np.load(folder / "decoded.npz", allow_pickle=False) as file:
+            return with_weights(net, {path: own_layout(file[path]).reshape(leaf.shape) for path, leaf in own.items()}), seconds
+
+    return [
+        Way(f"{name}, qp {settings['qp']}", functools.partial(encode, settings), decode)
+        for name, each in NNCODEC.items()
+        for settings in each
+    ]
+
+
+def run_in_turn(ways: Sequence[Way]) -> tuple[dict[str, tuple[bytes, Net]], dict[str, tuple[float, float]]]:
+    """Each way's stream and decoded net, and its median seconds of encoding and decoding."""
+    random, seconds, results = np.random.default_rng(0), {way.name: ([], []) for way in ways}, {}
+    fixed = {way.name: say(way.name, way.encode()) for way in ways if way.once}
+    for _ in range(ROUNDS):
+        for i in random.permutation(len(ways)):
+            way = ways[i]
+            content, encoding = fixed[way.name] if way.once else way.encode()
+            net, decoding = way.decode(content)
+            seconds[way.name][0].append(encoding)
+            seconds[way.name][1].append(decoding)
+            results[way.name] = content, net
+    return results, {name: (statistics.median(encodings), statistics.median(decodings)) for name, (encodings, decodings) in seconds.items()}
+
+
+def say(name: str, measured: tuple[Any, float]) -> tuple[Any, float]:
+    """Progress of what takes minutes."""
+    print(f"{name}: {measured[1]:.0f} s", file=sys.stderr, flush=True)
+    return measured
+
+
+def same_weights(net: Net, other: Net) -> bool:
+    """Bit for bit."""
+    own, others = (container.paths(each.params, each.stats) for each in (net, other))
+    return all(np.asarray(leaf, np.float32).tobytes() == np.asarray(others[path], np.float32).tobytes() for path, leaf in own.items())
+
+
+def record(name: str, content: bytes, seconds: tuple[float, float], exact: bool, comparison: dict[str, float]) -> dict[str, Any]:
+    """One line of the CSV file."""
+    rounded = {key: round(value, 5) for key, value in comparison.items()}
+    return {
+        "way": name,
+        "bytes": len(content),
+        "encode_s": round(seconds[0], 4),
+        "decode_s": round(seconds[1], 4),
+        "exact": exact,
+        **rounded,
+    }
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+
+    def accuracy(k: int) -> str:
+        return (
+            f"{row[f'top{k}']:.1f}"
+            if row["exact"]
+            else f"{row[f'top{k}']:.1f} ({row[f'top{k}_change']:+.1f} ± {row[f'top{k}_change_error']:.1f})"
+        )
+
+    times = [f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.2g}" for key in ("encode_s", "decode_s")]
+    return [row["way"], f"{row['bytes']:,}", accuracy(1), accuracy(5), "0" if row["exact"] else f"{row['kl_nats']:.4f}", *times]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ways to make the released SqueezeNet small, side by side.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("released", type=Path, help="the .net file that the checkpoint was imported from")
+    parser.add_argument("--data", required=True, metavar="NAME", help="labelled images: a prepared TFDS data set")
+    parser.add_argument("--data-dir", required=True, metavar="DIR")
+    parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of an environment with nncodec")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    net = load_net(arguments.checkpoint)
+    seen, others = split(load_split(arguments.data, arguments.data_dir, None), net)
+    calibrated, _ = say(f"calibrated on {len(seen.images)} images", timed(calibration.calibrate)(net, seen.images))
+    with tempfile.TemporaryDirectory() as folder:
+        ways = general_ways(net, arguments.released.read_bytes()) + own_ways(net, calibrated)
+        if arguments.nncodec:
+            ways += nncodec_ways(net, arguments.nncodec, Path(folder))
+        results, seconds = run_in_turn(ways)
+    own, rows = outputs(net, others), []
+    for name, (content, decoded) in results.items():
+        exact = same_weights(net, decoded)
+        rows.append(record(name, content, seconds[name], exact, compare(own, own if exact else outputs(decoded, others))))
+        print(rows[-1], file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: -row["bytes"])
+    if arguments.csv:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(arguments.csv, table.getvalue())
+    head = ["way", "bytes", "top-1 (change)", "top-5 (change)", "KL, nats", "encode, s", "decode, s"]
+    print(f"{len(others.images)} images that calibration did not see\n\n{markdown([head, *map(cells, rows)])}", end="")
+
+
+if __name__ == "__main__":
+    main()
