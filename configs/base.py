@@ -161,7 +161,8 @@ def compress() -> ConfigDict:
     return ConfigDict(
         dict(
             coders=(),  # any of "arithmetic", "huffman"
-            max_loss=placeholder(float),  # KL divergence, nats, that outputs may take on, measured on training images; None: the very same weights
+            # KL divergence, nats, that the outputs may take on, measured on training images; None: the very same weights.
+            max_loss=placeholder(float),
         )
     )
 
