@@ -145,6 +145,8 @@ def train() -> ConfigDict:
             # are zero from the start and stay zero; 1.0 keeps the zeros of init_from.
             keep=(),
             share_bits=0,  # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared; 0: none
+            # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file decompressed, stay so, and zeros zero.
+            grid=False,
         )
     )
 

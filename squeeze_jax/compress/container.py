@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from squeeze_jax.compress import arithmetic, huffman, record, table, update
-from squeeze_jax.compress.levels import Levels, Outline, Tensor, bits_of, find_shared
+from squeeze_jax.compress.levels import Levels, Outline, Tensor, bits_of, find_shared, find_uniform
 from squeeze_jax.errors import UserError
 from squeeze_jax.net import Net, Tree, leaves, weight_shapes, with_leaves
 
@@ -96,8 +96,9 @@ def lossless(
 ) -> bytes:
     """A net as a .sqz file that gives it back bit for bit.
 
-    Arrays of few distinct values, as after weight sharing, go in levels and a codebook, the others as they are; in an update, what
-    differs from the base in few distinct values goes as the difference where that is smaller.
+    Arrays of few distinct values, as after weight sharing, go in levels and a codebook, multiples of one step, as in a net that was read
+    from a lossy file, in levels alone, and the others as they are, in float16 where that holds them; in an update, what differs from the
+    base in few distinct values goes as the difference where that is smaller.
 
     Args:
       net: the net.
@@ -110,7 +111,7 @@ def lossless(
     coded, added = {}, set()
     for path, leaf in paths(net.params, net.stats).items():
         array = np.asarray(leaf, np.float32)
-        coded[path] = find_shared(array) or array
+        coded[path] = _as_it_is(array)
         if old.place(path, array.shape) is None:
             continue
         difference = update.find_difference(old.values(old.outlines[path]), array)
@@ -118,6 +119,14 @@ def lossless(
             coded[path] = difference
             added.add(path)
     return write(net, coded, coder=coder, bits=bits, known_classes=known_classes, base=base, added=added)
+
+
+def _as_it_is(array: np.ndarray) -> Tensor:
+    """A float32 array in the cheapest of the forms that give it back bit for bit."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    same = half.astype(np.float32).tobytes() == array.tobytes()
+    return min([array, *([half] if same else []), *filter(None, (find_shared(array), find_uniform(array)))], key=bits_of)
 
 
 def read(data: bytes, known_classes: record.KnownClasses | None = None, base: Net | None = None) -> Net:

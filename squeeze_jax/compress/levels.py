@@ -4,6 +4,7 @@ A tensor is signed integer levels and the way back from them: a uniform step, or
 """
 
 import math
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from squeeze_jax.errors import UserError
 
 LIMIT = 2**24 - 1  # magnitude of a level; each is exact as float32
 CODEBOOK_LIMIT = 65_535  # values on either side of zero
+UNIFORM_LIMIT = 2**15 - 1  # magnitude of a level where a step is looked for: of 16 bits, as many as Huffman codes hold
+DIVISORS = 8  # of the smallest magnitude, that are tried as steps
 _LARGEST = float(np.finfo(np.float32).max)
 MOST_AXES = 8
 MOST_CHANNELS = 2**20  # in or out, of a tensor in levels: a decoder keeps count of each
@@ -90,15 +93,54 @@ def find_shared(weights: np.ndarray) -> Levels | None:
     Args:
       weights: float32 [...].
     """
-    negative_zero = weights.view(np.uint32) == 0x80000000 if weights.ndim else np.signbit(weights) & (weights == 0)
-    if not np.isfinite(weights).all() or negative_zero.any():
+    if not _have_levels(weights):
         return None
     codebook = np.unique(np.append(weights.reshape(-1), np.float32(0)))
     below = int(np.searchsorted(codebook, 0))
-    if 4 * (len(codebook) - 1) > weights.size or len(codebook) > CODEBOOK_LIMIT or max(weights.shape[-2:], default=1) > MOST_CHANNELS:
+    if 4 * (len(codebook) - 1) > weights.size or len(codebook) > CODEBOOK_LIMIT:
         return None
     levels = np.searchsorted(codebook, weights).astype(np.int32) - np.int32(below)
     return Levels(levels.reshape(weights.shape), Shared(codebook))
+
+
+def find_uniform(weights: np.ndarray) -> Levels | None:
+    """The levels and step of which these weights are the products, exactly; None where `find_step` finds no step.
+
+    Args:
+      weights: float32 [...].
+    """
+    if not _have_levels(weights):
+        return None
+    values = np.unique(weights)
+    if len(values) > 2 * UNIFORM_LIMIT + 1 or not (step := find_step(values)):
+        return None
+    return Levels(np.round(weights / step).astype(np.int32), Uniform(float(step)))
+
+
+def find_step(weights: np.ndarray, xp: ModuleType = np) -> np.ndarray:
+    """The largest step found of which all weights are multiples, float32 []; 0 where none is found.
+
+    Tried are the smallest magnitude and its halves to eighths, with the numbers next to them, since a product that was rounded and is
+    divided again may miss the step by one.
+
+    Args:
+      weights: float32 [...], finite.
+      xp: numpy, or jax.numpy for weights that are traced.
+    """
+    sizes = xp.abs(weights).reshape(-1, 1)
+    smallest = xp.min(sizes, where=sizes > 0, initial=_LARGEST)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        near = smallest / xp.arange(1, DIVISORS + 1, dtype=np.float32)
+        steps = xp.concatenate([near, xp.nextafter(near, np.float32(0)), xp.nextafter(near, np.float32(np.inf))])[None]
+        levels = xp.round(sizes / steps)
+        fits = xp.all((levels * steps == sizes) & (levels <= UNIFORM_LIMIT), axis=0)
+    return xp.max(xp.where(fits & xp.any(sizes > 0), steps[0], np.float32(0)))
+
+
+def _have_levels(weights: np.ndarray) -> bool:
+    """Whether levels can hold such weights at all: finite ones, no -0.0, in no more channels than a decoder counts."""
+    negative_zeros = np.signbit(weights) & (weights == 0)
+    return bool(np.isfinite(weights).all() and not negative_zeros.any() and max(weights.shape[-2:], default=1) <= MOST_CHANNELS)
 
 
 class Outline(NamedTuple):
@@ -152,9 +194,9 @@ def outline(tensor: Tensor, scan: int = 0) -> Outline:
 
 
 def bits_of(tensor: Tensor) -> float:
-    """About what a tensor costs: its levels' entropy, one by one, and three bytes a value of its codebook; or all bits of its numbers."""
+    """About what a tensor costs: its levels' entropy, one by one, and its step or three bytes a value of its codebook; or its numbers."""
     if not isinstance(tensor, Levels):
         return 8.0 * tensor.nbytes
     counts = np.unique(tensor.levels, return_counts=True)[1]
-    values = len(tensor.dequantiser.codebook) - 1 if isinstance(tensor.dequantiser, Shared) else 0
-    return float((counts * np.log2(tensor.levels.size / counts)).sum()) + 24.0 * values
+    way_back = 24.0 * (len(tensor.dequantiser.codebook) - 1) if isinstance(tensor.dequantiser, Shared) else 32.0
+    return float((counts * np.log2(tensor.levels.size / counts)).sum()) + way_back

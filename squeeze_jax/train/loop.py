@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
+from squeeze_jax.compress.grid import check_on_grid
 from squeeze_jax.compress.prune import kept_fractions, prune
 from squeeze_jax.compress.share import share
 from squeeze_jax.data import Data, Pipeline
@@ -55,6 +56,8 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
         params, stats = finetune.starting_weights(config, data)(params, stats)
         params = prune(params, config.train.keep)
         params = share(params, config.train.share_bits) if config.train.share_bits else params
+        if config.train.grid:
+            check_on_grid(params)
         return create(params, stats, optimizer, config.seed)
 
     abstract = nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
@@ -101,6 +104,8 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
     finetune.starting_weights(config, data)
     if not 0 <= settings.share_bits <= 8:
         raise UserError(f"train.share_bits is 1 to 8, or 0 for no sharing; got {settings.share_bits}")
+    if settings.grid and settings.share_bits:
+        raise UserError("train.grid and train.share_bits are two ways to keep weights to few values; set one")
     if settings.keep or settings.freeze:
         params, _ = weight_shapes({"model": config.model, "num_classes": data.num_classes})
         kept_fractions(params, settings.keep)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from squeeze_jax import cli
-from squeeze_jax.compress import container, table, update
+from squeeze_jax.compress import container, lossy, table, update
 from squeeze_jax.compress.levels import Levels, Outline, Shared, Uniform
 from squeeze_jax.errors import UserError
 from squeeze_jax.net import Net, Preprocessing, weight_shapes, with_leaves
@@ -59,6 +59,17 @@ def test_levels_become_weights():
     for path, leaf in container.paths(net.params, net.stats).items():
         expected = np.round(leaf * 50) * np.float32(0.02) if path.endswith("kernel") else leaf.astype(np.float16)
         np.testing.assert_array_equal(found[path], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [3, 5, 9])
+@pytest.mark.parametrize("model", [V11, NORMED], ids=["v1.1", "BatchNorm"])
+def test_a_lossy_file_comes_back_losslessly_as_small(model, bits):
+    """Steps and half precision are found again among the weights."""
+    data = container.write(net := random_net(model, few_values=False), lossy.to_bits(net, None, bits))
+    decoded = container.read(data)
+    again = container.lossless(decoded)
+    assert same_net(container.read(again), decoded)
+    assert abs(len(again) - len(data)) <= 0.01 * len(data)
 
 
 def test_known_classes_cost_next_to_nothing():

@@ -1,14 +1,16 @@
 """Training under pruning and weight sharing: what holds after real steps on two devices, after a stop, and from other weights."""
 
+import dataclasses
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from squeeze_jax.compress.levels import find_shared
+from squeeze_jax.compress import container, lossy
+from squeeze_jax.compress.levels import find_shared, find_uniform
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, build_model, leaves, split_model
+from squeeze_jax.net import Net, Preprocessing, build_model, leaves, split_model, with_leaves
 from squeeze_jax.train import Interrupted, build_program, check_config, train
 from squeeze_jax.train.checkpoint import Checkpoints, load_net, save_net
 
@@ -74,6 +76,42 @@ def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
     assert find_shared(end["fire3/expand3x3/kernel"]) is not None
 
 
+@pytest.fixture
+def coarse(checkpoint, tmp_path):
+    """That net as a lossy file has it, and the file."""
+    net = load_net(checkpoint)
+    data = container.write(net, lossy.to_bits(net, None, 4))
+    save_net(container.read(data), tmp_path / "coarse")
+    return tmp_path / "coarse", data
+
+
+def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
+    """With a layer that stays as it is; the trained net's file is as small as the one that it came from, but for biases that were zero."""
+    directory, data = coarse
+    config.train.update(init_from=str(directory), grid=True, freeze=("conv1",), learning_rate=0.3, momentum=0.9, weight_decay=0.01)
+    start, end = weights_around(config, digits, tmp_path)
+    for path, weights in kernels(end).items():
+        before = find_uniform(start[path])
+        levels = np.round(weights / np.float32(before.dequantiser.step))
+        np.testing.assert_array_equal(weights, before.dequantiser.values(levels))
+        assert not weights.view(np.uint32)[(start[path] == 0) | (levels == 0)].any()
+    changed = {path for path, weights in kernels(end).items() if np.any(weights != start[path])}
+    assert changed and not any(path.startswith("conv1/") for path in changed)
+    biases = end.keys() - kernels(end).keys()
+    for path in biases:
+        np.testing.assert_array_equal(end[path], end[path].astype(np.float16).astype(np.float32))
+        assert np.any(end[path] != start[path]) != path.startswith("conv1/")
+    trained = dataclasses.replace(load_net(directory), params=with_leaves(load_net(directory).params, end))
+    assert len(container.lossless(trained)) <= 1.03 * len(data) + 2 * sum(end[path].size for path in biases)
+
+
+def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
+    config.train.grid = True
+    program = build_program(config, digits, jax.devices())
+    with pytest.raises(UserError, match="no kernel is multiples of one step"):
+        train(program, config, digits, tmp_path / "trial")
+
+
 def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
     """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
     config.train.keep = (("*", 1.0),)
@@ -97,6 +135,7 @@ def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
         ({"keep": (("*", 1.1),)}, "1.1"),
         ({"share_bits": 9}, "share_bits is 1 to 8, or 0 for no sharing; got 9"),
         ({"share_bits": -1}, "got -1"),
+        ({"share_bits": 4, "grid": True}, "set one"),
     ],
 )
 def test_bad_settings_are_one_clear_line(config, digits, changes, words):
