@@ -1,0 +1,89 @@
+"""What training on the grid of a lossy .sqz wins back, beside longer training without it: a markdown table, and a row a net as CSV.
+
+    python experiments/quantized/compare.py OUT TRIAL [TRIAL ...] --bytes 7000 5000 --csv FILE [flags for launch.py]
+
+Each TRIAL is that of a finished study on `cifar10`. For each of them and each size four files are made and evaluated on the test set:
+`lossy` (the trial, compressed to the size), `on the grid` (that file's net, trained by `configs/quantized.py` and written again),
+`longer` (the trial trained as long without a grid) and `longer, lossy` (that, compressed to the size). What OUT holds is not made again.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from squeeze_jax.analysis import tables
+
+CLI = [sys.executable, "-m", "squeeze_jax.cli"]
+LAUNCH = [sys.executable, "launch.py", "--config", "configs/quantized.py:cifar10"]
+WITHOUT_GRID = ["--config.train.grid=False", "--config.compress.coders=()"]
+HEAD = ["way", "net", "bytes", "top1"]
+
+
+def run(command: list[str], made: Path) -> None:
+    """Runs the command, unless it has been."""
+    if not made.exists():
+        print(*command, file=sys.stderr)
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def compressed(net: Path, file: Path, size: int) -> Path:
+    """The file of a trial's net at no more than `size` bytes."""
+    run([*CLI, "compress", str(net), "-o", str(file), "--target-bytes", str(size)], file)
+    return file
+
+
+def trained(start: Path, workdir: Path, flags: list[str]) -> Path:
+    """The trial that one more epoch from `start` makes."""
+    trial = workdir / "trials" / "seed=0"
+    run([*LAUNCH, f"--workdir={workdir}", f"--config.train.init_from={start}", *flags], trial / "result.json")
+    return trial
+
+
+def top1(net: Path) -> float:
+    """Of a trial or a .sqz file on its own test set, in percent."""
+    done = subprocess.run([*CLI, "evaluate", str(net), "--format", "json"], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["top1"]
+
+
+def ways(trial: Path, out: Path, sizes: list[int], flags: list[str]) -> list[list]:
+    """Rows of the CSV for one net."""
+    out.mkdir(parents=True, exist_ok=True)
+    longer = trained(trial, out / "longer", [*WITHOUT_GRID, *flags])
+    files = [("dense", trial), ("longer", longer)]
+    for size in sizes:
+        lossy, start = compressed(trial, out / f"lossy-{size}.sqz", size), out / f"start-{size}"
+        run([*CLI, "decompress", str(lossy), "-o", str(start)], start)
+        grid = trained(start, out / f"grid-{size}", flags) / "net.arithmetic.sqz"
+        control = compressed(longer, out / f"longer-{size}.sqz", size)
+        files += [(f"lossy, {size:,}", lossy), (f"on the grid, {size:,}", grid), (f"longer, lossy, {size:,}", control)]
+    return [[way, out.name, file.stat().st_size if file.suffix == ".sqz" else "", top1(file)] for way, file in files]
+
+
+def summary(rows: list[list]) -> list[list[str]]:
+    """The rows with the nets of a way together."""
+    table = [["way", "bytes", "top-1 (%)", "against dense", "nets"]]
+    dense = {net: accuracy for way, net, _, accuracy in rows if way == "dense"}
+    for way in dict.fromkeys(row[0] for row in rows):
+        _, nets, sizes, found = zip(*(row for row in rows if row[0] == way))
+        change = tables.confidence([accuracy - dense[net] for net, accuracy in zip(nets, found)])
+        size = "" if "" in sizes else f"{min(sizes):,} to {max(sizes):,}"
+        gain = f"{change.mean:+.1f}" + (f" ± {change.half:.1f}" if change.half is not None else "")
+        table.append([way, size, tables.show_interval("top1", tables.confidence(found)), gain, str(len(nets))])
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Training on the grid, beside longer training.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("trial", type=Path, nargs="+")
+    parser.add_argument("--bytes", type=int, nargs="+", default=[7000])
+    parser.add_argument("--csv", type=Path)
+    arguments, flags = parser.parse_known_args()
+    rows = [row for trial in arguments.trial for row in ways(trial, arguments.out / trial.name, arguments.bytes, flags)]
+    if arguments.csv:
+        with arguments.csv.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
+    print(tables.markdown(summary(rows)), end="")
