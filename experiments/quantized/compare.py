@@ -1,6 +1,6 @@
 """What training on the grid of a lossy .sqz wins back, beside longer training without it: a markdown table, and a row a net as CSV.
 
-    python experiments/quantized/compare.py OUT TRIAL [TRIAL ...] --bytes 7000 5000 --csv FILE [flags for launch.py]
+    python experiments/quantized/compare.py OUT TRIAL [TRIAL ...] --bytes 7000 5000 --csv FILE [--data-dir DIR] [flags for launch.py]
 
 Each TRIAL is that of a finished study on `cifar10`. For each of them and each size four files are made and evaluated on the test set:
 `lossy` (the trial, compressed to the size), `on the grid` (that file's net, trained by `configs/quantized.py` and written again),
@@ -42,13 +42,14 @@ def trained(start: Path, workdir: Path, flags: list[str]) -> Path:
     return trial
 
 
-def top1(net: Path) -> float:
-    """Of a trial or a .sqz file on its own test set, in percent."""
-    done = subprocess.run([*CLI, "evaluate", str(net), "--format", "json"], check=True, capture_output=True, text=True)
+def top1(net: Path, data: list[str]) -> float:
+    """Of a trial or a .sqz file on CIFAR-10's test set, in percent."""
+    command = [*CLI, "evaluate", str(net), "--data", "cifar10", *data, "--format", "json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)["top1"]
 
 
-def ways(trial: Path, out: Path, sizes: list[int], flags: list[str]) -> list[list]:
+def ways(trial: Path, out: Path, sizes: list[int], data: list[str], flags: list[str]) -> list[list]:
     """Rows of the CSV for one net."""
     out.mkdir(parents=True, exist_ok=True)
     longer = trained(trial, out / "longer", [*WITHOUT_GRID, *flags])
@@ -59,7 +60,7 @@ def ways(trial: Path, out: Path, sizes: list[int], flags: list[str]) -> list[lis
         grid = trained(start, out / f"grid-{size}", flags) / "net.arithmetic.sqz"
         control = compressed(longer, out / f"longer-{size}.sqz", size)
         files += [(f"lossy, {size:,}", lossy), (f"on the grid, {size:,}", grid), (f"longer, lossy, {size:,}", control)]
-    return [[way, out.name, file.stat().st_size if file.suffix == ".sqz" else "", top1(file)] for way, file in files]
+    return [[way, out.name, file.stat().st_size if file.suffix == ".sqz" else "", top1(file, data)] for way, file in files]
 
 
 def summary(rows: list[list]) -> list[list[str]]:
@@ -81,8 +82,12 @@ if __name__ == "__main__":
     parser.add_argument("trial", type=Path, nargs="+")
     parser.add_argument("--bytes", type=int, nargs="+", default=[7000])
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--data-dir", help="where TFDS has CIFAR-10")
     arguments, flags = parser.parse_known_args()
-    rows = [row for trial in arguments.trial for row in ways(trial, arguments.out / trial.name, arguments.bytes, flags)]
+    data = ["--data-dir", arguments.data_dir] if arguments.data_dir else []
+    flags += [f"--config.data.data_dir={arguments.data_dir}"] if arguments.data_dir else []
+    nets = [(trial, arguments.out / trial.name) for trial in arguments.trial]
+    rows = [row for trial, out in nets for row in ways(trial, out, arguments.bytes, data, flags)]
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])
