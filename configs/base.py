@@ -122,7 +122,7 @@ def train() -> ConfigDict:
             epochs=10.0,
             steps=0,  # optimiser steps, in place of epochs where above 0
             batch_size=64,  # images a step over all devices
-            accumulate=1,  # parts a batch is divided into, one after another (Caffe's iter_size)
+            accumulate=0,  # parts a batch is divided into, one after another (Caffe's iter_size); 0: as many as are fastest
             learning_rate=0.05,
             schedule="linear",  # to 0; or constant, poly, cosine
             power=1.0,  # of poly

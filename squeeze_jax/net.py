@@ -5,6 +5,7 @@ are how training and use take a Flax module apart.
 """
 
 import fnmatch
+import functools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from squeeze_jax import models
 from squeeze_jax.errors import UserError
+from squeeze_jax.models import ops
 
 Tree = Any  # nested dicts of arrays, keyed as the module's attributes are: params["fire2"]["squeeze"]["kernel"]
 
@@ -40,6 +43,26 @@ def forward(
     model = nnx.merge(graphdef, params, stats, copy=True)
     logits = model(images, train=train, key=key)
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
+    """Logits [N, classes] of images [N, H, W, 3], in as many parts as are fastest."""
+    parts = images.reshape(best_parts(graphdef, params, stats, images), -1, *images.shape[1:])
+    return lax.map(lambda part: forward(graphdef, params, stats, part)[0], parts).reshape(len(images), -1)
+
+
+def best_parts(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> int:
+    """`ops.best_parts` of images [N, H, W, 3] in this net."""
+    seen = [1]
+
+    def note(layer: nnx.Module, x: jax.Array, compute: Callable) -> jax.Array:
+        y = compute(x, layer.kernel[...])
+        seen.append(y[..., 0].size * layer.kernel[..., 0].size * x.dtype.itemsize)
+        return y
+
+    with ops.observed(note):
+        jax.eval_shape(functools.partial(forward, graphdef), params, stats, images[:1])
+    return ops.best_parts(len(images), max(seen), sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
 
 
 def leaves(tree: Tree) -> dict[str, Any]:
@@ -160,7 +183,7 @@ class Net:
         """The net computed by Flax on the default device, compiled once for each number of images."""
         graphdef, params, stats = split_model(self.module())
         # Weights as arguments: XLA would take its time over constants.
-        run = jax.jit(lambda params, stats, images: forward(graphdef, params, stats, images)[0])
+        run = jax.jit(functools.partial(predict, graphdef))
         return Classifier(self.preprocessing, self.class_names, lambda images: np.asarray(run(params, stats, images)))
 
 

@@ -6,10 +6,11 @@ Two lowerings compute the same numbers (to rounding):
   `squeeze_jax.trace` reads layers from them.
 * ``matmul``: a 1x1 convolution is a dot product, a larger one is explicit patches plus a dot product, max pooling is an
   elementwise maximum of strided slices, first down the rows, then along them (3 + 3 slices in place of 9, and far fewer
-  bytes in the gradient). XLA's own convolutions, window reductions and their gradients are slow on a CPU.
+  bytes in the gradient). XLA's own convolutions, window reductions and their gradients are slow on a CPU. So are patches that
+  don't stay in its caches: a batch is worked on in `best_parts`.
 
 Nobody else names a lowering's internals: models call `conv2d` and `max_pool`, the training step wraps its trace in
-`lowering(best_lowering(platform))`.
+`lowering(best_lowering(platform))`. experiments/benchmarks has what each of this is worth.
 """
 
 import contextlib
@@ -73,6 +74,20 @@ def _matmul() -> bool:
     return (_chosen.get() or best_lowering(jax.default_backend())) == "matmul"
 
 
+def best_parts(images: int, seen_bytes: int, params_bytes: int) -> int:
+    """How many equal parts of a batch are best worked on one after another, so that a CPU's caches hold what a layer multiplies.
+
+    Args:
+      images: of the batch; the result divides it.
+      seen_bytes: of the largest layer's patches of one image.
+      params_bytes: of the net; each part reads them all and, in training, adds to them, so its patches should not be smaller.
+    """
+    if not _matmul():
+        return 1
+    together = max(1, max(4 * 2**20, params_bytes) // seen_bytes)
+    return next(parts for parts in range(1, images + 1) if images % parts == 0 and images // parts <= together)
+
+
 def _slices(x: jax.Array, window: tuple[int, int], stride: tuple[int, int]) -> list[jax.Array]:
     """The input as every tap of the window sees it: kh*kw arrays [N, H', W', C], in row-major order of taps."""
     n, h, w, c = x.shape
@@ -116,8 +131,23 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
         return lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )
-    seen = patches(x, (kh, kw), stride, padding)[..., 0, :]
-    return lax.dot_general(seen, kernel.reshape(-1, cout), (((3,), (0,)), ((), ())))
+    return _times(patches(x, (kh, kw), stride, padding)[..., 0, :], kernel.reshape(-1, cout))
+
+
+@jax.custom_vjp
+def _times(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """[..., K] times [K, C], with the gradient that a CPU multiplies fastest."""
+    return lax.dot_general(x, matrix, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _times_backward(seen: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, matrix = seen
+    # The few channels of dy on the left, and the result transposed: twice as fast as x on the left, which is what JAX derives.
+    rows = [array.reshape(-1, array.shape[-1]) for array in (dy, x)]
+    return lax.dot_general(dy, matrix, (((x.ndim - 1,), (1,)), ((), ()))), lax.dot_general(*rows, (((0,), (0,)), ((), ()))).T
+
+
+_times.defvjp(lambda x, matrix: (_times(x, matrix), (x, matrix)), _times_backward)
 
 
 def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:

@@ -87,11 +87,12 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
 def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> None:
     """Raises UserError for what can be known to be wrong before anything is compiled."""
     settings = config.train
-    parts = len(devices) * settings.accumulate
-    if settings.batch_size % parts:
+    if settings.accumulate < 0:
+        raise UserError(f"train.accumulate is at least 1, or 0 for as many parts as are fastest; got {settings.accumulate}")
+    if settings.batch_size % (len(devices) * max(1, settings.accumulate)):
         raise UserError(
-            f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s) "
-            f"x train.accumulate {settings.accumulate}"
+            f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s)"
+            + (f" x train.accumulate {settings.accumulate}" if settings.accumulate else "")
         )
     if settings.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {settings.dtype!r}")

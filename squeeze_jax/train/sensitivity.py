@@ -1,5 +1,6 @@
 """What pruning costs, layer by layer: the ground on which to choose `train.keep`."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from squeeze_jax.compress.prune import kernels, pruned
 from squeeze_jax.data import Data
-from squeeze_jax.net import Net, forward, layer_of, leaves, split_model, with_leaves
+from squeeze_jax.net import Net, layer_of, leaves, predict, split_model, with_leaves
 from squeeze_jax.train.evaluation import evaluate_each
 
 
@@ -30,7 +31,7 @@ def sensitivity(
       layer that may be pruned and the smallest of the fractions that loses no more than `max_loss`.
     """
     graphdef, params, stats = split_model(net.module())
-    logits = jax.jit(lambda params, stats, images: forward(graphdef, params, stats, images)[0])
+    logits = jax.jit(functools.partial(predict, graphdef))
     params, stats = jax.device_put((params, stats))
     arrays = leaves(params)
 

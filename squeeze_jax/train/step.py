@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from squeeze_jax.data import Pipeline
 from squeeze_jax.models import ops
-from squeeze_jax.net import Tree, forward
+from squeeze_jax.net import Tree, best_parts, forward, predict
 from squeeze_jax.train import metrics
 from squeeze_jax.train.state import TrainState
 
@@ -37,8 +37,9 @@ def make_train_step(
     `config.log_every` steps.
 
     The device's share is divided into `config.accumulate` parts whose gradients are averaged before the update (Caffe's
-    iter_size). Parameters stay float32; `config.dtype` is what the forward and backward passes compute in. Every random draw
-    is keyed by (seed, step, position in the global batch), so it does not matter how many devices share the batch.
+    iter_size); 0: as many as are fastest, which changes no more than rounding (BatchNorm would see it, and keeps the whole
+    share). Parameters stay float32; `config.dtype` is what the forward and backward passes compute in. Every random draw is keyed
+    by (seed, step, position in the global batch), so it does not matter how many devices share the batch.
     """
 
     def loss_fn(params, stats, part, key):
@@ -52,16 +53,17 @@ def make_train_step(
         with ops.lowering(lowering):
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
             batch = pipeline.fetch(resident, batch, augment_key)
-            parts = jax.tree.map(lambda x: x.reshape(config.accumulate, -1, *x.shape[1:]), batch)
+            count = config.accumulate or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"]))
+            parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
             def accumulate(stats, part):
                 (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, stats, part, dropout_key)
                 return stats, (grads, {"loss": loss, "top1": top1})
 
-            if config.accumulate == 1:
+            if count == 1:
                 stats, means = accumulate(state.stats, jax.tree.map(lambda x: x[0], parts))
             else:
-                stats, means = _scan_mean(accumulate, state.stats, parts, config.accumulate)
+                stats, means = _scan_mean(accumulate, state.stats, parts, count)
             # After the local mean, so that the devices talk once a step however many parts there are.
             (grads, measured), stats = lax.pmean((means, stats), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -92,7 +94,7 @@ def make_eval_step(graphdef: nnx.GraphDef, pipeline: Pipeline, dtype: str, lower
     def eval_step(params, stats, resident, batch):
         with ops.lowering(lowering):
             batch = pipeline.fetch(resident, batch, None)
-            logits, _ = forward(graphdef, _cast(params, dtype), stats, batch["image"].astype(dtype))
+            logits = predict(graphdef, _cast(params, dtype), stats, batch["image"].astype(dtype))
             return lax.psum(metrics.evaluation_sums(logits, batch["label"], batch["weight"]), AXIS)
 
     return eval_step

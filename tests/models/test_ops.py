@@ -36,8 +36,7 @@ def max_pooling(x, window, stride):
     )
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
-@pytest.mark.parametrize(
+GEOMETRIES = pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding", "groups"),
     [
         ((9, 9), (1, 1), 1, ((0, 0), (0, 0)), 1),
@@ -49,6 +48,10 @@ def max_pooling(x, window, stride):
         ((5, 5), (1, 1), 1, ((1, 1), (1, 1)), 1),
     ],
 )
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@GEOMETRIES
 def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *size, 4), np.float32)
@@ -70,22 +73,41 @@ def test_max_pool_rounds_up(lowering, size, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_gradients_agree_between_lowerings(dtype):
+@GEOMETRIES
+def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.standard_normal((2, 14, 14, 3)), dtype)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), dtype)
+    x = jnp.asarray(rng.standard_normal((2, *size, 4)), dtype)
+    weights = jnp.asarray(rng.standard_normal((*kernel, 4 // groups, 6)), dtype)
 
     def gradients(lowering):
-        def loss(x, kernel):
+        def loss(x, weights):
             with ops.lowering(lowering):
-                return jnp.sum(ops.max_pool(ops.conv2d(x, kernel, 1, ((1, 1), (1, 1)))).astype(jnp.float32) ** 2)
+                return jnp.sum(ops.max_pool(ops.conv2d(x, weights, stride, padding, groups)).astype(jnp.float32) ** 2)
 
-        return jax.grad(loss, (0, 1))(x, kernel)
+        return jax.grad(loss, (0, 1))(x, weights)
 
     tolerance = 1e-4 if dtype == "float32" else 0.1
     for native, matmul in zip(*map(gradients, LOWERINGS), strict=True):
+        assert matmul.dtype == dtype
         scale = float(jnp.max(jnp.abs(native)))
         np.testing.assert_allclose(np.asarray(native, np.float32), np.asarray(matmul, np.float32), rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    ("images", "seen", "params", "parts"),
+    [
+        (32, 7_243_776, 4_993_984, 32),  # SqueezeNet at 227: an image at a time
+        (256, 294_912, 2_900_000, 32),  # small images: eight at a time fill the caches
+        (7, 2**21, 0, 7),  # two at a time would not divide the batch
+        (64, 27_648, 200_000, 1),
+        (32, 4_392_300, 244_000_000, 1),  # AlexNet: its dense layers' weights are more than all patches
+    ],
+)
+def test_parts_are_small_enough_for_caches_and_large_enough_for_the_weights(images, seen, params, parts):
+    with ops.lowering("matmul"):
+        assert ops.best_parts(images, seen, params) == parts
+    with ops.lowering("native"):
+        assert ops.best_parts(images, seen, params) == 1
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)

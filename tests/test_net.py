@@ -1,0 +1,18 @@
+"""A net as a value: what it predicts does not depend on how a batch is worked on."""
+
+import jax
+import numpy as np
+
+from squeeze_jax.models import ops
+from squeeze_jax.net import best_parts, build_model, forward, predict, split_model
+
+
+def test_a_batch_in_parts_has_the_logits_of_the_whole():
+    graphdef, params, stats = split_model(build_model({"name": "squeezenet_v1_1", "batch_norm": True}, 10))
+    images = jax.numpy.asarray(np.random.default_rng(0).standard_normal((12, 160, 160, 3), np.float32))
+    with ops.lowering("matmul"):
+        parts, whole = predict(graphdef, params, stats, images), forward(graphdef, params, stats, images)[0]
+        # fire2's 3x3 filters have the largest patches; 4 MiB, which is more than the weights take, hold those of four images.
+        assert 4 * 2**20 // (39 * 39 * 3 * 3 * 16 * 4) == 4 and sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < 4 * 2**20
+        assert best_parts(graphdef, params, stats, images) == 3
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).max()))
