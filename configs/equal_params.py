@@ -1,0 +1,45 @@
+"""SqueezeNet and SqueezeNext at equal parameters and under one recipe; SqueezeNext has BatchNorm, so SqueezeNet is there with it too.
+
+Claim: SqueezeNext makes more of its parameters (62.6 % top-1 from 1.2 M, arXiv 1803.10615, Table 1; SqueezeNet has 57.5 % from 1.2 M).
+
+  python launch.py --config configs/equal_params.py               9 trials, about 180,000 parameters each
+  python launch.py --config configs/equal_params.py:cifar10       about 730,000 parameters each; see experiments/equal_params
+  python launch.py --config configs/equal_params.py:imagenet      about 1,240,000 parameters each
+"""
+
+import copy
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+NETS = ("squeezenet", "squeezenet_bn", "squeezenext")
+
+
+def get_config(preset: str = "digits"):
+    config = base.get_config(preset, "equal_params")
+    config.net = NETS[0]  # of one trial; the sweep sets it
+    config.nets = ConfigDict({name: copy.deepcopy(config.model) for name in NETS[:2]} | {NETS[2]: base.squeezenext()})
+    config.nets.squeezenet_bn.batch_norm = True
+    if preset == "imagenet":
+        config.nets.squeezenext.depth = 44
+    else:
+        # 32x32 images: a 3x3 stem without its pool.
+        config.nets.squeezenext.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False, blocks=(6, 6, 8, 2))
+    if preset == "digits":
+        config.nets.squeezenet.squeeze_ratio = config.nets.squeezenet_bn.squeeze_ratio = 0.5
+        config.nets.squeezenext.update(width=0.75, blocks=(2, 2, 2, 1), conv1_filters=16, conv1_stride=2)
+    config.report.update(x="net", label="net")
+    return config
+
+
+def sweep(config):
+    for net in NETS:
+        for seed in range(config.seeds):
+            yield {"net": net, "seed": seed}
+
+
+def derive(config):
+    """The model is the net's."""
+    with config.unlocked():
+        config.model = config.nets[config.net]
