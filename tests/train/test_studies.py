@@ -1,8 +1,9 @@
-"""The studies in stages: what follows from a stage, and that every preset's patterns fit its net."""
+"""Studies whose trials differ in more than swept keys: what follows from a stage or a net, and that it fits every preset."""
 
+import jax
 import pytest
 
-from configs import base, deep_compression, dsd
+from configs import base, deep_compression, dsd, equal_params
 from squeeze_jax.compress.prune import kept_fractions
 from squeeze_jax.net import weight_shapes
 from squeeze_jax.sweep import make_trials
@@ -53,3 +54,14 @@ def test_dsds_control_differs_in_the_mask_alone():
         masked.init_from = control.init_from
         masked.keep = ()
         assert masked.to_dict() == control.to_dict()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_nets_of_equal_params_are_of_equal_size(preset):
+    trials = trials_of(equal_params, preset, seeds=1)
+    shapes = [weight_shapes({"model": trial.model, "num_classes": 1000 if preset == "imagenet" else 10}) for trial in trials.values()]
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params, _ in shapes]
+    assert max(counts) < 1.02 * min(counts)
+    assert [bool(stats) for _, stats in shapes] == [False, True, True]
+    recipes = [trial.train.to_dict() for trial in trials.values()]
+    assert recipes == recipes[:1] * len(recipes)
