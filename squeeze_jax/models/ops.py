@@ -88,23 +88,19 @@ def best_parts(images: int, seen_bytes: int, params_bytes: int) -> int:
     return next(parts for parts in range(1, images + 1) if images % parts == 0 and images // parts <= together)
 
 
-def _slices(x: jax.Array, window: tuple[int, int], stride: tuple[int, int]) -> list[jax.Array]:
-    """The input as every tap of the window sees it: kh*kw arrays [N, H', W', C], in row-major order of taps."""
-    n, h, w, c = x.shape
-    (kh, kw), (sh, sw) = window, stride
-    out_h, out_w = (h - kh) // sh + 1, (w - kw) // sw + 1
-    return [
-        lax.slice(x, (0, i, j, 0), (n, i + (out_h - 1) * sh + 1, j + (out_w - 1) * sw + 1, c), (1, sh, sw, 1))
-        for i in range(kh)
-        for j in range(kw)
-    ]
+def _taps(x: jax.Array, axis: int, window: int, stride: int) -> list[jax.Array]:
+    """The input as each tap of a window along one axis sees it: `window` arrays."""
+    reach = (x.shape[axis] - window) // stride * stride + 1
+    return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(window)]
 
 
 def patches(x: jax.Array, window: tuple[int, int], stride: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1) -> jax.Array:
     """What each position of a convolution's output sees: [N, H, W, Cin] -> [N, H', W', groups, kh * kw * Cin / groups]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = [tap.reshape(*tap.shape[:3], groups, -1) for tap in _slices(x, window, (stride, stride))]
-    return taps[0] if len(taps) == 1 else jnp.concatenate(taps, axis=-1)
+    x = x.reshape(*x.shape[:3], groups, -1)
+    for axis in (2, 1):  # along the rows, then whole strips of them: kw + kh pieces in place of kw * kh
+        x = jnp.concatenate(_taps(x, axis, window[axis - 1], stride), axis=-1)
+    return x
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1) -> jax.Array:
@@ -169,8 +165,8 @@ def max_pool(x: jax.Array, window: int = 3, stride: int = 2) -> jax.Array:
     overhang = [(0, max(0, (out - 1) * stride + window - size)) for out, size in zip(sizes, x.shape[1:3])]
     if _matmul():
         x = jnp.pad(x, ((0, 0), *overhang, (0, 0)), constant_values=-jnp.inf)
-        for direction in ((window, 1, stride, 1), (1, window, 1, stride)):
-            x = functools.reduce(jnp.maximum, _slices(x, direction[:2], direction[2:]))
+        for axis in (1, 2):
+            x = functools.reduce(jnp.maximum, _taps(x, axis, window, stride))
         return x
     # A plain float, not an array: in bfloat16 only a scalar literal keeps reduce_window differentiable.
     return lax.reduce_window(x, -float("inf"), lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *overhang, (0, 0)))
