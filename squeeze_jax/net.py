@@ -47,7 +47,10 @@ def forward(
 
 def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
     """Logits [N, classes] of images [N, H, W, 3], in as many parts as are fastest."""
-    parts = images.reshape(best_parts(graphdef, params, stats, images), -1, *images.shape[1:])
+    count = best_parts(graphdef, params, stats, images)
+    if count == 1:
+        return forward(graphdef, params, stats, images)[0]
+    parts = images.reshape(count, -1, *images.shape[1:])
     return lax.map(lambda part: forward(graphdef, params, stats, part)[0], parts).reshape(len(images), -1)
 
 

@@ -42,7 +42,7 @@ def fire_widths(index: int, base_e: int, incr_e: int, freq: int, pct3x3: float, 
 
 
 class Fire(nnx.Module):
-    """Squeeze 1x1 + ReLU, then expand 1x1 and expand 3x3 (pad 1) + ReLU, concatenated in that order."""
+    """Squeeze 1x1 + ReLU, then expand 1x1 and expand 3x3 (pad 1), concatenated in that order; their ReLU is the caller's."""
 
     def __init__(self, in_channels: int, widths: FireWidths, *, batch_norm: bool, kernel_init: Callable, rngs: nnx.Rngs):
         options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
@@ -56,4 +56,4 @@ class Fire(nnx.Module):
         """[N, H, W, C] -> [N, H, W, expand1x1 + expand3x3]."""
         squeezed = jax.nn.relu(self.squeeze(x, train=train))
         halves = [getattr(self, name)(squeezed, train=train) for name in ("expand1x1", "expand3x3") if hasattr(self, name)]
-        return jax.nn.relu(halves[0] if len(halves) == 1 else jnp.concatenate(halves, axis=-1))
+        return halves[0] if len(halves) == 1 else jnp.concatenate(halves, axis=-1)

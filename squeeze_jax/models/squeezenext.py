@@ -149,8 +149,8 @@ class SqueezeNext(nnx.Module):
         Raises:
           ValueError: the images are too small for the stem.
         """
-        x = jax.nn.relu(self.conv1(x, train=train))
-        x = ops.max_pool(x) if self.pool1 else x
+        x = self.conv1(x, train=train)
+        x = ops.relu_max_pool(x, train=train) if self.pool1 else jax.nn.relu(x)
         gathered = None
         for stage, count in enumerate(self.blocks, start=1):
             for index in range(1, count + 1):

@@ -42,8 +42,8 @@ class VGG(nnx.Module):
           ValueError: images of another size than leaves 7x7 positions for fc6.
         """
         for stage, count in enumerate(self.stages, start=1):
-            for index in range(1, count + 1):
+            for index in range(1, count):
                 x = jax.nn.relu(getattr(self, f"conv{stage}_{index}")(x))
-            x = ops.max_pool(x, 2, 2)
+            x = ops.relu_max_pool(getattr(self, f"conv{stage}_{count}")(x), 2, 2, train=train)
         x = ops.flatten(x, (7, 7))
         return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)

@@ -111,6 +111,20 @@ def test_parts_are_small_enough_for_caches_and_large_enough_for_the_weights(imag
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
+def test_relu_and_pool_commute_with_their_gradients(lowering):
+    rng = np.random.default_rng(0)
+    x, weights = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, 9, 9, 8), (2, 4, 4, 8)))
+    x = x.at[0, :5].set(-1.0)  # windows without anything positive
+
+    def loss(x, train):
+        with ops.lowering(lowering):
+            return jnp.sum(weights * ops.relu_max_pool(x, train=train))
+
+    for found, expected in zip(jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False)):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
 def test_too_small_an_input_is_named(lowering):
     with ops.lowering(lowering):
         with pytest.raises(ValueError, match="3x3 convolution.*2x2"):
