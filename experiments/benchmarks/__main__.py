@@ -1,0 +1,29 @@
+"""How fast it is beside what one would use instead: python -m experiments.benchmarks [NAME ...]
+
+Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours is faster. All take about half an hour
+on two cores; needs `pip install -e '.[test]'`, and a C++ compiler for torch.compile.
+"""
+
+import argparse
+import importlib
+
+from experiments.benchmarks import interleaved
+
+NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default")
+    names = parser.parse_args().names or NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    for name in names:
+        benchmark = importlib.import_module(f"experiments.benchmarks.{name}")
+        rows = benchmark.rows()
+        interleaved.record(name, rows, benchmark.PACKAGES)
+        print(f"{name}: {benchmark.__doc__.partition(chr(10))[0]}\n\n{interleaved.table(rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Seconds from the command to the end of the first training step, with nothing compiled before and with the compilation cache warm."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.benchmarks import interleaved
+
+PACKAGES = ()
+ROOT = Path(__file__).parents[2]
+ROUNDS = 3
+
+
+def rows() -> list[interleaved.Row]:
+    """The digits' net of the default preset; a warm and a cold start in turn."""
+    seconds = {"warm cache": [], "cold": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        first_step(folder / "first", folder / "warm")
+        for i in range(ROUNDS):
+            seconds["warm cache"].append(first_step(folder / f"warm{i}", folder / "warm"))
+            seconds["cold"].append(first_step(folder / f"cold{i}", folder / f"cache{i}"))
+    ratios = [warm / cold for warm, cold in zip(*seconds.values())]
+    rows = [
+        {"setting": "one step of configs/squeezenet.py", "who": who, "rounds": ROUNDS, "seconds_quartiles": interleaved.quartiles(times)}
+        for who, times in seconds.items()
+    ]
+    rows[-1]["ours_over_it_quartiles"] = interleaved.quartiles(ratios)
+    return rows
+
+
+def first_step(workdir: Path, cache: Path) -> float:
+    """Trains for one step, and takes the time until its loss is on disk."""
+    command = [sys.executable, "launch.py", "--config", "configs/squeezenet.py", "--config.train.steps=1", "--workdir", workdir]
+    log, start = workdir / "trials" / "seed=0" / "metrics.jsonl", time.perf_counter()
+    with subprocess.Popen([*command, "--compilation_cache", cache], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while not (log.exists() and log.read_text()):
+            if process.poll() is not None:
+                raise RuntimeError(f"launch.py ended with {process.returncode} and without a step")
+            time.sleep(0.01)
+        return time.perf_counter() - start

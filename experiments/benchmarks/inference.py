@@ -1,0 +1,51 @@
+"""Logits of a batch, ours beside PyTorch's and onnxruntime's: the same SqueezeNet v1.0 with the same weights, at 227 x 227.
+
+onnxruntime runs the file that `squeeze-jax export --format onnx` writes: it is what users deploy on a CPU.
+"""
+
+import functools
+
+import numpy as np
+import onnxruntime
+import torch
+
+from experiments.benchmarks import interleaved, torch_nets
+from squeeze_jax.interop import imagenet
+from squeeze_jax.interop import onnx as exporter
+from squeeze_jax.models import REGISTRY
+from squeeze_jax.net import Net, build_model, split_model
+
+PACKAGES = ("torch", "onnx", "onnxruntime")
+NET = "squeezenet_v1_0"
+ROUNDS = {1: 60, 32: 12}  # by batch
+
+
+def rows() -> list[interleaved.Row]:
+    """One image, and 32."""
+    _, params, stats = split_model(build_model({"name": NET}, 1000))
+    net = Net({"name": NET}, imagenet.class_names(), imagenet.CAFFE, params, stats)
+    module = torch_nets.same_net(params, torch_nets.IMAGENET[NET]).eval().to(memory_format=torch.channels_last)
+    session = onnxruntime.InferenceSession(exporter.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
+    own, compiled, result = net.classifier().run, torch.compile(module), []
+    for batch, rounds in ROUNDS.items():
+        size = REGISTRY[NET].input_size
+        images = np.random.default_rng(0).normal(0, 50, (batch, size, size, 3)).astype(np.float32)
+        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        tensor = torch.from_numpy(planes).to(memory_format=torch.channels_last)
+        runs = {
+            "squeeze_jax": functools.partial(own, images),
+            "onnxruntime, the exported file": lambda planes=planes: session.run(["logits"], {"images": planes})[0],
+            "PyTorch, channels-last": functools.partial(torch_logits, module, tensor),
+            "PyTorch, channels-last, compiled": functools.partial(torch_logits, compiled, tensor),
+        }
+        expected = runs["squeeze_jax"]()
+        for run in runs.values():
+            np.testing.assert_allclose(run(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        result += interleaved.compare(f"batch {batch}", runs, rounds, images=batch, warm_up=3)
+    return result
+
+
+def torch_logits(module: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
+    """Logits of images [N, 3, H, W]."""
+    with torch.inference_mode():
+        return module(images).numpy()

@@ -1,0 +1,95 @@
+"""Images a second and core of the streamed input, ours (Grain) beside torch's DataLoader: JPEG files decoded, short side resized to 256.
+
+Both read the same folder of photographs, one thread or process at work, and the clock is the CPU time of this process. PyTorch's data set
+is what its users write with PIL; it also crops, mirrors and normalises, which ours does inside the compiled step (`Pipeline.fetch`),
+so that is called here too.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from configs import squeezenet
+from experiments.benchmarks import interleaved
+from squeeze_jax.data import open_data
+
+PACKAGES = ("torch", "pillow")
+IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
+BATCHES = 8  # in one call
+
+
+def rows() -> list[interleaved.Row]:
+    """One call takes BATCHES batches."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_photographs(folder)
+        runs = {"squeeze_jax (Grain)": own_batches(folder), "PyTorch DataLoader, PIL": torch_batches(folder)}
+        return interleaved.compare("JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time)
+
+
+def write_photographs(folder: Path) -> None:
+    """Crops of scikit-learn's two photographs as JPEG files, in folders of two classes."""
+    random = np.random.default_rng(0)
+    for label, photograph in enumerate(load_sample_images().images):
+        for split, count in (("train", IMAGES // 2), ("val", 1)):
+            target = folder / split / str(label)
+            target.mkdir(parents=True)
+            for i in range(count):
+                y, x = (random.integers(0, size - side + 1) for size, side in zip(photograph.shape, SIDES))
+                crop = photograph[y : y + SIDES[0], x : x + SIDES[1]]
+                Image.fromarray(crop).save(target / f"{i}.jpg", quality=90)
+
+
+def own_batches(folder: Path) -> Callable[[], None]:
+    """The preset imagenet's stream over the folder."""
+    config = squeezenet.get_config("imagenet").data
+    config.update(name="folder", data_dir=str(folder), resize_mode="short", workers=1)
+    pipeline = open_data(config).train(BATCH, 0)
+    batches = pipeline.batches()
+    fetch = jax.jit(lambda batch: pipeline.fetch({}, batch, jax.random.key(0))["image"])
+
+    def run() -> None:
+        for batch in itertools.islice(batches, BATCHES):
+            fetch(batch).block_until_ready()
+
+    return run
+
+
+class Photographs(torch.utils.data.Dataset):
+    """A folder of classes, as PyTorch's users read it."""
+
+    def __init__(self, folder: Path):
+        self.paths = sorted(folder.glob("*/*.jpg"))
+        self.labels = [int(path.parent.name) for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = Image.open(self.paths[index]).convert("RGB")
+        scale = 256 / min(image.size)
+        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        array = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        y, x = (int(torch.randint(0, side - 226, ())) for side in array.shape[1:])
+        array = array[:, y : y + 227, x : x + 227]
+        array = array.flip(2) if torch.rand(()) < 0.5 else array
+        return array.float() - torch.tensor([123.0, 117.0, 104.0])[:, None, None], self.labels[index]
+
+
+def torch_batches(folder: Path) -> Callable[[], None]:
+    """A loader that decodes in this process, so that its CPU time is seen."""
+    loader = torch.utils.data.DataLoader(Photographs(folder / "train"), BATCH, shuffle=True, drop_last=True)
+
+    def run() -> None:
+        for images, _ in itertools.islice(loader, BATCHES):
+            images.sum()
+
+    return run
