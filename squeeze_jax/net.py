@@ -47,14 +47,14 @@ def forward(
 
 def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
     """Logits [N, classes] of images [N, H, W, 3], in as many parts as are fastest."""
-    count = best_parts(graphdef, params, stats, images)
+    count = best_parts(graphdef, params, stats, images, train=False)
     if count == 1:
         return forward(graphdef, params, stats, images)[0]
     parts = images.reshape(count, -1, *images.shape[1:])
     return lax.map(lambda part: forward(graphdef, params, stats, part)[0], parts).reshape(len(images), -1)
 
 
-def best_parts(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> int:
+def best_parts(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array, *, train: bool) -> int:
     """`ops.best_parts` of images [N, H, W, 3] in this net."""
     seen = [1]
 
@@ -65,7 +65,7 @@ def best_parts(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Ar
 
     with ops.observed(note):
         jax.eval_shape(functools.partial(forward, graphdef), params, stats, images[:1])
-    return ops.best_parts(len(images), max(seen), sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+    return ops.best_parts(len(images), max(seen), sum(leaf.nbytes for leaf in jax.tree.leaves(params)), train=train)
 
 
 def leaves(tree: Tree) -> dict[str, Any]:
@@ -184,7 +184,8 @@ class Net:
 
     def classifier(self) -> Classifier:
         """The net computed by Flax on the default device, compiled once for each number of images."""
-        graphdef, params, stats = split_model(self.module())
+        graphdef, *weights = split_model(self.module())
+        params, stats = jax.device_put(weights)
         # Weights as arguments: XLA would take its time over constants.
         run = jax.jit(functools.partial(predict, graphdef))
         return Classifier(self.preprocessing, self.class_names, lambda images: np.asarray(run(params, stats, images)))

@@ -9,10 +9,12 @@ from squeeze_jax.net import best_parts, build_model, forward, predict, split_mod
 
 def test_a_batch_in_parts_has_the_logits_of_the_whole():
     graphdef, params, stats = split_model(build_model({"name": "squeezenet_v1_1", "batch_norm": True}, 10))
-    images = jax.numpy.asarray(np.random.default_rng(0).standard_normal((12, 160, 160, 3), np.float32))
+    images = jax.numpy.asarray(np.random.default_rng(0).standard_normal((30, 160, 160, 3), np.float32))
     with ops.lowering("matmul"):
         parts, whole = predict(graphdef, params, stats, images), forward(graphdef, params, stats, images)[0]
-        # fire2's 3x3 filters have the largest patches; 4 MiB, which is more than the weights take, hold those of four images.
-        assert 4 * 2**20 // (39 * 39 * 3 * 3 * 16 * 4) == 4 and sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < 4 * 2**20
-        assert best_parts(graphdef, params, stats, images) == 3
+        # fire2's 3x3 filters have the largest patches: 16 MiB, which is more than the weights take, hold those of 19 images, 4 MiB of four.
+        seen = 39 * 39 * 3 * 3 * 16 * 4
+        assert (16 * 2**20 // seen, 4 * 2**20 // seen) == (19, 4) and sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < 4 * 2**20
+        assert best_parts(graphdef, params, stats, images, train=False) == 2
+        assert best_parts(graphdef, params, stats, images, train=True) == 10
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).max()))

@@ -35,7 +35,9 @@ def first_step(workdir: Path, cache: Path) -> float:
     """Trains for one step, and takes the time until its loss is on disk."""
     command = [sys.executable, "launch.py", "--config", "configs/squeezenet.py", "--config.train.steps=1", "--workdir", workdir]
     log, start = workdir / "trials" / "seed=0" / "metrics.jsonl", time.perf_counter()
-    with subprocess.Popen([*command, "--compilation_cache", cache], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*command, "--compilation_cache", cache], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         while not (log.exists() and log.read_text()):
             if process.poll() is not None:
                 raise RuntimeError(f"launch.py ended with {process.returncode} and without a step")

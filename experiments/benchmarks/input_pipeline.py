@@ -24,6 +24,7 @@ from squeeze_jax.data import open_data
 PACKAGES = ("torch", "pillow")
 IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
 BATCHES = 8  # in one call
+SETTLE = 2.0  # seconds in which a reader that reads ahead fills its buffer again, within the call that emptied it
 
 
 def rows() -> list[interleaved.Row]:
@@ -32,7 +33,12 @@ def rows() -> list[interleaved.Row]:
         folder = Path(name)
         write_photographs(folder)
         runs = {"squeeze_jax (Grain)": own_batches(folder), "PyTorch DataLoader, PIL": torch_batches(folder)}
-        return interleaved.compare("JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a DataLoader's worker has it; more of them spin, which processor time would count
+        try:
+            return interleaved.compare("JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def write_photographs(folder: Path) -> None:
@@ -59,6 +65,7 @@ def own_batches(folder: Path) -> Callable[[], None]:
     def run() -> None:
         for batch in itertools.islice(batches, BATCHES):
             fetch(batch).block_until_ready()
+        time.sleep(SETTLE)
 
     return run
 
@@ -91,5 +98,6 @@ def torch_batches(folder: Path) -> Callable[[], None]:
     def run() -> None:
         for images, _ in itertools.islice(loader, BATCHES):
             images.sum()
+        time.sleep(SETTLE)
 
     return run

@@ -74,17 +74,18 @@ def _matmul() -> bool:
     return (_chosen.get() or best_lowering(jax.default_backend())) == "matmul"
 
 
-def best_parts(images: int, seen_bytes: int, params_bytes: int) -> int:
+def best_parts(images: int, seen_bytes: int, params_bytes: int, *, train: bool) -> int:
     """How many equal parts of a batch are best worked on one after another, so that a CPU's caches hold what a layer multiplies.
 
     Args:
       images: of the batch; the result divides it.
       seen_bytes: of the largest layer's patches of one image.
       params_bytes: of the net; each part reads them all and, in training, adds to them, so its patches should not be smaller.
+      train: whether there is a gradient to share the caches with.
     """
     if not _matmul():
         return 1
-    together = max(1, max(4 * 2**20, params_bytes) // seen_bytes)
+    together = max(1, max((4 if train else 16) * 2**20, params_bytes) // seen_bytes)
     return next(parts for parts in range(1, images + 1) if images % parts == 0 and images // parts <= together)
 
 

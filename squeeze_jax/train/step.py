@@ -53,7 +53,7 @@ def make_train_step(
         with ops.lowering(lowering):
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
             batch = pipeline.fetch(resident, batch, augment_key)
-            count = config.accumulate or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"]))
+            count = config.accumulate or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"], train=True))
             parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
             def accumulate(stats, part):
