@@ -46,6 +46,7 @@ GEOMETRIES = pytest.mark.parametrize(
         ((8, 8), (3, 1), 1, ((1, 1), (0, 0)), 1),
         ((8, 8), (3, 3), 2, ((0, 1), (1, 0)), 2),
         ((5, 5), (1, 1), 1, ((1, 1), (1, 1)), 1),
+        ((8, 7), (5, 3), 1, ((2, 1), (0, 1)), 1),
     ],
 )
 
@@ -55,7 +56,7 @@ GEOMETRIES = pytest.mark.parametrize(
 def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *size, 4), np.float32)
-    weights = rng.standard_normal((*kernel, 4 // groups, 6), np.float32)
+    weights = rng.standard_normal((*kernel, 4 // groups, 10), np.float32)
     with ops.lowering(lowering):
         y = ops.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
     np.testing.assert_allclose(y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5)
@@ -77,7 +78,7 @@ def test_max_pool_rounds_up(lowering, size, dtype):
 def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal((2, *size, 4)), dtype)
-    weights = jnp.asarray(rng.standard_normal((*kernel, 4 // groups, 6)), dtype)
+    weights = jnp.asarray(rng.standard_normal((*kernel, 4 // groups, 10)), dtype)
 
     def gradients(lowering):
         def loss(x, weights):
