@@ -80,7 +80,7 @@ def best_parts(images: int, seen_bytes: int, params_bytes: int, *, train: bool) 
 
     Args:
       images: of the batch; the result divides it.
-      seen_bytes: of the largest layer's patches of one image.
+      seen_bytes: of the largest layer's patches of one image, whether all of them are gathered or not.
       params_bytes: of the net; each part reads them all and, in training, adds to them, so its patches should not be smaller.
       train: whether there is a gradient to share the caches with.
     """
@@ -132,8 +132,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
     # A product a kernel row, or patches of all rows: whichever writes less. A product costs less than its size, as it isn't gathered.
     if kh > 1 and stride == 1 and cout <= 2 * kw * kernel.shape[2]:
         products = _times(patches(x, (1, kw), 1, padding)[..., 0, :], kernel.transpose(1, 2, 0, 3).reshape(-1, kh * cout))
-        rows = [products[..., row * cout : (row + 1) * cout] for row in range(kh)]
-        return sum(lax.slice_in_dim(part, row, row + height - kh + 1, axis=1) for row, part in enumerate(rows))
+        return sum(tap[..., row * cout : (row + 1) * cout] for row, tap in enumerate(_taps(products, 1, kh, 1)))
     return _times(patches(x, (kh, kw), stride, padding)[..., 0, :], kernel.reshape(-1, cout))
 
 
