@@ -22,6 +22,9 @@ from squeeze_jax.models import ops
 
 Tree = Any  # nested dicts of arrays, keyed as the module's attributes are: params["fire2"]["squeeze"]["kernel"]
 
+# A net of at most so many bytes is compiled with its weights in it: products with constants are faster, but compiling copies them.
+CONSTANT_BYTES = 32 * 2**20
+
 
 def build_model(model: Mapping[str, Any], num_classes: int, seed: int = 0) -> nnx.Module:
     """The module that `model` describes (its registered name and options), with freshly drawn weights."""
@@ -185,10 +188,11 @@ class Net:
     def classifier(self) -> Classifier:
         """The net computed by Flax on the default device, compiled once for each number of images."""
         graphdef, *weights = split_model(self.module())
-        params, stats = jax.device_put(weights)
-        # Weights as arguments: XLA would take its time over constants.
-        run = jax.jit(functools.partial(predict, graphdef))
-        return Classifier(self.preprocessing, self.class_names, lambda images: np.asarray(run(params, stats, images)))
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(weights)) <= CONSTANT_BYTES:
+            run = jax.jit(functools.partial(predict, graphdef, *weights))
+        else:
+            run = functools.partial(jax.jit(functools.partial(predict, graphdef)), *jax.device_put(weights))
+        return Classifier(self.preprocessing, self.class_names, lambda images: np.asarray(run(images)))
 
 
 def weight_shapes(record: Mapping[str, Any]) -> tuple[Tree, Tree]:

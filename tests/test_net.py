@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 
+from squeeze_jax import net
+from squeeze_jax.interop import imagenet
 from squeeze_jax.models import ops
-from squeeze_jax.net import best_parts, build_model, forward, predict, split_model
+from squeeze_jax.net import Net, best_parts, build_model, forward, predict, split_model
 
 
 def test_a_batch_in_parts_has_the_logits_of_the_whole():
@@ -18,3 +20,14 @@ def test_a_batch_in_parts_has_the_logits_of_the_whole():
         assert best_parts(graphdef, params, stats, images, train=False) == 2
         assert best_parts(graphdef, params, stats, images, train=True) == 10
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).max()))
+
+
+def test_weights_compiled_into_a_net_or_handed_to_it_give_the_same_logits(monkeypatch):
+    model = {"name": "squeezenet_v1_1", "batch_norm": True}
+    _, params, stats = split_model(build_model(model, 10))
+    images = np.random.default_rng(0).standard_normal((2, 67, 67, 3), np.float32)
+    logits = []
+    for limit in (net.CONSTANT_BYTES, 0):
+        monkeypatch.setattr(net, "CONSTANT_BYTES", limit)
+        logits.append(Net(model, tuple("abcdefghij"), imagenet.CAFFE, params, stats).classifier().run(images))
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5 * np.abs(logits[0]).max())

@@ -1,10 +1,10 @@
 """The Fire module (SqueezeNet paper, section 3.2): a squeeze layer of 1x1 filters feeding an expand layer of 1x1 and 3x3 filters."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import ops
@@ -42,7 +42,7 @@ def fire_widths(index: int, base_e: int, incr_e: int, freq: int, pct3x3: float, 
 
 
 class Fire(nnx.Module):
-    """Squeeze 1x1 + ReLU, then expand 1x1 and expand 3x3 (pad 1), concatenated in that order; their ReLU is the caller's."""
+    """Squeeze 1x1 + ReLU, then expand 1x1 and expand 3x3 (pad 1), joined in that order, + ReLU."""
 
     def __init__(self, in_channels: int, widths: FireWidths, *, batch_norm: bool, kernel_init: Callable, rngs: nnx.Rngs):
         options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
@@ -52,8 +52,8 @@ class Fire(nnx.Module):
         if widths.expand3x3:
             self.expand3x3 = ops.Conv(widths.squeeze, widths.expand3x3, 3, padding=1, **options)
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] -> [N, H, W, expand1x1 + expand3x3]."""
+    def __call__(self, x: jax.Array, *, pool: bool = False, train: bool = False) -> jax.Array:
+        """[N, H, W, C] -> [N, H', W', expand1x1 + expand3x3]; with `pool` through the 3x3/2 max pool that follows, too."""
         squeezed = jax.nn.relu(self.squeeze(x, train=train))
-        halves = [getattr(self, name)(squeezed, train=train) for name in ("expand1x1", "expand3x3") if hasattr(self, name)]
-        return halves[0] if len(halves) == 1 else jnp.concatenate(halves, axis=-1)
+        expand = [getattr(self, name)(squeezed, train=train) for name in ("expand1x1", "expand3x3") if hasattr(self, name)]
+        return ops.joined(expand, functools.partial(ops.relu_max_pool, train=train) if pool else jax.nn.relu)

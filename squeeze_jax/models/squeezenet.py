@@ -114,22 +114,20 @@ class SqueezeNet(nnx.Module):
         Raises:
           ValueError: the images are too small for the pools.
         """
-        x = self._activated("conv1", self.conv1(x, train=train), None, train)
+        x = self.conv1(x, train=train)
+        x = ops.relu_max_pool(x, train=train) if "conv1" in self.pool_after else jax.nn.relu(x)
         for name in self.fire_names:
-            y, beside = getattr(self, name)(x, train=train), None
+            fire, pool, beside = getattr(self, name), name in self.pool_after, None
             if name in self.identities:
                 beside = x
             elif (bypass := getattr(self, name.replace("fire", "bypass"), None)) is not None:
                 beside = bypass(x, train=train)
-            x = self._activated(name, y, beside, train)
+            if beside is None:
+                x = fire(x, pool=pool, train=train)
+            else:
+                x = fire(x, train=train) + beside
+                x = ops.max_pool(x) if pool else x
         if train and self.dropout:
             x = ops.dropout(x, self.dropout, key)
         x = self.conv10(x, train=train)
         return ops.global_average_pool(jax.nn.relu(x) if self.conv10_relu else x)
-
-    def _activated(self, name: str, x: jax.Array, beside: jax.Array | None, train: bool) -> jax.Array:
-        """What follows a layer: ReLU, the sum with the bypass beside it, and the pool."""
-        if beside is not None:
-            x = jax.nn.relu(x) + beside
-            return ops.max_pool(x) if name in self.pool_after else x
-        return ops.relu_max_pool(x, train=train) if name in self.pool_after else jax.nn.relu(x)

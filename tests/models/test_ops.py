@@ -62,6 +62,22 @@ def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, group
     np.testing.assert_allclose(y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (1, 3))])
+@pytest.mark.parametrize("size", [(3, 3), (8, 8), (9, 6), (6, 13)])
+def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
+    """32 channels: enough for Winograd's transforms, at odd and even sizes. In bfloat16 they would lose digits."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, *size, 32)), dtype)
+    weights = jnp.asarray(rng.standard_normal((3, 3, 32, 10)) / np.sqrt(9 * 32), dtype)
+    with ops.lowering("matmul"):
+        y = ops.conv2d(x, weights, padding=padding, train=False)
+    expected = convolution(np.asarray(x, np.float32), np.asarray(weights, np.float32), 1, padding, 1)
+    assert y.dtype == dtype and y.shape == expected.shape
+    error = np.abs(np.asarray(y, np.float64) - expected) / np.abs(expected).max()
+    assert error.max() < {"float32": 1e-6, "bfloat16": 2**-7}[dtype]
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("size", [(55, 27), (54, 28), (2, 3), (9, 9)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -124,6 +140,17 @@ def test_relu_and_pool_commute_with_their_gradients(lowering):
 
     for found, expected in zip(jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False)):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("train", [False, True])
+def test_parts_joined_before_or_after_their_activation(lowering, train):
+    rng = np.random.default_rng(0)
+    parts = [jnp.asarray(rng.standard_normal((2, 6, 5, channels), np.float32)) for channels in (3, 1, 4)]
+    with ops.lowering(lowering):
+        y = ops.joined(parts, lambda x: ops.relu_max_pool(x, train=train))
+    whole = np.concatenate(parts, axis=-1)
+    np.testing.assert_array_equal(y, max_pooling(np.maximum(whole, 0), 3, 2))
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
