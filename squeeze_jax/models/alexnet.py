@@ -43,10 +43,10 @@ class AlexNet(nnx.Module):
         Raises:
           ValueError: images of another size than leaves 6x6 positions for fc6.
         """
-        x = self._normalised_pool(jax.nn.relu(self.conv1(x)))
-        x = self._normalised_pool(jax.nn.relu(self.conv2(x)))
+        x = self._normalised_pool(jax.nn.relu(self.conv1(x, train=train)))
+        x = self._normalised_pool(jax.nn.relu(self.conv2(x, train=train)))
         for name in ("conv3", "conv4", "conv5"):
-            x = jax.nn.relu(getattr(self, name)(x))
+            x = jax.nn.relu(getattr(self, name)(x, train=train))
         x = ops.flatten(ops.max_pool(x), (6, 6))
         return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
 

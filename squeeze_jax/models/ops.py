@@ -6,9 +6,9 @@ Two lowerings compute the same numbers (to rounding):
   `squeeze_jax.trace` reads layers from them.
 * ``matmul``: a 1x1 convolution is a dot product; a larger one is explicit patches and a dot product, or patches along the rows
   alone, a dot product with all rows of the kernel, and a sum of its shifted parts, or, where there is no gradient, Winograd's
-  transforms and their 16 small products; max pooling is an elementwise maximum of strided slices, first down the rows, then along them (3 + 3 slices in place of 9, and far fewer
-  bytes in the gradient). XLA's own convolutions, window reductions and their gradients are slow on a CPU. So are patches that
-  don't stay in its caches: a batch is worked on in `best_parts`.
+  transforms and their 16 small products; max pooling is an elementwise maximum of strided slices, first down the rows, then along
+  them (3 + 3 slices in place of 9, and far fewer bytes in the gradient). XLA's own convolutions, window reductions and their
+  gradients are slow on a CPU. So are patches that don't stay in its caches: a batch is worked on in `best_parts`.
 
 Nobody else names a lowering's internals: models call `conv2d` and `max_pool`, the training step wraps its trace in
 `lowering(best_lowering(platform))`. experiments/benchmarks has what each of this is worth.

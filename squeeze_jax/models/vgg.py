@@ -43,7 +43,7 @@ class VGG(nnx.Module):
         """
         for stage, count in enumerate(self.stages, start=1):
             for index in range(1, count):
-                x = jax.nn.relu(getattr(self, f"conv{stage}_{index}")(x))
-            x = ops.relu_max_pool(getattr(self, f"conv{stage}_{count}")(x), 2, 2, train=train)
+                x = jax.nn.relu(getattr(self, f"conv{stage}_{index}")(x, train=train))
+            x = ops.relu_max_pool(getattr(self, f"conv{stage}_{count}")(x, train=train), 2, 2, train=train)
         x = ops.flatten(x, (7, 7))
         return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
