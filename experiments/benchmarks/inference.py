@@ -4,6 +4,7 @@ onnxruntime runs the file that `squeeze-jax export --format onnx` writes: it is 
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
@@ -17,17 +18,18 @@ from squeeze_jax.net import Net, build_model, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
 NET = "squeezenet_v1_0"
-ROUNDS = {1: 60, 32: 12}  # by batch
+# Setting, images a call, calls in a row, rounds. A first call after the rest also wakes threads and fills caches.
+SETTINGS = (("batch 1", 1, 1, 60), ("batch 1, ten calls in a row", 1, 10, 30), ("batch 32", 32, 1, 12))
 
 
 def rows() -> list[interleaved.Row]:
-    """One image, and 32."""
+    """One image, ten one after another, and 32 together."""
     _, params, stats = split_model(build_model({"name": NET}, 1000))
     net = Net({"name": NET}, imagenet.class_names(), imagenet.CAFFE, params, stats)
     module = torch_nets.same_net(params, torch_nets.IMAGENET[NET]).eval().to(memory_format=torch.channels_last)
     session = onnxruntime.InferenceSession(exporter.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
     own, compiled, result = net.classifier().run, torch.compile(module), []
-    for batch, rounds in ROUNDS.items():
+    for setting, batch, calls, rounds in SETTINGS:
         size = REGISTRY[NET].input_size
         images = np.random.default_rng(0).normal(0, 50, (batch, size, size, 3)).astype(np.float32)
         planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -41,8 +43,16 @@ def rows() -> list[interleaved.Row]:
         expected = runs["squeeze_jax"]()
         for run in runs.values():
             np.testing.assert_allclose(run(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-        result += interleaved.compare(f"batch {batch}", runs, rounds, images=batch, warm_up=3)
+        result += interleaved.compare(
+            setting, {who: functools.partial(repeat, run, calls) for who, run in runs.items()}, rounds, images=batch * calls, warm_up=3
+        )
     return result
+
+
+def repeat(run: Callable[[], object], calls: int) -> None:
+    """`run` so many times."""
+    for _ in range(calls):
+        run()
 
 
 def torch_logits(module: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
