@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from squeeze_jax.net import Classifier, Net, Preprocessing
     from squeeze_jax.trace import Layer
 
+# A CPU's faster lowering takes a second longer to compile, which no more images than these win back.
 FEW_IMAGES = 64
 
 
@@ -126,7 +127,6 @@ def predict(arguments: argparse.Namespace) -> int:
 
     classifier = _open_classifier(arguments.checkpoint)
     images = _prepared(classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images])
-    # The faster lowering of a CPU takes over a second longer to compile, which only many images win back.
     with ops.lowering("native") if len(images) <= FEW_IMAGES else contextlib.nullcontext():
         probabilities = evaluation.probabilities(classifier, images)
     records = []

@@ -68,7 +68,12 @@ def best_parts(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Ar
 
     with ops.observed(note):
         jax.eval_shape(functools.partial(forward, graphdef), params, stats, images[:1])
-    return ops.best_parts(len(images), max(seen), sum(leaf.nbytes for leaf in jax.tree.leaves(params)), train=train)
+    return ops.best_parts(len(images), max(seen), _nbytes(params), train=train)
+
+
+def _nbytes(tree: Tree) -> int:
+    """Of all arrays of a tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def leaves(tree: Tree) -> dict[str, Any]:
@@ -188,7 +193,7 @@ class Net:
     def classifier(self) -> Classifier:
         """The net computed by Flax on the default device, compiled once for each number of images."""
         graphdef, *weights = split_model(self.module())
-        if sum(leaf.nbytes for leaf in jax.tree.leaves(weights)) <= CONSTANT_BYTES:
+        if _nbytes(weights) <= CONSTANT_BYTES:
             run = jax.jit(functools.partial(predict, graphdef, *weights))
         else:
             run = functools.partial(jax.jit(functools.partial(predict, graphdef)), *jax.device_put(weights))
