@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from squeeze_jax import models
+from squeeze_jax import models, workers
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import ops
 
@@ -191,7 +191,8 @@ class Net:
         return nnx.merge(graphdef, self.params, self.stats)
 
     def classifier(self) -> Classifier:
-        """The net computed by Flax on the default device, compiled once for each number of images."""
+        """The net computed by Flax on the default device, compiled once for each number of images. `workers.pin`s XLA's threads."""
+        workers.pin()
         graphdef, *weights = split_model(self.module())
         if _nbytes(weights) <= CONSTANT_BYTES:
             run = jax.jit(functools.partial(predict, graphdef, *weights))

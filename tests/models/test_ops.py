@@ -78,6 +78,29 @@ def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
     assert error.max() < {"float32": 1e-6, "bfloat16": 2**-7}[dtype]
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "padding", "products"),
+    [
+        (1, (51, 61), ((0, 0), (0, 0)), 1),  # 0.4 MB of patches
+        (1, (102, 97), ((1, 0), (3, 3)), 2),
+        (2, (102, 98), ((0, 0), (1, 0)), 3),
+        (3, (131, 97), ((2, 2), (0, 0)), 4),
+        (300, (9, 67), ((0, 0), (0, 0)), 2),  # no more than there are rows
+    ],
+)
+def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, products):
+    """Where there is no gradient; each product sees its own rows, and together they see all."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((images, *size, 3), np.float32), rng.standard_normal((7, 7, 3, 5), np.float32)
+
+    def conv(x, train):
+        with ops.lowering("matmul"):
+            return ops.conv2d(x, jnp.asarray(weights), 2, padding, train=train)
+
+    np.testing.assert_allclose(conv(jnp.asarray(x), False), convolution(x, weights, 2, padding, 1), rtol=1e-5, atol=1e-4)
+    assert [str(jax.make_jaxpr(lambda x: conv(x, train))(x)).count("dot_general[") for train in (False, True)] == [products, 1]
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("size", [(55, 27), (54, 28), (2, 3), (9, 9)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
