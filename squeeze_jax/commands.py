@@ -237,7 +237,7 @@ def compress(arguments: argparse.Namespace) -> int:
     weights = sum(leaf.size for leaf in container.paths(net.params, net.stats).values())
     loss = "lossless"
     if others is not None:
-        nats = lossy.divergence(net, container.read(content, _known_classes(), base), others)
+        nats = lossy.divergence_from(net, others)(container.read(content, _known_classes(), base))
         loss = f"outputs diverge by {nats:.2g} nats from the net's own on {len(others)} images that calibration did not see"
     elif arguments.bits:
         loss = f"{arguments.bits} bits a level"

@@ -1,6 +1,6 @@
 """How fast it is beside what one would use instead: python -m experiments.benchmarks [NAME ...]
 
-Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours is faster. All take about half an hour
+Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours is faster. All take about twenty minutes
 on two cores; needs `pip install -e '.[test]'`, and a C++ compiler for torch.compile.
 """
 
@@ -8,6 +8,7 @@ import argparse
 import importlib
 
 from experiments.benchmarks import interleaved
+from squeeze_jax.sweep.results import environment
 
 NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
 
@@ -18,10 +19,12 @@ def main() -> None:
     names = parser.parse_args().names or NAMES
     if unknown := set(names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    commit = environment("")["commit"]  # before the first result changes the tree
     for name in names:
         benchmark = importlib.import_module(f"experiments.benchmarks.{name}")
+        begun = environment(f"python -m experiments.benchmarks {name}") | {"commit": commit}
         rows = benchmark.rows()
-        interleaved.record(name, rows, benchmark.PACKAGES)
+        interleaved.record(name, rows, begun, benchmark.PACKAGES)
         print(f"{name}: {benchmark.__doc__.partition(chr(10))[0]}\n\n{interleaved.table(rows)}", flush=True)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from squeeze_jax.analysis.tables import markdown
 from squeeze_jax.files import write_atomically
-from squeeze_jax.sweep.results import environment
 
 REST = 0.3  # seconds before each run: PyTorch's and onnxruntime's threads spin for a while after theirs
 
@@ -84,8 +83,8 @@ def table(rows: Sequence[Row]) -> str:
     return markdown([head, *lines])
 
 
-def record(name: str, rows: Sequence[Row], packages: Sequence[str] = (), **more: Any) -> None:
-    """Writes NAME.json beside this file: the rows, with the command, commit, versions and device."""
-    result = environment(f"python -m experiments.benchmarks {name}") | {"load_average": round(os.getloadavg()[0], 1)}
+def record(name: str, rows: Sequence[Row], begun: dict[str, Any], packages: Sequence[str]) -> None:
+    """Writes NAME.json beside this file: the rows, with the `environment` in which they were begun, and the versions of more packages."""
+    result = begun | {"load_average": round(os.getloadavg()[0], 1)}
     result["versions"] |= {package: version(package) for package in packages}
-    write_atomically(Path(__file__).with_name(f"{name}.json"), json.dumps(result | more | {"results": list(rows)}, indent=1) + "\n")
+    write_atomically(Path(__file__).with_name(f"{name}.json"), json.dumps(result | {"results": list(rows)}, indent=1) + "\n")

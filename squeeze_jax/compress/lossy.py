@@ -17,7 +17,7 @@ from squeeze_jax.compress.calibration import BATCH, Calibration, Curvature, Laye
 from squeeze_jax.compress.container import paths
 from squeeze_jax.compress.levels import Levels, Tensor, Uniform
 from squeeze_jax.models import ops
-from squeeze_jax.net import Net
+from squeeze_jax.net import Net, predict, split_model
 
 # Chosen on the released SqueezeNet (experiments/compression).
 _GRADIENTS = 0.5  # the share of the gradients' moment in a layer's Hessian, beside the inputs'
@@ -115,17 +115,22 @@ def common(net: Net, base: Net | None) -> set[str]:
     }
 
 
-def divergence(net: Net, other: Net, images: np.ndarray) -> float:
-    """Mean KL divergence, nats, of another net's output distributions from a net's own; images preprocessed [N, H, W, 3]."""
+def divergence_from(net: Net, images: np.ndarray) -> Callable[[Net], float]:
+    """Of another net of the same architecture: mean KL divergence, nats, of its output distributions from a net's own.
+
+    Args:
+      net: the net.
+      images: preprocessed, float32 [N, H, W, 3].
+    """
+    run = jax.jit(functools.partial(predict, split_model(net.module())[0]))  # compiled once for all nets: weights are arguments
 
     def log_probabilities(net: Net) -> np.ndarray:
-        run = net.classifier().run
-        logits = np.concatenate([run(part) for part in _batches(images)]).astype(np.float64)
+        logits = np.concatenate([run(net.params, net.stats, part) for part in _batches(images)]).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     own = log_probabilities(net)
-    return float((np.exp(own) * (own - log_probabilities(other))).sum(axis=1).mean())
+    return lambda other: float((np.exp(own) * (own - log_probabilities(other))).sum(axis=1).mean())
 
 
 class _Inputs(NamedTuple):

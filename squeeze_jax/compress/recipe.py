@@ -98,14 +98,14 @@ def to_loss(
     Raises:
       UserError: no file comes as close.
     """
-    known_classes = options.get("known_classes")
+    known_classes, divergence = options.get("known_classes"), lossy.divergence_from(net, held_out)
 
     def estimated(multiplier: float) -> tuple[float, float]:
         return lossy.estimate(net, calibrated, multiplier, base)[1] / 2, multiplier  # makes up for others: about half is left
 
     def measured(multiplier: float) -> tuple[float, bytes]:
         content = _file(net, lossy.quantise(net, calibrated, multiplier, base, on_layer), base, options)
-        return lossy.divergence(net, container.read(content, known_classes, base), held_out), content
+        return divergence(container.read(content, known_classes, base)), content
 
     start = _search(estimated, goal, _first(net), _LOSS_SLOPE, tolerance=0.1, most=_CHEAP)
     return _search(measured, goal, start, _LOSS_SLOPE, tolerance=0.1, most=_DEAR)

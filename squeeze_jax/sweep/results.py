@@ -16,6 +16,7 @@ import io
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,9 +119,18 @@ def environment(command: str) -> dict[str, Any]:
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es), "
-        f"{os.cpu_count()} cores ({platform.machine()})",
+        f"{os.cpu_count()} cores ({_processor()})",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _processor() -> str:
+    """As "AMD EPYC, x86_64"; the architecture alone where Linux doesn't say more."""
+    try:
+        names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = []
+    return ", ".join([*names[:1], platform.machine()])
 
 
 def _commit() -> str:

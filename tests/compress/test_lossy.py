@@ -147,7 +147,7 @@ def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrate
     plain = recipe.to_bits(net, None, 5)
     calibrated_file = recipe.to_size(net, calibrated, len(plain))
     assert 0.9 * len(plain) < len(calibrated_file) <= len(plain)
-    losses = [lossy.divergence(net, container.read(content), held_out) for content in (plain, calibrated_file)]
+    losses = [lossy.divergence_from(net, held_out)(container.read(content)) for content in (plain, calibrated_file)]
     assert losses[1] < 0.5 * losses[0]
 
 
@@ -159,13 +159,13 @@ def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, mon
     still = iter([lossy._still(calibrated.layers[path]) for path in calibration._output_shapes(net)])
     alone = lossy.quantise(net, calibrated, 3e-5)
     assert names.keys() == calibrated.layers.keys()
-    losses = [lossy.divergence(net, container.read(container.write(net, coded)), images[24:]) for coded in (together, alone)]
+    losses = [lossy.divergence_from(net, images[24:])(container.read(container.write(net, coded))) for coded in (together, alone)]
     assert losses[0] < losses[1]
 
 
 def test_a_loss_is_kept_to(net, calibrated, images):
     content = recipe.to_loss(net, calibrated, 1e-3, images[24:])
-    assert 0.5e-3 < lossy.divergence(net, container.read(content), images[24:]) <= 1e-3
+    assert 0.5e-3 < lossy.divergence_from(net, images[24:])(container.read(content)) <= 1e-3
     assert len(content) < len(container.lossless(net)) / 3
 
 
@@ -197,7 +197,7 @@ def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     held_out = images[24:]
     whole, update = recipe.to_loss(changed, again, 1e-3, held_out), recipe.to_loss(changed, again, 1e-3, held_out, base=net)
     assert len(update) < 0.6 * len(whole)
-    assert lossy.divergence(changed, container.read(update, base=net), held_out) <= 1e-3
+    assert lossy.divergence_from(changed, held_out)(container.read(update, base=net)) <= 1e-3
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_every_kind_of_layer_is_rounded(model, images):
     kernels = [path for path in container.paths(net.params, net.stats) if path.endswith("kernel")]
     assert all(isinstance(coded[path], Levels) for path in kernels)
     read = container.read(container.write(net, coded))
-    assert lossy.divergence(net, read, images[8:16]) < 0.05
+    assert lossy.divergence_from(net, images[8:16])(read) < 0.05
 
 
 def test_no_images_is_an_error(net, images):
