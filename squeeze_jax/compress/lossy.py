@@ -43,7 +43,7 @@ def quantise(
     model, images, starts = net.module(), calibrated.images, _starts(net, base)
     names, coded = {id(layer): path for path, layer in calibration.layers(model).items()}, {}
 
-    def observe(layer, x, compute):
+    def observe(layer, x, _):
         path = names[id(layer)]
         curvature = calibrated.layers[path]
         own, rounded = x[: len(images)], x[len(images) :]
@@ -51,8 +51,7 @@ def quantise(
         tensor = coded[_kernel(path)] = _levels(layer, rounding.best_step(given, multiplier))
         on_layer()
         kernels = (own, layer.kernel[...]), (rounded, jnp.asarray(starts[path] + tensor.values()))
-        compute = jax.jit(compute)
-        return jnp.concatenate([compute(part, kernel) for x, kernel in kernels for part in _batches(x)])
+        return jnp.concatenate([_outputs(layer, part, kernel) for x, kernel in kernels for part in _batches(x)])
 
     with ops.observed(observe):
         model(jnp.concatenate([images, images]))
@@ -146,14 +145,24 @@ def _still(curvature: Curvature) -> _Inputs:
 
 
 def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarray) -> _Inputs:
-    @jax.jit
-    def moments(x, y, weights):
-        x, y = calibration.patches(layer, x), calibration.patches(layer, y)
-        return [calibration.moment(y, other, weights) for other in (y, x)]
-
-    parts = (moments(*part) for part in zip(_batches(own), _batches(rounded), _batches(weights)))
+    parts = (_moments(layer, *part) for part in zip(_batches(own), _batches(rounded), _batches(weights)))
     sums = functools.reduce(lambda total, part: [a + np.asarray(b, np.float64) for a, b in zip(total, part)], parts, [0.0, 0.0])
     return _Inputs(*(total / len(own) for total in sums))
+
+
+# Layers are arguments, not closed over: those of one geometry then share a compiled program, and so do all trials of a search.
+
+
+@jax.jit
+def _moments(layer: Layer, own: jax.Array, rounded: jax.Array, weights: jax.Array) -> list[jax.Array]:
+    """The fields of `_Inputs`, summed over a batch."""
+    own, rounded = calibration.patches(layer, own), calibration.patches(layer, rounded)
+    return [calibration.moment(rounded, other, weights) for other in (rounded, own)]
+
+
+@jax.jit
+def _outputs(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return layer.linear(x, kernel)
 
 
 def _problem(layer: Layer, curvature: Curvature, inputs: _Inputs, start: np.ndarray) -> rounding.Problem:

@@ -347,10 +347,14 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, Cin] -> [N, H', W', Cout], in the type of x."""
-        y = _linear(self, x, lambda x, kernel: conv2d(x, kernel.astype(x.dtype), self.stride, self.padding, self.groups, train=train))
+        y = _linear(self, x, functools.partial(self.linear, train=train))
         if hasattr(self, "bn"):
             return self.bn(y, train=train)
         return y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+
+    def linear(self, x: jax.Array, kernel: jax.Array, *, train: bool = False) -> jax.Array:
+        """The part without bias or BatchNorm, with another kernel [kh, kw, Cin/groups, Cout]."""
+        return conv2d(x, kernel.astype(x.dtype), self.stride, self.padding, self.groups, train=train)
 
 
 class Dense(nnx.Module):
@@ -363,8 +367,12 @@ class Dense(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, Cin] -> [N, Cout], in the type of x."""
-        y = _linear(self, x, lambda x, kernel: x @ kernel.astype(x.dtype))
+        y = _linear(self, x, self.linear)
         return y + self.bias[...].astype(x.dtype).reshape(1, -1) if hasattr(self, "bias") else y
+
+    def linear(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The part without bias, with another kernel [Cin, Cout]."""
+        return x @ kernel.astype(x.dtype)
 
 
 def classifier(x: jax.Array, layers: Sequence[Dense], rate: float, train: bool, key: jax.Array | None) -> jax.Array:
