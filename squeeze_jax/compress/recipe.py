@@ -153,10 +153,13 @@ def _next(tried: Mapping[float, float], aim: float, slope: float) -> float:
     """The multiplier at which log(value / goal), known at those tried, is expected to be `aim`."""
     points = [(value - aim, np.log(multiplier)) for multiplier, value in tried.items()]
     points.sort(key=lambda point: (point[0], slope * point[1]))  # of equal ones that nearer to the other side comes nearer to it
-    below, above = [point for point in points if point[0] <= 0][-1:], [point for point in points if point[0] > 0][:1]
+    below, above = [point for point in points if point[0] <= 0], [point for point in points if point[0] > 0]
     if below and above:
-        (low, left), (high, right) = below[0], above[0]
+        low, left = below[-1]
+        high, right = min(above, key=lambda point: abs(point[1] - left))  # the smallest, but for noise
         # Not next to an end, so that the bracket shrinks whatever the curve.
         return float(np.exp(left + (right - left) * np.clip(low / (low - high), 0.05, 0.95)))
-    value, at = (below or above)[0]
-    return float(np.exp(at - np.clip(value / slope, -4, 4)))
+    # Beyond all that were tried, and further each time: a value may rise now and then where the curve falls.
+    ahead = -np.sign(slope * points[0][0])
+    value, at = max(points, key=lambda point: ahead * point[1])
+    return float(np.exp(at - np.clip(len(points) * value / slope, -4, 4)))
