@@ -1,5 +1,6 @@
 """From a wish (so many bits a weight, so many bytes, so little loss) to a .sqz file."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ Found = TypeVar("Found")
 
 # How size and divergence go with the multiplier, on logarithmic scales; a search begins with that and corrects it.
 _SIZE_SLOPE, _LOSS_SLOPE = -1 / 8, 1.2
+_FLAT = 0.1  # of that slope: values no longer change
 _CHEAP, _DEAR = 30, 8  # trials of a search by estimates, and of one by files
 
 
@@ -71,8 +73,9 @@ def to_size(
 
     if goal <= fixed:
         raise UserError(f"without its kernels the net takes {fixed:,} bytes already, and is to take {goal:,}")
-    start = _search(estimated, goal - fixed, _first(net), _SIZE_SLOPE, tolerance=0.02, most=_CHEAP)
-    return _search(measured, goal - fixed, start, _SIZE_SLOPE, tolerance=0.01, most=_DEAR)
+    search = functools.partial(_search, goal=goal - fixed, slope=_SIZE_SLOPE, said=lambda value: f"{value + fixed:,.0f} bytes")
+    start = search(estimated, start=_first(net), tolerance=0.02, most=_CHEAP)
+    return search(measured, start=start, tolerance=0.01, most=_DEAR)
 
 
 def to_loss(
@@ -107,8 +110,8 @@ def to_loss(
         content = _file(net, lossy.quantise(net, calibrated, multiplier, base, on_layer), base, options)
         return divergence(container.read(content, known_classes, base)), content
 
-    start = _search(estimated, goal, _first(net), _LOSS_SLOPE, tolerance=0.1, most=_CHEAP)
-    return _search(measured, goal, start, _LOSS_SLOPE, tolerance=0.1, most=_DEAR)
+    search = functools.partial(_search, goal=goal, slope=_LOSS_SLOPE, tolerance=0.1, said=lambda value: f"{value:.3g} nats")
+    return search(measured, start=search(estimated, start=_first(net), most=_CHEAP), most=_DEAR)
 
 
 def _file(net: Net, coded: Mapping[str, Tensor], base: Net | None, options: Mapping[str, Any]) -> bytes:
@@ -120,8 +123,18 @@ def _first(net: Net) -> float:
     return 0.1 / sum(array.size for array in container.paths(net.params, net.stats).values())
 
 
-def _search(measure: Callable[[float], tuple[float, Found]], goal: float, start: float, slope: float, tolerance: float, most: int) -> Found:
+def _search(
+    measure: Callable[[float], tuple[float, Found]],
+    goal: float,
+    start: float,
+    slope: float,
+    tolerance: float,
+    most: int,
+    said: Callable[[float], str],
+) -> Found:
     """What comes with the largest value that is at most `goal`; ends once that is within `tolerance`, a fraction of it.
+
+    It also ends where the values no longer change: layers have a finest and a coarsest step.
 
     Args:
       measure: multiplier -> (a value, about a power of the multiplier; what comes with it).
@@ -130,6 +143,7 @@ def _search(measure: Callable[[float], tuple[float, Found]], goal: float, start:
       slope: log value over log multiplier, about.
       tolerance: see above.
       most: trials.
+      said: a value in words.
 
     Raises:
       UserError: no trial was at most `goal`.
@@ -141,12 +155,21 @@ def _search(measure: Callable[[float], tuple[float, Found]], goal: float, start:
             return found
         distances = {at: np.log(max(value, 1e-9 * goal) / goal) for at, (value, _) in tried.items()}
         multiplier = _next(distances, np.log(1 - tolerance / 2), slope)
-        if multiplier in tried:  # as near as there is
+        if multiplier in tried or _flat(distances, slope):  # as near as there is
             break
     kept = [trial for trial in tried.values() if trial[0] <= goal]
     if not kept:
-        raise UserError(f"{goal:,.4g} was not reached, the least was {min(value for value, _ in tried.values()):,.4g}")
+        raise UserError(f"{said(goal)} could not be reached, the least was {said(min(value for value, _ in tried.values()))}")
     return max(kept, key=lambda trial: trial[0])[1]
+
+
+def _flat(tried: Mapping[float, float], slope: float) -> bool:
+    """Whether log(value / goal), all on one side of 0, did change with the multiplier, but hardly over the last three."""
+    multipliers, values = np.log(list(tried)), np.array(list(tried.values()))
+    if len(values) < 4 or min(values) <= 0 < max(values):
+        return False
+    expected = abs(slope * (multipliers[-1] - multipliers[-3]))
+    return np.ptp(values[-3:]) < _FLAT * expected <= np.ptp(values)
 
 
 def _next(tried: Mapping[float, float], aim: float, slope: float) -> float:

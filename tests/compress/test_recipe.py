@@ -16,7 +16,7 @@ def search(curve, goal, start, slope, tolerance=0.05, most=8):
         tried.append(multiplier)
         return curve(multiplier), multiplier
 
-    return recipe._search(measure, goal, start, slope, tolerance, most), tried
+    return recipe._search(measure, goal, start, slope, tolerance, most, said=lambda value: f"{value:.0f} bytes"), tried
 
 
 @pytest.mark.parametrize("start", [1e-3, 0.9, 1.1, 1e4])
@@ -40,5 +40,24 @@ def test_a_curve_that_rises_now_and_then_is_followed_to_where_it_falls(rise, slo
 
 
 def test_what_was_not_reached_is_said():
-    with pytest.raises(UserError, match="1 was not reached, the least was 3"):
+    with pytest.raises(UserError, match="1 bytes could not be reached, the least was 3 bytes"):
         search(lambda multiplier: 3 + multiplier, goal=1.0, start=1.0, slope=1.2)
+
+
+def test_a_search_ends_where_the_values_no_longer_change():
+    """No step is finer than the finest: a goal beyond what that makes would be looked for in vain, trial by trial."""
+
+    def size(multiplier):
+        return 326.0 if multiplier < 1e-18 else 40 * multiplier ** (-1 / 8) / 1e-11 ** (-1 / 8)
+
+    most = 30
+    found, tried = search(size, goal=337.0, start=2e-4, slope=-1 / 8, most=most)
+    assert size(found) == 326 and len(tried) < most / 2 and found > 1e-18 * 1e-8
+
+
+def test_a_search_goes_on_where_the_values_do_not_change_yet():
+    def size(multiplier):
+        return 0.0 if multiplier > 1e-12 else 40 * (multiplier / 1e-12) ** (-1 / 8)
+
+    found, _ = search(size, goal=337.0, start=1.0, slope=-1 / 8, most=30)
+    assert 0.95 * 337 <= size(found) <= 337
