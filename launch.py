@@ -20,6 +20,9 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process; found by itself on Cloud TPU, Slurm and GKE.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; likewise.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0; likewise.")
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "How many trials to train at once, each on its share of the CPU cores, or of the GPUs.", lower_bound=1
+)
 CACHE = flags.DEFINE_string(
     "compilation_cache", str(Path.home() / ".cache/squeeze_jax"), "Where compiled programs are kept; '' for nowhere."
 )
@@ -32,6 +35,7 @@ def main() -> int:
 
     from squeeze_jax import sweep, train
     from squeeze_jax.analysis import report
+    from squeeze_jax.sweep import jobs
 
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file it writes, and logs the traceback of what it raises anyhow
     if CACHE.value:
@@ -43,14 +47,22 @@ def main() -> int:
     workdir = Path(WORKDIR.value or f"runs/{config.study}-{config.preset}")
     study, overrides = _study_module(), config_flags.get_override_values(flags.FLAGS["config"])
     trials = sweep.make_trials(config, study.sweep, overrides, getattr(study, "derive", None))
-    counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
-    if jax.process_index() == 0:
+    code, one_of = 0, jobs.place()[1]
+    if JOBS.value > one_of:
+        if DISTRIBUTED.value:
+            raise UserError("--jobs shares one machine's devices: not with --distributed")
+        if (code := jobs.run(JOBS.value, [sys.executable, *sys.argv])) > 1:
+            return code
+        counts = sweep.counts(workdir)
+    else:
+        counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
+    if one_of == 1 and jax.process_index() == 0:
         sweep.write_table(workdir)
         report.draw(workdir)
         print(
             f"{workdir}/: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + "; see sweep.csv, sweep.png, report.html"
         )
-    return 1 if counts.get("failed") else 0
+    return 1 if counts.get("failed") else code
 
 
 def _study_module():

@@ -40,6 +40,10 @@ class Progress:
         self._bar.total = self._total
         self._bar.refresh()
 
+    def taken_elsewhere(self, steps: int) -> None:
+        """So many of the expected steps were taken by another process."""
+        self._advance(steps)
+
     def finish_trial(self, result: dict[str, Any]) -> None:
         """One line for a finished trial, which may have ended early."""
         self.expect(self._trial_done - self._trial_total)

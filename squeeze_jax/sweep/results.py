@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -45,6 +46,18 @@ def trial_directory(workdir: Path, name: str) -> Path:
     return workdir / "trials" / name
 
 
+def read_study(workdir: Path) -> dict[str, Any]:
+    """study.json.
+
+    Raises:
+      UserError: the folder is not a sweep's workdir.
+    """
+    path = workdir / "study.json"
+    if not path.exists():
+        raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
+    return json.loads(path.read_text())
+
+
 def read_result(workdir: Path, name: str) -> dict[str, Any] | None:
     """How a trial ended: {"status", "top1", ...}; None while it has not."""
     path = trial_directory(workdir, name) / "result.json"
@@ -61,6 +74,11 @@ def status(workdir: Path, name: str) -> str:
     """ok, diverged, chance, failed, or pending while there is no result."""
     result = read_result(workdir, name)
     return result["status"] if result else "pending"
+
+
+def counts(workdir: Path) -> dict[str, int]:
+    """How many of the study's trials have each status."""
+    return dict(Counter(status(workdir, trial["name"]) for trial in read_study(workdir)["trials"]))
 
 
 def write_result(workdir: Path, name: str, result: dict[str, Any]) -> None:
@@ -119,9 +137,14 @@ def environment(command: str) -> dict[str, Any]:
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es), "
-        f"{os.cpu_count()} cores ({_processor()})",
+        f"{_cores()} of {os.cpu_count()} cores ({_processor()})",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _cores() -> int:
+    """How many this process may run on; a trial's last digits depend on it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:
@@ -210,10 +233,7 @@ def write_table(workdir: Path) -> Path:
     Raises:
       UserError: the folder is not a sweep's workdir.
     """
-    path = workdir / "study.json"
-    if not path.exists():
-        raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
-    study = json.loads(path.read_text())
+    study = read_study(workdir)
     short = short_names(study["swept"])
     coders = study["config"].get("compress", {}).get("coders", ())  # older studies have none
     rows = []

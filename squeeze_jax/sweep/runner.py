@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.sweep import compression, results
+from squeeze_jax.sweep.jobs import place
 from squeeze_jax.sweep.progress import Progress
 from squeeze_jax.sweep.trials import Trial
 from squeeze_jax.train import Interrupted, Program, build_program, check_config, interruptible, total_steps, train
@@ -48,28 +49,32 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
         results.open_study(workdir, config, trials, costs, command)
         results.write_table(workdir)
     waiting = [trial for trial, done in zip(trials, _agreed([_done(workdir, trial) for trial in trials])) if not done]
+    which, jobs = place()
+    begin = which * len(waiting) // jobs  # so that each of several at once compiles design points of its own
+    waiting = waiting[begin:] + waiting[:begin]
     steps = {trial.name: _steps_left(workdir, trial, data_of[trial.name], problems) for trial in waiting}
     programs = _LatestProgram()
     progress = Progress()
 
     with contextlib.closing(progress), interruptible() as asked_to_stop:
+        progress.expect(sum(steps.values()))
         before = None
         while waiting != before:  # once more for those that another launcher held, or that waited for one of these
-            progress.expect(sum(steps[trial.name] for trial in waiting))
             before, waiting = waiting, []
             for trial in before:
                 with _claim(workdir, trial) as mine:
                     if not mine:
-                        progress.expect(-steps[trial.name])
                         waiting.append(trial)
                         continue
-                    progress.start_trial(trial.name, steps[trial.name])
+                    own = steps.pop(trial.name, 0)
+                    for name in [name for name in steps if results.status(workdir, name) in results.OUTCOMES]:
+                        progress.taken_elsewhere(steps.pop(name))
+                    progress.start_trial(trial.name, own)
                     result = _result(trial, data_of[trial.name], problems, programs, workdir, progress, asked_to_stop)
                     progress.finish_trial(result)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("results")  # the first process has written them all
-    statuses = [results.status(workdir, trial.name) for trial in trials]
-    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    return results.counts(workdir)
 
 
 def _preflight(trials: Sequence[Trial], data_of: dict[str, Data]) -> tuple[dict[str, Any], dict[str, str]]:
