@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Steps of the whole sweep, with rate and time left, and one line a finished trial."""
+    """Steps of the whole sweep, with rate and time left, and one line a finished trial; `jobs` processes share the steps."""
 
-    def __init__(self, total_steps: int = 0, stream: TextIO = sys.stderr, plain_every: float = 15.0):
+    def __init__(self, total_steps: int = 0, stream: TextIO = sys.stderr, plain_every: float = 15.0, jobs: int = 1):
         self._bar = tqdm(total=total_steps, file=stream, disable=not stream.isatty(), unit="step", dynamic_ncols=True, smoothing=0.05)
         self._plain = None if stream.isatty() else stream
-        self._total, self._done = total_steps, 0
+        self._total, self._done, self._elsewhere, self._jobs = total_steps, 0, 0, jobs
         self._trial_total, self._trial_done = 0, 0
         self._first: tuple[float, int] | None = None
         self._spoke, self._every = time.monotonic(), plain_every
@@ -32,7 +32,8 @@ class Progress:
             self._bar.set_postfix_str(f"loss {loss:.3f}")
         if self._plain and time.monotonic() - self._spoke > self._every:
             self._spoke = time.monotonic()
-            self._say(f"{self._name}: step {done}, {100 * self._done / self._total:.0f} % of the sweep{self._time_left()}")
+            share = (self._done + self._elsewhere) / self._total
+            self._say(f"{self._name}: step {done}, {100 * share:.0f} % of the sweep{self._time_left()}")
 
     def expect(self, steps: int) -> None:
         """So many more steps are to be taken than was known; fewer where negative."""
@@ -42,7 +43,8 @@ class Progress:
 
     def taken_elsewhere(self, steps: int) -> None:
         """So many of the expected steps were taken by another process."""
-        self._advance(steps)
+        self._elsewhere += steps
+        self._bar.update(steps)
 
     def finish_trial(self, result: dict[str, Any]) -> None:
         """One line for a finished trial, which may have ended early."""
@@ -74,8 +76,8 @@ class Progress:
         if self._first is None:
             return ""
         since, done = self._first
-        rate = (self._done - done) / max(time.monotonic() - since, 1e-9)
-        return f", about {(self._total - self._done) / rate / 60:.1f} min left" if rate else ""
+        rate = self._jobs * (self._done - done) / max(time.monotonic() - since, 1e-9)
+        return f", about {(self._total - self._done - self._elsewhere) / rate / 60:.1f} min left" if rate else ""
 
     def _say(self, line: str) -> None:
         if self._plain:

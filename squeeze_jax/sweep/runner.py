@@ -54,7 +54,7 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
     waiting = waiting[begin:] + waiting[:begin]
     steps = {trial.name: _steps_left(workdir, trial, data_of[trial.name], problems) for trial in waiting}
     programs = _LatestProgram()
-    progress = Progress()
+    progress = Progress(jobs=jobs)
 
     with contextlib.closing(progress), interruptible() as asked_to_stop:
         progress.expect(sum(steps.values()))

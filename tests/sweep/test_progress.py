@@ -54,3 +54,17 @@ def test_a_trial_that_resumes_or_ends_early_keeps_the_share_right():
     progress.start_trial("b", 10)
     progress.step(5, None)
     assert "b: step 5, 81 % of the sweep" in stream.getvalue()  # 21 of the 26 that are left to take
+
+
+def test_steps_of_other_processes_are_done_too(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress(100, stream, plain_every=0.0, jobs=2)
+    progress.taken_elsewhere(30)
+    progress.start_trial("a", 40)
+    progress.step(10, None)
+    now[0] = 60.0
+    progress.step(20, None)
+    # 20 + 30 of 100 steps; of 10 a minute here, and so of 20 in both, 50 more take 2.5.
+    assert stream.getvalue() == "a: step 20, 50 % of the sweep, about 2.5 min left\n"
