@@ -5,7 +5,6 @@ Libraries are imported where they are needed, so that --help and a mistyped flag
 
 import argparse
 import ast
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from squeeze_jax.data import Source
     from squeeze_jax.net import Classifier, Net, Preprocessing
     from squeeze_jax.trace import Layer
-
-# A CPU's faster lowering takes a second longer to compile, which no more images than these win back.
-FEW_IMAGES = 64
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -119,6 +115,7 @@ def sensitivity(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
+    import jax
     import numpy as np
 
     from squeeze_jax.data import sources
@@ -127,7 +124,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     classifier = _open_classifier(arguments.checkpoint)
     images = _prepared(classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images])
-    with ops.lowering("native") if len(images) <= FEW_IMAGES else contextlib.nullcontext():
+    with ops.lowering(ops.best_lowering(jax.default_backend(), images[..., 0].size)):
         probabilities = evaluation.probabilities(classifier, images)
     records = []
     for path, row in zip(arguments.images, probabilities, strict=True):

@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -32,13 +33,21 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 Observer = Callable[[nnx.Module, jax.Array, Callable[[jax.Array, jax.Array], jax.Array]], jax.Array]
 
+# SqueezeNet v1.0 at 227 wins the two or three seconds back with some hundred images, smaller nets with more.
+_FEW_PIXELS = 100 * 227**2
+
 _chosen: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
 _observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("observer", default=None)
 
 
-def best_lowering(platform: str) -> Lowering:
-    """The faster lowering on `platform` ("cpu", "gpu" or "tpu")."""
-    return "matmul" if platform == "cpu" else "native"
+def best_lowering(platform: str, pixels: float = math.inf) -> Lowering:
+    """The faster lowering on `platform`.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      pixels: of all images that a net is to see in inference, once it is compiled; its faster lowering on a CPU takes longer to compile.
+    """
+    return "matmul" if platform == "cpu" and pixels > _FEW_PIXELS else "native"
 
 
 @contextlib.contextmanager

@@ -67,12 +67,14 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
     learning_rate = optim.schedule(config.train, steps)
     optimizer = optim.optimizer(config.train, learning_rate, labels)
     lowering = ops.best_lowering(devices[0].platform)
+    evaluations = 1 + steps // config.train.eval_every if config.train.eval_every else 1
+    eval_lowering = ops.best_lowering(devices[0].platform, evaluations * data.num_eval * config.data.image_size**2)
     return Program(
         devices=devices,
         total_steps=steps,
         learning_rate=learning_rate,
         train_step=parallel.parallel_train_step(step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices),
-        eval_step=parallel.parallel_eval_step(step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices),
+        eval_step=parallel.parallel_eval_step(step.make_eval_step(graphdef, evaluation, config.train.dtype, eval_lowering), devices),
         evaluation=evaluation,
         train_resident=parallel.replicate(train.resident, devices),
         eval_resident=parallel.replicate(evaluation.resident, devices),

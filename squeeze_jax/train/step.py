@@ -63,7 +63,8 @@ def make_train_step(
             if count == 1:
                 stats, means = accumulate(state.stats, jax.tree.map(lambda x: x[0], parts))
             else:
-                stats, means = _scan_mean(accumulate, state.stats, parts, count)
+                zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "top1": 0.0}))
+                stats, means = _scan_mean(accumulate, state.stats, zeros, parts, count)
             # After the local mean, so that the devices talk once a step however many parts there are.
             (grads, measured), stats = lax.pmean((means, stats), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -75,9 +76,8 @@ def make_train_step(
     return train_step
 
 
-def _scan_mean(function, carry, parts, count):
-    """`function` over `parts` one after another; the mean of its results, holding one result at a time."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, carry, jax.tree.map(lambda x: x[0], parts))[1])
+def _scan_mean(function, carry, zeros, parts, count):
+    """`function` over `parts` one after another; the mean of its results, which are like `zeros`, holding one result at a time."""
 
     def body(state, part):
         carry, total = state

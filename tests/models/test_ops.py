@@ -194,3 +194,8 @@ def test_dropout_depends_on_the_examples_key_alone():
     assert set(np.unique(whole)) == {0.0, 2.0}
     assert 0.4 < float(jnp.mean(whole == 0)) < 0.6
     assert ops.dropout(x, 0.0, keys) is x
+
+
+def test_few_images_are_not_worth_the_longer_compilation():
+    assert ops.best_lowering("cpu") == ops.best_lowering("cpu", 50_000 * 224**2) == "matmul"
+    assert ops.best_lowering("cpu", 360 * 32**2) == ops.best_lowering("tpu") == ops.best_lowering("gpu") == "native"
