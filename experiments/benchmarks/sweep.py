@@ -2,6 +2,7 @@
 
 Every trial is trained to its end, and nothing is compiled before: the study's compilation cache starts empty, and so does that of
 each single trial. The study runs before and after the single ones, since a machine may be busier at one time than at another.
+Then trials two at once (--jobs 2) beside one after another.
 """
 
 import subprocess
@@ -23,16 +24,23 @@ def sweep(config):
 """
 
 
+LONGER = ("--config.seeds=4", "--config.train.epochs=100")  # long enough for training to outweigh compilation, as it does on larger sets
+
+
 def rows() -> list[interleaved.Row]:
-    """Minutes, so two runs of the study and one of each trial."""
+    """Minutes, so two runs of a study and one of each trial."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        studies = [launch("configs/sr_sweep.py", folder / "before")]
-        singles = []
-        for i, overrides in enumerate(sr_sweep.sweep(sr_sweep.get_config())):
-            (folder / f"{i}.py").write_text(SINGLE.format(overrides=overrides))
-            singles.append(launch(folder / f"{i}.py", folder / str(i)))
-        studies.append(launch("configs/sr_sweep.py", folder / "after"))
+        return in_one(Path(name)) + at_once(Path(name))
+
+
+def in_one(folder: Path) -> list[interleaved.Row]:
+    """A study beside its trials one by one."""
+    studies = [launch("configs/sr_sweep.py", folder / "before")]
+    singles = []
+    for i, overrides in enumerate(sr_sweep.sweep(sr_sweep.get_config())):
+        (folder / f"{i}.py").write_text(SINGLE.format(overrides=overrides))
+        singles.append(launch(folder / f"{i}.py", folder / str(i)))
+    studies.append(launch("configs/sr_sweep.py", folder / "after"))
     setting, total = {"setting": f"{len(singles)} trials of configs/sr_sweep.py"}, sum(singles)
     ratios = interleaved.quartiles([seconds / total for seconds in studies])
     return [
@@ -41,10 +49,26 @@ def rows() -> list[interleaved.Row]:
     ]
 
 
-def launch(config: str | Path, workdir: Path) -> float:
+def at_once(folder: Path) -> list[interleaved.Row]:
+    """Two trials at once, half of the cores each, beside one after another: short ones, and ones ten times as long."""
+    found = []
+    for setting, config, flags in (
+        ("15 trials of configs/sr_sweep.py", "configs/sr_sweep.py", ()),
+        ("4 trials of configs/squeezenet.py, 100 epochs", "configs/squeezenet.py", LONGER),
+    ):
+
+        def run(*jobs: str) -> None:
+            with tempfile.TemporaryDirectory(dir=folder) as workdir:
+                launch(config, Path(workdir) / "runs", *flags, *jobs)
+
+        found += interleaved.compare(setting, {"--jobs 2": lambda: run("--jobs=2"), "--jobs 1": lambda: run()}, rounds=2, warm_up=0)
+    return found
+
+
+def launch(config: str | Path, workdir: Path, *flags: str) -> float:
     """Seconds of one `launch.py`, from command to end."""
     cache = workdir.with_suffix(".cache")
-    command = [sys.executable, "launch.py", "--config", config, "--workdir", workdir, "--compilation_cache", cache]
+    command = [sys.executable, "launch.py", "--config", config, "--workdir", workdir, "--compilation_cache", cache, *flags]
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - start

@@ -46,16 +46,15 @@ def run(jobs: int, command: Sequence[str]) -> int:
                     print(line, end="", file=sys.stderr, flush=True)
                 said.add(line)
 
-    processes = []
-    for job, (cores, variables) in enumerate(shares):
-        with _on(cores):
-            environment = os.environ | variables | {_PLACE: f"{job}/{jobs}"}
-            # A group of its own: Ctrl-C reaches it through this process alone, and once.
-            processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0))
-    readers = [threading.Thread(target=pass_on, args=(process,)) for process in processes]
+    processes, readers = [], []
     with _forwarding_signals(processes):
-        for reader in readers:
-            reader.start()
+        for job, (cores, variables) in enumerate(shares):
+            with _on(cores):
+                environment = os.environ | variables | {_PLACE: f"{job}/{jobs}"}
+                # A group of its own: Ctrl-C reaches it through this process alone, and once.
+                processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0))
+            readers.append(threading.Thread(target=pass_on, args=processes[-1:]))
+            readers[-1].start()
         codes = [process.wait() for process in processes]
     for reader in readers:
         reader.join()
