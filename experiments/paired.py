@@ -1,0 +1,58 @@
+"""Differences seed by seed: python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
+
+For each value of a swept key the metric's mean over seeds, and its mean difference from the value before, or from VALUE, over the seeds
+that both have, each ± half of its 95 % interval. Trials of one seed see the images in one order, so a difference may be known
+better than the means.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from squeeze_jax.analysis.tables import confidence, markdown
+
+
+def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
+    """The rows of a sweep.csv as a markdown table; seeds that failed, diverged or stayed at chance are left out.
+
+    Raises:
+      SystemExit: no such column or value.
+    """
+    if unknown := {key, metric, "seed"} - set(rows[0]):
+        raise SystemExit(f"error: no column {', '.join(sorted(unknown))}; there are {', '.join(rows[0])}")
+    seeds: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row["status"] == "ok":
+            seeds[row[key]][row["seed"]] = float(row[metric])
+    if over is not None and over not in seeds:
+        raise SystemExit(f"error: no {key} {over}; there are {', '.join(seeds)}")
+    lines, before = [[key, metric, "seeds", f"over {over}" if over else "over the one before"]], over
+    for value, found in seeds.items():
+        pairs = [found[seed] - seeds[before][seed] for seed in found if before in seeds and seed in seeds[before]]
+        difference = "" if value == before or not pairs else said(pairs, "+.1f")
+        lines.append([value, said(list(found.values()), ".1f"), str(len(found)), difference])
+        before = over or value
+    return markdown(lines)
+
+
+def said(values: list[float], form: str) -> str:
+    """As "+1.6 ± 0.2"; one value has no interval."""
+    interval = confidence(values)
+    return f"{interval.mean:{form}}" + (f" ± {interval.half:.1f}" if interval.half is not None else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("results", type=Path, help="a study's results.csv or sweep.csv")
+    parser.add_argument("key", help="the swept key's column, such as squeeze_ratio")
+    parser.add_argument("--over", metavar="VALUE", help="compare with this value (default: the one before)")
+    parser.add_argument("--metric", default="top1", help="a column of numbers (default top1, %%)")
+    arguments = parser.parse_args()
+    with arguments.results.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    print(table(rows, arguments.key, arguments.over, arguments.metric))
+
+
+if __name__ == "__main__":
+    main()
