@@ -1,6 +1,6 @@
 """Which settings let plain SqueezeNet, without BatchNorm, train from scratch at all: the share of seeds that stay at chance or diverge.
 
-  python launch.py --config configs/collapse_sweep.py             225 trials, about 15 minutes on two CPU cores (9 by two launchers)
+  python launch.py --config configs/collapse_sweep.py             225 trials, about 15 minutes on two CPU cores
   python launch.py --config configs/collapse_sweep.py:cifar10     on CIFAR-10
 
 Each initialiser at each rate under three recipes: "paper" has neither warm-up nor clipping, as the released solver; "relu" has both, and
