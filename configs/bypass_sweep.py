@@ -2,7 +2,7 @@
 
 Claim: simple bypass (60.4 % top-1) beats complex bypass (58.8 %), which beats none (57.5 %).
 
-  python launch.py --config configs/bypass_sweep.py             9 trials (the 15 of sr_sweep take under 2 minutes on two CPU cores)
+  python launch.py --config configs/bypass_sweep.py             9 trials (the 15 of sr_sweep take one to two minutes on two CPU cores)
   python launch.py --config configs/bypass_sweep.py:cifar10     on CIFAR-10
   python launch.py --config configs/bypass_sweep.py:imagenet    the paper's protocol
 """

@@ -2,7 +2,7 @@
 
 Claim: accuracy plateaus at 50 % of 3x3 filters; more of them add bytes only. SR is 0.5 throughout.
 
-  python launch.py --config configs/pct3x3_sweep.py             27 trials (the 15 of sr_sweep take under 2 minutes on two CPU cores)
+  python launch.py --config configs/pct3x3_sweep.py             27 trials (the 15 of sr_sweep take one to two minutes on two CPU cores)
   python launch.py --config configs/pct3x3_sweep.py:cifar10     on CIFAR-10
   python launch.py --config configs/pct3x3_sweep.py:imagenet    the paper's protocol; top-5 76.3 -> 85.6 % in the paper
 """

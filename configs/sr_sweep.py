@@ -2,7 +2,7 @@
 
 Claim: accuracy rises with the squeeze ratio (SR) and saturates at 0.75, while the model keeps growing (4.8 to 24 MB).
 
-  python launch.py --config configs/sr_sweep.py             15 trials, under 2 minutes on two CPU cores; top-1 86 -> 96 %
+  python launch.py --config configs/sr_sweep.py             15 trials, one to two minutes on two CPU cores; top-1 86 -> 96 %
   python launch.py --config configs/sr_sweep.py:cifar10     on CIFAR-10, see experiments/sr_sweep
   python launch.py --config configs/sr_sweep.py:imagenet    the paper's protocol; top-5 80.3 -> 86.0 % in the paper
 """
