@@ -10,7 +10,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from squeeze_jax.analysis.tables import confidence, markdown
+from squeeze_jax.analysis.tables import confidence, markdown, show_interval
 
 
 def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
@@ -30,16 +30,11 @@ def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -
     lines, before = [[key, metric, "seeds", f"over {over}" if over else "over the one before"]], over
     for value, found in seeds.items():
         pairs = [found[seed] - seeds[before][seed] for seed in found if before in seeds and seed in seeds[before]]
-        difference = "" if value == before or not pairs else said(pairs, "+.1f")
-        lines.append([value, said(list(found.values()), ".1f"), str(len(found)), difference])
+        difference = "" if value == before or not pairs else show_interval(metric, confidence(pairs))
+        sign = "+" if difference and not difference.startswith("-") else ""
+        lines.append([value, show_interval(metric, confidence(list(found.values()))), str(len(found)), sign + difference])
         before = over or value
     return markdown(lines)
-
-
-def said(values: list[float], form: str) -> str:
-    """As "+1.6 ± 0.2"; one value has no interval."""
-    interval = confidence(values)
-    return f"{interval.mean:{form}}" + (f" ± {interval.half:.1f}" if interval.half is not None else "")
 
 
 def main() -> None:

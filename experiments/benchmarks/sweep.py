@@ -16,15 +16,13 @@ from experiments.benchmarks import interleaved
 
 PACKAGES = ()
 ROOT = Path(__file__).parents[2]
+LONGER = ("--config.seeds=4", "--config.train.epochs=100")  # long enough for training to outweigh compilation, as it does on larger sets
 SINGLE = """from configs.sr_sweep import get_config
 
 
 def sweep(config):
     yield {overrides!r}
 """
-
-
-LONGER = ("--config.seeds=4", "--config.train.epochs=100")  # long enough for training to outweigh compilation, as it does on larger sets
 
 
 def rows() -> list[interleaved.Row]:
@@ -61,7 +59,7 @@ def at_once(folder: Path) -> list[interleaved.Row]:
             with tempfile.TemporaryDirectory(dir=folder) as workdir:
                 launch(config, Path(workdir) / "runs", *flags, *jobs)
 
-        found += interleaved.compare(setting, {"--jobs 2": lambda: run("--jobs=2"), "--jobs 1": lambda: run()}, rounds=2, warm_up=0)
+        found += interleaved.compare(setting, {"--jobs 2": lambda: run("--jobs=2"), "--jobs 1": run}, rounds=2, warm_up=0)
     return found
 
 

@@ -180,7 +180,7 @@ def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial
     shared = _flat(settings)
     derived = {trial.name: _derived(shared, trial) for trial in trials}
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_study(workdir)
         pairs = [("trials of another config", _flat(before["config"]), shared)]
         for trial in before["trials"]:
             if trial["name"] in derived and "derived" in trial:  # older studies have none

@@ -54,10 +54,9 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
     waiting = waiting[begin:] + waiting[:begin]
     steps = {trial.name: _steps_left(workdir, trial, data_of[trial.name], problems) for trial in waiting}
     programs = _LatestProgram()
-    progress = Progress(jobs=jobs)
+    progress = Progress(sum(steps.values()), jobs=jobs)
 
     with contextlib.closing(progress), interruptible() as asked_to_stop:
-        progress.expect(sum(steps.values()))
         before = None
         while waiting != before:  # once more for those that another launcher held, or that waited for one of these
             before, waiting = waiting, []
@@ -67,7 +66,7 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
                         waiting.append(trial)
                         continue
                     own = steps.pop(trial.name, 0)
-                    for name in [name for name in steps if results.status(workdir, name) in results.OUTCOMES]:
+                    for name in [name for name in steps if _ended(workdir, name)]:
                         progress.taken_elsewhere(steps.pop(name))
                     progress.start_trial(trial.name, own)
                     result = _result(trial, data_of[trial.name], problems, programs, workdir, progress, asked_to_stop)
@@ -127,7 +126,7 @@ def _result(
     """What becomes of a claimed trial, written down: it is trained, unless it was already, and then compressed, if that is asked for."""
     directory = results.trial_directory(workdir, trial.name)
     result = results.read_result(workdir, trial.name)
-    if not _agreed([_ended(workdir, trial)])[0]:
+    if not _agreed([_ended(workdir, trial.name)])[0]:
         if trial.name in problems:
             result = {"status": "failed", "reason": problems[trial.name]}
         elif trial.parent is not None and not _agreed([results.status(workdir, trial.parent) == "ok"])[0]:
@@ -214,18 +213,18 @@ def _key(*configs: ConfigDict) -> str:
     return json.dumps([config.to_dict() for config in configs], sort_keys=True)
 
 
-def _ended(workdir: Path, trial: Trial) -> bool:
-    return results.status(workdir, trial.name) in results.OUTCOMES
+def _ended(workdir: Path, name: str) -> bool:
+    return results.status(workdir, name) in results.OUTCOMES
 
 
 def _done(workdir: Path, trial: Trial) -> bool:
     """Whether the trial has ended, and its files are written."""
-    return _ended(workdir, trial) and not compression.is_due(trial.config.compress, results.read_result(workdir, trial.name))
+    return _ended(workdir, trial.name) and not compression.is_due(trial.config.compress, results.read_result(workdir, trial.name))
 
 
 def _steps_left(workdir: Path, trial: Trial, data: Data, problems: dict[str, str]) -> int:
     """Steps that the trial takes, 0 where it is not to be trained; those of an earlier launch count."""
-    return 0 if trial.name in problems or _ended(workdir, trial) else total_steps(trial.config, data)
+    return 0 if trial.name in problems or _ended(workdir, trial.name) else total_steps(trial.config, data)
 
 
 def _first_process() -> bool:

@@ -63,7 +63,7 @@ def make_train_step(
             if count == 1:
                 stats, means = accumulate(state.stats, jax.tree.map(lambda x: x[0], parts))
             else:
-                zeros = jax.tree.map(jnp.zeros_like, (state.params, {"loss": 0.0, "top1": 0.0}))
+                zeros = jax.tree.map(jnp.zeros_like, (state.params, state.running))
                 stats, means = _scan_mean(accumulate, state.stats, zeros, parts, count)
             # After the local mean, so that the devices talk once a step however many parts there are.
             (grads, measured), stats = lax.pmean((means, stats), AXIS)
