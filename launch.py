@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from squeeze_jax import cli
 from squeeze_jax.errors import UserError
+from squeeze_jax.schema import current_key
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The study: configs/NAME.py or configs/NAME.py:PRESET.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/STUDY-PRESET by default.")
@@ -33,6 +34,7 @@ def main() -> int:
     # JAX is imported here, so that --help and a mistyped flag answer at once.
     import jax
 
+    from configs import base
     from squeeze_jax import sweep, train
     from squeeze_jax.analysis import report
     from squeeze_jax.sweep import jobs
@@ -55,7 +57,7 @@ def main() -> int:
             return code
         counts = sweep.counts(workdir)
     else:
-        counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]))
+        counts = sweep.run(config, trials, workdir, shlex.join(["python", *sys.argv]), base.defaults())
     if one_of == 1 and jax.process_index() == 0:
         sweep.write_table(workdir)
         report.draw(workdir)
@@ -75,8 +77,19 @@ def _study_module():
     return module
 
 
+def _renamed(argument: str) -> str:
+    """A --config.KEY flag under today's name of the key; says so where that is another."""
+    flag, equals, value = argument.partition("=")
+    dashes, config, key = flag.partition("config.")
+    if dashes not in ("-", "--") or current_key(key) == key:
+        return argument
+    print(f"--config.{key} is called --config.{current_key(key)} now", file=sys.stderr)
+    return f"{dashes}{config}{current_key(key)}{equals}{value}"
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
     """Reads the flags, and the config file they name; whatever is wrong with them is one line."""
+    sys.argv[:] = argv = [_renamed(argument) for argument in argv]  # config_flags reads the overrides from there
     try:
         rest = flags.FLAGS(argv)
         _ = CONFIG.value.study  # a lazy proxy: this loads the file, if no override has done so yet

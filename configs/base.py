@@ -23,18 +23,25 @@ def get_config(preset: str, study: str) -> ConfigDict:
     presets = {"digits": digits, "cifar10": cifar10, "imagenet": imagenet, "folder": folder}
     if preset not in presets:
         raise UserError(f"no preset {preset!r}; there are {', '.join(presets)}")
-    config = ConfigDict()
+    config = defaults()
     config.study = study
     config.preset = preset
+    presets[preset](config)
+    return config
+
+
+def defaults() -> ConfigDict:
+    """Every key with the value that it has unless a preset, a study or the command line sets it."""
+    config = ConfigDict()
+    config.study = config.preset = ""
     config.seeds = 3  # trials a design point
     config.seed = 0  # of one trial; a sweep sets it
-    config.sweep = budget()
+    config.budget = budget()
     config.model = squeezenet()
     config.data = data()
     config.train = train()
     config.compress = compress()
     config.report = report()
-    presets[preset](config)
     return config
 
 
@@ -122,7 +129,7 @@ def train() -> ConfigDict:
             epochs=10.0,
             steps=0,  # optimiser steps, in place of epochs where above 0
             batch_size=64,  # images a step over all devices
-            accumulate=0,  # parts a batch is divided into, one after another (Caffe's iter_size); 0: as many as are fastest
+            grad_accum_steps=0,  # parts a batch is divided into, one after another (Caffe's iter_size); 0: as many as are fastest
             learning_rate=0.05,
             schedule="linear",  # to 0; or constant, poly, cosine
             power=1.0,  # of poly
@@ -143,10 +150,10 @@ def train() -> ConfigDict:
             freeze=(),  # layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]")
             # Fractions of weights by layer, the first match counts: (("conv10", 0.2), ("fire*/expand3x3", 0.33)). The smallest others
             # are zero from the start and stay zero; 1.0 keeps the zeros of init_from.
-            keep=(),
-            share_bits=0,  # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared; 0: none
+            prune_density=(),
+            codebook_bits=0,  # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared; 0: none
             # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file decompressed, stay so, and zeros zero.
-            grid=False,
+            qat=False,
         )
     )
 

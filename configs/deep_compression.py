@@ -8,7 +8,7 @@ Claim: pruned to a third of its weights, which then share 63 values a layer, Squ
 
 Each seed goes through the stages dense, pruned, and from there shared8 and shared6; each but the first starts from another one's
 weights. Every net is also written as a .sqz file with Huffman codes, as published, and with our arithmetic code.
-experiments/deep_compression/table2.py makes the paper's table of the results. Other fractions of weights: --config.pruned.keep="(...)",
+experiments/deep_compression/table2.py makes the paper's table of the results. Other fractions of weights: --config.pruned.prune_density="(...)",
 such as `squeeze-jax sensitivity` proposes for a trained net.
 """
 
@@ -31,7 +31,7 @@ def get_config(preset: str = "digits"):
     config = base.get_config(preset, "deep_compression")
     config.stage = "dense"  # of one trial; the sweep sets it
     # Learning rate and length as fractions of the dense net's.
-    config.pruned = ConfigDict(dict(keep=TABLE_1, learning_rate=0.5, length=0.5))
+    config.pruned = ConfigDict(dict(prune_density=TABLE_1, learning_rate=0.5, length=0.5))
     # A shared value gets the sum of its weights' gradients, hundreds of times as much as one: only clipped do its steps stay short.
     config.shared = ConfigDict(dict(learning_rate=0.1, length=0.25, clip_norm=1.0))
     config.compress.coders = ("huffman", "arithmetic")
@@ -58,7 +58,7 @@ def derive(config):
     retraining = config.pruned if config.stage == "pruned" else config.shared
     base.retrain(config, retraining.learning_rate, retraining.length)
     if config.stage == "pruned":
-        config.train.keep = retraining.keep
+        config.train.prune_density = retraining.prune_density
     else:
-        config.train.share_bits = int(config.stage.removeprefix("shared"))
+        config.train.codebook_bits = int(config.stage.removeprefix("shared"))
         config.train.clip_norm = config.train.clip_norm or retraining.clip_norm

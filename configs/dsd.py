@@ -22,12 +22,12 @@ def get_config(preset: str = "digits"):
     config = base.get_config(preset, "dsd")
     config.stage = "dense"  # of one trial; the sweep sets it
     # Learning rate and length as fractions of the dense net's.
-    config.sparse = ConfigDict(dict(keep=(("*", 0.7),), learning_rate=0.5, length=0.5))
+    config.sparse = ConfigDict(dict(prune_density=(("*", 0.7),), learning_rate=0.5, length=0.5))
     config.dsd = ConfigDict(dict(learning_rate=0.1, length=0.5))
     config.report.update(x="stage", label="stage")
     if preset == "imagenet":
         # As the released DSD SqueezeNet was made: from the net pruned to a third, 20 of 68 epochs at a rate of 1e-4.
-        config.sparse.update(keep=TABLE_1, learning_rate=0.1)
+        config.sparse.update(prune_density=TABLE_1, learning_rate=0.1)
         config.dsd.update(learning_rate=0.0025, length=0.3)
         config.report.paper.update(metric="top1", source="SqueezeNet paper, section 7", points=(("dense", 57.5), ("dsd", 61.8)))
     return config
@@ -47,4 +47,4 @@ def derive(config):
     retraining = config.sparse if config.stage in ("sparse", "unmasked") else config.dsd
     base.retrain(config, retraining.learning_rate, retraining.length)
     if config.stage == "sparse":
-        config.train.keep = retraining.keep
+        config.train.prune_density = retraining.prune_density

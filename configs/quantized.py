@@ -20,7 +20,7 @@ def get_config(preset: str = "digits"):
     config.model = ConfigDict(dict(name=placeholder(str)))  # from the checkpoint, and so is the preprocessing
     config.data.update(resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str))
     config.data.update(channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple))
-    config.train.update(grid=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0)
+    config.train.update(qat=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0)
     config.compress.coders = ("arithmetic",)
     return config
 

@@ -1,7 +1,7 @@
 """VGG-19, the large baseline of the SqueezeNext paper (Table 2: 68.5 % top-1, 88.5 % top-5), and VGG-16.
 
-python launch.py --config configs/vgg.py:imagenet --config.train.accumulate=4
-python launch.py --config configs/vgg.py:imagenet --config.model.name=vgg16 --config.train.accumulate=4
+python launch.py --config configs/vgg.py:imagenet --config.train.grad_accum_steps=4
+python launch.py --config configs/vgg.py:imagenet --config.model.name=vgg16 --config.train.grad_accum_steps=4
 """
 
 from ml_collections import ConfigDict

@@ -110,7 +110,7 @@ def sensitivity(arguments: argparse.Namespace) -> int:
     print(f"{source.name}: {result['images']} images; top-1 (%) with a fraction of one layer's weights kept, all others as they are")
     print(text_table([["layer", "weights", *map(str, fractions)], *rows, whole], numeric=range(1, 2 + len(fractions))))
     print(f"the smallest fractions that cost at most {arguments.max_loss:g} of it, each alone (all at once cost more, before retraining):")
-    print(f'--config.train.keep="{tuple(result["keep"])}"')
+    print(f'--config.train.prune_density="{tuple(result["keep"])}"')
     return 0
 
 

@@ -130,7 +130,7 @@ def test_report_of_no_sweep(tmp_path):
 
 def test_folder_accumulation_and_bfloat16(images, tmp_path, cache):
     """Own images, a batch in two parts, computing in bfloat16."""
-    flags = ("--config.train.accumulate=2", "--config.train.dtype=bfloat16", "--config.model.dropout=0.0")
+    flags = ("--config.train.grad_accum_steps=2", "--config.train.dtype=bfloat16", "--config.model.dropout=0.0")
     data = (f"--config.data.data_dir={images}", "--config.data.resize=36", "--config.data.image_size=32")
     workdir = tmp_path / "work"
     completed("configs/squeezenet.py:folder", cache, *TINY, *flags, *data, f"--workdir={workdir}")

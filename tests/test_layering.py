@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "workers": set(),
+    "schema": set(),
     "models": set(),
     "data": set(),
     "net": {"models", "workers"},
@@ -26,8 +27,8 @@ MAY_IMPORT = {
     "train": {"models", "net", "data", "compress"},
     "compress": {"models", "net", "trace"},
     "interop": {"models", "net", "trace"},
-    "sweep": {"net", "train", "compress", "trace", "hardware", "data"},
-    "analysis": {"trace", "hardware"},
+    "sweep": {"net", "train", "compress", "trace", "hardware", "data", "schema"},
+    "analysis": {"trace", "hardware", "schema"},
     "commands": {"models", "net", "trace", "data", "train", "compress", "interop", "sweep", "analysis", "hardware"},
     "cli": {"commands", "train"},
 }

@@ -18,7 +18,7 @@ from squeeze_jax.analysis import tables
 
 CLI = [sys.executable, "-m", "squeeze_jax.cli"]
 LAUNCH = [sys.executable, "launch.py", "--config", "configs/quantized.py:cifar10"]
-WITHOUT_GRID = ["--config.train.grid=False", "--config.compress.coders=()"]
+WITHOUT_GRID = ["--config.train.qat=False", "--config.compress.coders=()"]
 HEAD = ["way", "net", "bytes", "top1"]
 
 

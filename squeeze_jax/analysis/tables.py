@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.schema import upgrade_study
 
 COLLAPSED = ("diverged", "chance")
 COSTS = ("model_mb", "macs", "cycles", "energy", "bytes_arithmetic", "bytes_huffman")  # what a Pareto front weighs accuracy against
@@ -153,7 +154,7 @@ def read_study(workdir: Path) -> Study:
     if not path.is_file():
         raise UserError(f"{workdir} is not a sweep's workdir: no study.json")
     try:
-        raw = json.loads(path.read_bytes())
+        raw = upgrade_study(json.loads(path.read_bytes()))
         report, paper = raw["report"], raw["report"].get("paper")
         swept = [key for key in raw["swept"] if key != "seed"]
         return Study(

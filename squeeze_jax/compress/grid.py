@@ -43,7 +43,7 @@ def check_on_grid(params: Tree) -> None:
     found = (find_uniform(np.asarray(leaf)) for path, leaf in leaves(params).items() if leaves(kernels(params))[path])
     if not any(levels and max(levels.below, levels.above) <= LIMIT for levels in found):
         raise UserError(
-            "train.grid: no kernel is multiples of one step; start from what `squeeze-jax decompress` made of a lossy .sqz file"
+            "train.qat: no kernel is multiples of one step; start from what `squeeze-jax decompress` made of a lossy .sqz file"
         )
 
 

@@ -27,14 +27,14 @@ def kept_fractions(params: Tree, keep: Keep) -> dict[str, float]:
     """
     for pair in keep:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int | float)):
-            raise UserError(f"train.keep is pairs such as (('conv10', 0.2), ('fire*', 0.33)); got {pair!r} among them")
+            raise UserError(f"train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); got {pair!r} among them")
         if not 0 < pair[1] <= 1:
-            raise UserError(f"train.keep: a fraction in (0, 1] is kept, of {pair[0]!r} {pair[1]}")
+            raise UserError(f"train.prune_density: a fraction in (0, 1] is kept, of {pair[0]!r} {pair[1]}")
     paths = [path for path, kernel in leaves(kernels(params)).items() if kernel]
-    check_patterns("train.keep", [pattern for pattern, _ in keep], [layer_of(path) for path in paths])
+    check_patterns("train.prune_density", [pattern for pattern, _ in keep], [layer_of(path) for path in paths])
     first = {path: next((i for i, (pattern, _) in enumerate(keep) if matches(layer_of(path), [pattern])), None) for path in paths}
     if idle := [pattern for i, (pattern, _) in enumerate(keep) if i not in first.values()]:
-        raise UserError(f"train.keep: the first pattern that matches a layer counts, and earlier ones leave none for {idle[0]!r}")
+        raise UserError(f"train.prune_density: the first pattern that matches a layer counts, and earlier ones leave none for {idle[0]!r}")
     return {path: keep[i][1] for path, i in first.items() if i is not None}
 
 

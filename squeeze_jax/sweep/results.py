@@ -34,6 +34,7 @@ from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
 from squeeze_jax.net import build_model
+from squeeze_jax.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.sweep import compression
 from squeeze_jax.sweep.trials import Trial, short_names
 
@@ -55,7 +56,10 @@ def read_study(workdir: Path) -> dict[str, Any]:
     path = workdir / "study.json"
     if not path.exists():
         raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
-    return json.loads(path.read_text())
+    try:
+        return upgrade_study(json.loads(path.read_text()))
+    except (ValueError, KeyError, AttributeError, TypeError) as e:
+        raise UserError(f"{path} is damaged or of another version: {e}") from e
 
 
 def read_result(workdir: Path, name: str) -> dict[str, Any] | None:
@@ -166,10 +170,21 @@ def _commit() -> str:
         return "unknown"
 
 
-def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial_costs: dict[str, Any], command: str) -> None:
+def open_study(
+    workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial_costs: dict[str, Any], command: str, defaults: ConfigDict | None = None
+) -> None:
     """Writes study.json, after making sure that an old workdir holds the same study.
 
-    The number of seeds and the budget may change from launch to launch: they add trials or leave some out, and touch none.
+    The number of seeds and the budget may change from launch to launch: they add trials or leave some out, and touch none. A key that
+    an older workdir lacks counts as its default there, and renamed keys are compared under today's names.
+
+    Args:
+      workdir: of the study.
+      config: of the study.
+      trials: of the study.
+      trial_costs: see `costs`, by trial.
+      command: that launched it.
+      defaults: the config's keys with their default values; keys not among them must stand in the old workdir.
 
     Raises:
       UserError: the workdir holds trials of another config, or one for which `derive` now sets something else; the message shows
@@ -177,11 +192,12 @@ def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial
     """
     path = workdir / "study.json"
     settings = _plain(config)
-    shared = _flat(settings)
+    shared = flatten(settings)
     derived = {trial.name: _derived(shared, trial) for trial in trials}
     if path.exists():
         before = read_study(workdir)
-        pairs = [("trials of another config", _flat(before["config"]), shared)]
+        known = flatten(_plain(defaults)) if defaults else {}
+        pairs = [("trials of another config", known | flatten(before["config"]), shared)]
         for trial in before["trials"]:
             if trial["name"] in derived and "derived" in trial:  # older studies have none
                 pairs.append((f"another {trial['name']}", shared | trial["derived"], shared | derived[trial["name"]]))
@@ -189,6 +205,7 @@ def open_study(workdir: Path, config: ConfigDict, trials: Sequence[Trial], trial
             if difference := _difference(old, new):
                 raise UserError(f"{workdir} holds {what}: {difference}; give another --workdir, or remove the old one")
     study = {
+        "schema": SCHEMA,
         "study": config.study,
         "preset": config.preset,
         **environment(command),
@@ -210,19 +227,12 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
 
 def _derived(shared: dict[str, Any], trial: Trial) -> dict[str, Any]:
     """Dotted key -> value of what the trial's config has other than the study's, besides its overrides."""
-    return {key: value for key, value in _flat(_plain(trial.config)).items() if key not in trial.overrides and shared.get(key) != value}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return {key: value for key, value in flatten(_plain(trial.config)).items() if key not in trial.overrides and shared.get(key) != value}
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     # These say which trials there are, how they are drawn and which files are made of them, not how one is trained.
-    free = ("seeds", "sweep.", "report.", "compress.coders")
+    free = ("seeds", "budget.", "report.", "compress.coders")
     keys = [key for key in old | new if not key.startswith(free) and old.get(key) != new.get(key)]
     return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
 

@@ -27,10 +27,11 @@ from squeeze_jax.sweep.trials import Trial
 from squeeze_jax.train import Interrupted, Program, build_program, check_config, interruptible, total_steps, train
 
 
-def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str) -> dict[str, int]:
+def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str, defaults: ConfigDict | None = None) -> dict[str, int]:
     """Trains every trial that has not ended yet, over all devices, and keeps sweep.csv up to date.
 
-    The nets that learned are also written as the files that the config's `compress` section asks for.
+    The nets that learned are also written as the files that the config's `compress` section asks for. `defaults` is what a key counts as
+    that an older workdir lacks, see `results.open_study`.
 
     Returns:
       How many trials have each status; "pending" are those that another launcher is running, and those that wait for one of these.
@@ -44,9 +45,9 @@ def run(config: ConfigDict, trials: Sequence[Trial], workdir: Path, command: str
     datasets = {key: open_data(data) for key, data in datasets.items()}
     data_of = {trial.name: datasets[_key(trial.config.data)] for trial in trials}
     costs, problems = _preflight(trials, data_of)
-    trials = _within_budget(trials, costs, config.sweep)
+    trials = _within_budget(trials, costs, config.budget)
     if _first_process():
-        results.open_study(workdir, config, trials, costs, command)
+        results.open_study(workdir, config, trials, costs, command, defaults)
         results.write_table(workdir)
     waiting = [trial for trial, done in zip(trials, _agreed([_done(workdir, trial) for trial in trials])) if not done]
     which, jobs = place()
@@ -100,7 +101,7 @@ def _preflight(trials: Sequence[Trial], data_of: dict[str, Data]) -> tuple[dict[
 
 
 def _within_budget(trials: Sequence[Trial], costs: dict[str, Any], budget: ConfigDict) -> list[Trial]:
-    """The trials that cost no more than sweep.max_params, max_macs and max_cycles allow; says which it leaves out.
+    """The trials that cost no more than budget.max_params, max_macs and max_cycles allow; says which it leaves out.
 
     A trial that starts from one that is left out is left out too.
 

@@ -54,9 +54,9 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
     def initial_state(config: ConfigDict) -> TrainState:
         _, params, stats = split_model(build_model(config.model, data.num_classes, config.seed))
         params, stats = finetune.starting_weights(config, data)(params, stats)
-        params = prune(params, config.train.keep)
-        params = share(params, config.train.share_bits) if config.train.share_bits else params
-        if config.train.grid:
+        params = prune(params, config.train.prune_density)
+        params = share(params, config.train.codebook_bits) if config.train.codebook_bits else params
+        if config.train.qat:
             check_on_grid(params)
         return create(params, stats, optimizer, config.seed)
 
@@ -89,12 +89,12 @@ def build_program(config: ConfigDict, data: Data, devices: parallel.Devices) -> 
 def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> None:
     """Raises UserError for what can be known to be wrong before anything is compiled."""
     settings = config.train
-    if settings.accumulate < 0:
-        raise UserError(f"train.accumulate is at least 1, or 0 for as many parts as are fastest; got {settings.accumulate}")
-    if settings.batch_size % (len(devices) * max(1, settings.accumulate)):
+    if settings.grad_accum_steps < 0:
+        raise UserError(f"train.grad_accum_steps is at least 1, or 0 for as many parts as are fastest; got {settings.grad_accum_steps}")
+    if settings.batch_size % (len(devices) * max(1, settings.grad_accum_steps)):
         raise UserError(
             f"train.batch_size {settings.batch_size} can't be divided over {len(devices)} device(s)"
-            + (f" x train.accumulate {settings.accumulate}" if settings.accumulate else "")
+            + (f" x train.grad_accum_steps {settings.grad_accum_steps}" if settings.grad_accum_steps else "")
         )
     if settings.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {settings.dtype!r}")
@@ -105,13 +105,13 @@ def check_config(config: ConfigDict, data: Data, devices: parallel.Devices) -> N
         raise UserError("train.epochs and train.steps make no step at all")
     optim.schedule(settings, total_steps(config, data))
     finetune.starting_weights(config, data)
-    if not 0 <= settings.share_bits <= 8:
-        raise UserError(f"train.share_bits is 1 to 8, or 0 for no sharing; got {settings.share_bits}")
-    if settings.grid and settings.share_bits:
-        raise UserError("train.grid and train.share_bits are two ways to keep weights to few values; set one")
-    if settings.keep or settings.freeze:
+    if not 0 <= settings.codebook_bits <= 8:
+        raise UserError(f"train.codebook_bits is 1 to 8, or 0 for no sharing; got {settings.codebook_bits}")
+    if settings.qat and settings.codebook_bits:
+        raise UserError("train.qat and train.codebook_bits are two ways to keep weights to few values; set one")
+    if settings.prune_density or settings.freeze:
         params, _ = weight_shapes({"model": config.model, "num_classes": data.num_classes})
-        kept_fractions(params, settings.keep)
+        kept_fractions(params, settings.prune_density)
         if settings.freeze:
             finetune.frozen_labels(params, settings.freeze)
 

@@ -61,10 +61,10 @@ def sgd(config: ConfigDict, learning_rate: Schedule) -> optax.GradientTransforma
     """Caffe's SGD (the released solver files): v <- momentum * v - lr * (gradient + weight_decay * w); w <- w + v, biases included.
 
     Unlike optax.sgd the rate enters before the momentum, as in Caffe. With `clip_norm` > 0 the gradient is first scaled down
-    to at most that global norm. Before all else, gradients keep pruned weights at zero where the config has `keep` or `grid`, and shared
-    ones equal where it has `share_bits`; after all else, updates keep weights on their grid where it has `grid`.
+    to at most that global norm. Before all else, gradients keep pruned weights at zero where the config has `prune_density` or `qat`, and shared
+    ones equal where it has `codebook_bits`; after all else, updates keep weights on their grid where it has `qat`.
     """
-    constraint = [tie()] if config.share_bits else [keep_zeros()] if config.keep or config.grid else []
+    constraint = [tie()] if config.codebook_bits else [keep_zeros()] if config.prune_density or config.qat else []
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(
         *constraint,
@@ -72,5 +72,5 @@ def sgd(config: ConfigDict, learning_rate: Schedule) -> optax.GradientTransforma
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(learning_rate),
         optax.trace(config.momentum),
-        *([keep_on_grid()] if config.grid else []),
+        *([keep_on_grid()] if config.qat else []),
     )

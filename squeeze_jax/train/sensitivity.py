@@ -1,4 +1,4 @@
-"""What pruning costs, layer by layer: the ground on which to choose `train.keep`."""
+"""What pruning costs, layer by layer: the ground on which to choose `train.prune_density`."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def sensitivity(
       on_net: called after each batch and net; there are layers x fractions + 1 nets.
 
     Returns:
-      images; top1 (%) of the whole net; layers: name, weights, and top1 by fraction; keep: pairs as `train.keep` takes them, of each
+      images; top1 (%) of the whole net; layers: name, weights, and top1 by fraction; keep: pairs as `train.prune_density` takes them, of each
       layer that may be pruned and the smallest of the fractions that loses no more than `max_loss`.
     """
     graphdef, params, stats = split_model(net.module())

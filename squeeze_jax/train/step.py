@@ -36,7 +36,7 @@ def make_train_step(
     `running` in it holds the sums of loss and top1 (each a mean over the global batch) since the last multiple of
     `config.log_every` steps.
 
-    The device's share is divided into `config.accumulate` parts whose gradients are averaged before the update (Caffe's
+    The device's share is divided into `config.grad_accum_steps` parts whose gradients are averaged before the update (Caffe's
     iter_size); 0: as many as are fastest, which changes no more than rounding (BatchNorm would see it, and keeps the whole
     share). Parameters stay float32; `config.dtype` is what the forward and backward passes compute in. Every random draw is keyed
     by (seed, step, position in the global batch), so it does not matter how many devices share the batch.
@@ -53,7 +53,7 @@ def make_train_step(
         with ops.lowering(lowering):
             augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
             batch = pipeline.fetch(resident, batch, augment_key)
-            count = config.accumulate or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"], train=True))
+            count = config.grad_accum_steps or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"], train=True))
             parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
             def accumulate(stats, part):

@@ -129,7 +129,7 @@ def test_every_move_between_neighbours_is_exact():
 
 def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
     config = base.train()
-    config.update(grid=True, schedule="constant", warmup=0.0, learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0)
+    config.update(qat=True, schedule="constant", warmup=0.0, learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0)
     optimizer = optim.sgd(config, optim.schedule(config, 10))
     update, params = compiled(optimizer), {"fc": {"kernel": jnp.asarray([[0.0, 1.0, -2.0]])}}
     state, seen = jax.jit(optimizer.init)(params), []
@@ -145,5 +145,5 @@ def test_a_net_on_no_grid_is_refused():
     noise, coarse = random.standard_normal((5, 6)).astype(np.float32), products(sparse_levels((5, 6), 3), 0.1)
     check_on_grid({"conv1": {"kernel": noise, "bias": np.zeros(6, np.float32)}, "fc": {"kernel": coarse}})
     for kernel in (noise, np.zeros((5, 6), np.float32), products(np.arange(1, LIMIT + 2), 0.1)):
-        with pytest.raises(UserError, match="train.grid: no kernel is multiples of one step"):
+        with pytest.raises(UserError, match="train.qat: no kernel is multiples of one step"):
             check_on_grid({"conv1": {"kernel": kernel, "bias": coarse[0]}})

@@ -78,7 +78,7 @@ def test_the_first_match_counts():
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        ([("fire9", 0.5)], "train.keep: no layer is called 'fire9'; there are conv1, conv10, fire2, fire3"),
+        ([("fire9", 0.5)], "train.prune_density: no layer is called 'fire9'; there are conv1, conv10, fire2, fire3"),
         ([("*", 0.0)], r"fraction in \(0, 1\] is kept, of '\*' 0.0"),
         ([("*", 1.5)], r"of '\*' 1.5"),
         ([("*", 0.5), ("conv1", 0.9)], "earlier ones leave none for 'conv1'"),
@@ -93,7 +93,7 @@ def test_what_can_not_be_meant_is_one_line(keep, words):
 
 def sgd(**settings):
     config = base.train()
-    config.update(dict(clip_norm=0.0, warmup=0.0, schedule="constant", keep=(("*", 0.5),)) | settings)
+    config.update(dict(clip_norm=0.0, warmup=0.0, schedule="constant", prune_density=(("*", 0.5),)) | settings)
     return optim.sgd(config, optim.schedule(config, 10))
 
 

@@ -28,23 +28,23 @@ def preflight(config, sweep, data):
 def test_the_budget_leaves_costly_points_out_and_says_so(config, digits, capsys):
     trials, costs, problems = preflight(config, sr_sweep.sweep, digits)
     assert not problems
-    config.sweep.max_params = costs[trials[2].name]["params"]
-    assert runner._within_budget(trials, costs, config.sweep) == trials[:3]
+    config.budget.max_params = costs[trials[2].name]["params"]
+    assert runner._within_budget(trials, costs, config.budget) == trials[:3]
     assert "left out: squeeze_ratio=0.75,seed=0, squeeze_ratio=1.0,seed=0" in capsys.readouterr().err
-    config.sweep.max_macs = costs[trials[0].name]["macs"]
-    assert runner._within_budget(trials, costs, config.sweep) == trials[:1]
+    config.budget.max_macs = costs[trials[0].name]["macs"]
+    assert runner._within_budget(trials, costs, config.budget) == trials[:1]
 
 
 def test_no_budget_keeps_all(config, digits):
     trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
-    assert runner._within_budget(trials, costs, config.sweep) == trials
+    assert runner._within_budget(trials, costs, config.budget) == trials
 
 
 def test_a_budget_that_nothing_meets_is_an_error(config, digits):
     trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
-    config.sweep.max_params = 1000
+    config.budget.max_params = 1000
     with pytest.raises(UserError, match="within the budget of 1,000 params"):
-        runner._within_budget(trials, costs, config.sweep)
+        runner._within_budget(trials, costs, config.budget)
 
 
 def test_one_bad_point_is_its_own_problem_and_a_shared_fault_is_the_studys(config, digits):

@@ -179,7 +179,7 @@ def test_a_failed_start_is_pending_while_it_is_tried_again(copied, monkeypatch):
 def test_a_start_over_the_budget_leaves_its_followers_out(capsys):
     trials = sweep.make_trials(config_of(), points, derive=derive)
     costs = {trial.name: {"params": 9 if trial.name == DENSE[0] else 1} for trial in trials}
-    budget = config_of(**{"sweep.max_params": 5}).sweep
+    budget = config_of(**{"budget.max_params": 5}).budget
     assert [trial.name for trial in runner._within_budget(trials, costs, budget)] == [DENSE[1], COPY[1]]
     assert f"left out: {DENSE[0]}, {COPY[0]}" in capsys.readouterr().err
 

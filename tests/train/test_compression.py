@@ -52,7 +52,7 @@ def kernels(weights):
 
 
 def test_pruned_weights_stay_zero(config, digits, tmp_path):
-    config.train.update(keep=KEEP, steps=5, momentum=0.9, weight_decay=0.01)
+    config.train.update(prune_density=KEEP, steps=5, momentum=0.9, weight_decay=0.01)
     start, end = weights_around(config, digits, tmp_path)
     for path, weights in kernels(end).items():
         fraction = 0.3 if path.startswith("conv10") else 0.5 if path.startswith("fire") else 1.0
@@ -65,7 +65,7 @@ def test_pruned_weights_stay_zero(config, digits, tmp_path):
 
 def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
     """Pruned and shared at once, from a sparse net, with a layer that stays as it is."""
-    config.train.update(init_from=str(checkpoint), keep=(("*", 0.5),), share_bits=3, freeze=("conv1",), momentum=0.9, weight_decay=0.01)
+    config.train.update(init_from=str(checkpoint), prune_density=(("*", 0.5),), codebook_bits=3, freeze=("conv1",), momentum=0.9, weight_decay=0.01)
     start, end = weights_around(config, digits, tmp_path)
     for path, weights in kernels(end).items():
         assert np.array_equal(weights, start[path]) == path.startswith("conv1/")
@@ -88,7 +88,7 @@ def coarse(checkpoint, tmp_path):
 def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
     """With a layer that stays as it is; the trained net's file is as small as the one that it came from, but for biases that were zero."""
     directory, data = coarse
-    config.train.update(init_from=str(directory), grid=True, freeze=("conv1",), learning_rate=0.3, momentum=0.9, weight_decay=0.01)
+    config.train.update(init_from=str(directory), qat=True, freeze=("conv1",), learning_rate=0.3, momentum=0.9, weight_decay=0.01)
     start, end = weights_around(config, digits, tmp_path)
     for path, weights in kernels(end).items():
         before = find_uniform(start[path])
@@ -106,7 +106,7 @@ def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
 
 
 def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
-    config.train.grid = True
+    config.train.qat = True
     program = build_program(config, digits, jax.devices())
     with pytest.raises(UserError, match="no kernel is multiples of one step"):
         train(program, config, digits, tmp_path / "trial")
@@ -114,7 +114,7 @@ def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
 
 def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
     """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
-    config.train.keep = (("*", 1.0),)
+    config.train.prune_density = (("*", 1.0),)
     program = build_program(config, digits, jax.devices())
     fresh = leaves(program.initial_state(config).params)
     config.train.init_from = str(checkpoint)
@@ -131,11 +131,11 @@ def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"keep": (("fire9", 0.5),)}, "no layer is called 'fire9'"),
-        ({"keep": (("*", 1.1),)}, "1.1"),
-        ({"share_bits": 9}, "share_bits is 1 to 8, or 0 for no sharing; got 9"),
-        ({"share_bits": -1}, "got -1"),
-        ({"share_bits": 4, "grid": True}, "set one"),
+        ({"prune_density": (("fire9", 0.5),)}, "no layer is called 'fire9'"),
+        ({"prune_density": (("*", 1.1),)}, "1.1"),
+        ({"codebook_bits": 9}, "codebook_bits is 1 to 8, or 0 for no sharing; got 9"),
+        ({"codebook_bits": -1}, "got -1"),
+        ({"codebook_bits": 4, "qat": True}, "set one"),
     ],
 )
 def test_bad_settings_are_one_clear_line(config, digits, changes, words):

@@ -83,7 +83,7 @@ def test_epochs_and_steps(config, digits):
     ("changes", "words"),
     [
         ({"batch_size": 33}, "batch_size 33 can't be divided over 2"),
-        ({"batch_size": 32, "accumulate": 3}, "accumulate 3"),
+        ({"batch_size": 32, "grad_accum_steps": 3}, "grad_accum_steps 3"),
         ({"dtype": "float16"}, "float32 or bfloat16"),
         ({"steps": 0, "epochs": 0.0}, "no step at all"),
         ({"schedule": "step"}, "constant"),

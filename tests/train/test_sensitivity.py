@@ -60,7 +60,7 @@ def test_the_command_prints_what_train_keep_takes(net, tmp_path, monkeypatch, ca
         outputs.append(capsys.readouterr().out)
     flag, _, value = outputs[0].splitlines()[-1].partition("=")
     keep = json.loads(outputs[1])["keep"]
-    assert flag == "--config.train.keep" and value == f'"{tuple(map(tuple, keep))}"'
+    assert flag == "--config.train.prune_density" and value == f'"{tuple(map(tuple, keep))}"'
     assert {fraction for _, fraction in keep} == {0.1}
     prune(net.params, keep)
 

@@ -30,9 +30,9 @@ def assert_close(a, b, rtol=2e-4):
 @pytest.mark.parametrize("accumulate", [4, 0])
 def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeypatch):
     config.model.dropout = 0.5
-    config.train.accumulate = 1
+    config.train.grad_accum_steps = 1
     whole = list(states(config, digits, jax.devices()[:1]))
-    config.train.accumulate = accumulate
+    config.train.grad_accum_steps = accumulate
     monkeypatch.setattr(ops, "best_parts", lambda images, seen_bytes, params_bytes, train: 8)  # its own choice for a net so small is 1
     parts = list(states(config, digits, jax.devices()[:1]))
     for one, four in zip(whole, parts, strict=True):

@@ -35,7 +35,7 @@ def test_stages_start_from_one_another(study, starts, preset):
     assert dense.train.to_dict() == base.get_config(preset, "x").train.to_dict()
     params, _ = weight_shapes({"model": dense.model, "num_classes": 10})
     for config in trials.values():
-        kept_fractions(params, config.train.keep)
+        kept_fractions(params, config.train.prune_density)
 
 
 def test_retraining_is_shorter_and_slower():
@@ -43,8 +43,8 @@ def test_retraining_is_shorter_and_slower():
     dense, pruned, shared = (trials[f"stage={stage},seed=0"].train for stage in ("dense", "pruned", "shared6"))
     assert dense.learning_rate > pruned.learning_rate > shared.learning_rate > 0
     assert dense.steps > pruned.steps > shared.steps > 0
-    assert (dense.share_bits, pruned.share_bits, shared.share_bits) == (0, 0, 6)
-    assert (dense.keep, pruned.keep, shared.keep) == ((), deep_compression.TABLE_1, ())
+    assert (dense.codebook_bits, pruned.codebook_bits, shared.codebook_bits) == (0, 0, 6)
+    assert (dense.prune_density, pruned.prune_density, shared.prune_density) == ((), deep_compression.TABLE_1, ())
 
 
 def test_dsds_control_differs_in_the_mask_alone():
@@ -52,7 +52,7 @@ def test_dsds_control_differs_in_the_mask_alone():
     for masked, control in (("sparse", "unmasked"), ("dsd", "longer")):
         masked, control = (trials[f"stage={stage},seed=2"].train.copy_and_resolve_references() for stage in (masked, control))
         masked.init_from = control.init_from
-        masked.keep = ()
+        masked.prune_density = ()
         assert masked.to_dict() == control.to_dict()
 
 

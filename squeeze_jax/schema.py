@@ -1,0 +1,65 @@
+"""Config keys and study.json as older versions wrote them, read under today's names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 2  # of study.json; files of version 1 do not name theirs
+
+# Version 1's name -> today's. A section is renamed with all its keys.
+RENAMED_KEYS = {
+    "sweep": "budget",
+    "train.accumulate": "train.grad_accum_steps",
+    "train.keep": "train.prune_density",
+    "train.share_bits": "train.codebook_bits",
+    "train.grid": "train.qat",
+    "pruned.keep": "pruned.prune_density",  # configs/deep_compression.py
+    "sparse.keep": "sparse.prune_density",  # configs/dsd.py
+}
+
+
+def current_key(key: str) -> str:
+    """Returns today's name of a dotted config key: "train.accumulate" -> "train.grad_accum_steps"."""
+    for old, new in RENAMED_KEYS.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return key
+
+
+def upgrade_study(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of a study.json of any version under today's key names.
+
+    Raises:
+      ValueError: a later version wrote it.
+      KeyError, AttributeError: it lacks something, or holds something else in its place.
+    """
+    if (version := study.get("schema", 1)) > SCHEMA:
+        raise ValueError(f"it has schema version {version}, and this program reads up to {SCHEMA}: update squeeze_jax")
+    if version == SCHEMA:
+        return dict(study)
+    trials = [
+        trial | {part: {current_key(key): value for key, value in trial[part].items()} for part in ("overrides", "derived") if part in trial}
+        for trial in study["trials"]
+    ]
+    report = study["report"] | {"x": current_key(study["report"]["x"])}
+    config = nest({current_key(key): value for key, value in flatten(study["config"]).items()})
+    return dict(study) | {"config": config, "swept": [current_key(key) for key in study["swept"]], "report": report, "trials": trials}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one of dotted keys; an empty dict is a value."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nested dicts that `flatten` makes `flat` of."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
