@@ -6,7 +6,7 @@ python launch.py --config configs/alexnet.py:folder --config.data.data_dir=my_im
 
 from ml_collections import ConfigDict
 
-from configs import base, squeezenet
+from squeeze_jax.configs import base, squeezenet
 
 
 def get_config(preset: str = "imagenet"):

@@ -47,7 +47,9 @@ def defaults() -> ConfigDict:
 
 def budget() -> ConfigDict:
     """What a design point may cost to be trained at all; None: anything."""
-    return ConfigDict(dict(max_params=placeholder(int), max_macs=placeholder(int), max_cycles=placeholder(int)))
+    return ConfigDict(
+        dict(max_params=placeholder(int), max_macs=placeholder(int), max_cycles=placeholder(int))
+    )
 
 
 def squeezenet() -> ConfigDict:
@@ -200,8 +202,17 @@ def cifar10(config: ConfigDict) -> None:
     """The paper's widths on 32x32: stem 3x3/1, so that three pools leave 3x3 positions for conv10."""
     from_scratch(config)
     config.model.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1)
-    config.data.update(name="cifar10", pad=4, mirror=True, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7))
-    config.train.update(epochs=60.0, batch_size=256, eval_batch_size=1000, eval_every=975, log_every=39, checkpoint_every=975)
+    config.data.update(
+        name="cifar10", pad=4, mirror=True, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7)
+    )
+    config.train.update(
+        epochs=60.0,
+        batch_size=256,
+        eval_batch_size=1000,
+        eval_every=975,
+        log_every=39,
+        checkpoint_every=975,
+    )
 
 
 def imagenet(config: ConfigDict) -> None:
@@ -234,6 +245,12 @@ def folder(config: ConfigDict) -> None:
     """Your own images at 128x128: a small set in memory, a large one streamed."""
     from_scratch(config)
     config.data.update(
-        name="folder", resize=144, resize_mode="short", image_size=128, mirror=True, mean=(124.0, 117.0, 104.0), std=(58.0, 57.0, 58.0)
+        name="folder",
+        resize=144,
+        resize_mode="short",
+        image_size=128,
+        mirror=True,
+        mean=(124.0, 117.0, 104.0),
+        std=(58.0, 57.0, 58.0),
     )
     config.train.update(epochs=30.0, batch_size=32)

@@ -7,7 +7,7 @@ Claim: simple bypass (60.4 % top-1) beats complex bypass (58.8 %), which beats n
   python launch.py --config configs/bypass_sweep.py:imagenet    the paper's protocol
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
@@ -15,7 +15,9 @@ def get_config(preset: str = "digits"):
     config.report.update(x="model.bypass", label="bypass")
     if preset == "imagenet":
         config.report.paper.update(
-            metric="top1", source="SqueezeNet paper, Table 3", points=(("none", 57.5), ("simple", 60.4), ("complex", 58.8))
+            metric="top1",
+            source="SqueezeNet paper, Table 3",
+            points=(("none", 57.5), ("simple", 60.4), ("complex", 58.8)),
         )
     return config
 

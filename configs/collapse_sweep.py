@@ -7,7 +7,7 @@ Each initialiser at each rate under three recipes: "paper" has neither warm-up n
 conv10's ReLU before the mean, as the released net; "ours" has both and no such ReLU. See experiments/collapse for what came out.
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 RECIPES = ("paper", "relu", "ours")
@@ -26,7 +26,12 @@ def sweep(config):
         for init in ("xavier", "torchvision", "he"):
             for rate in RATES:
                 for seed in range(config.seeds):
-                    yield {"recipe": recipe, "model.init": init, "train.learning_rate": rate, "seed": seed}
+                    yield {
+                        "recipe": recipe,
+                        "model.init": init,
+                        "train.learning_rate": rate,
+                        "seed": seed,
+                    }
 
 
 def derive(config):

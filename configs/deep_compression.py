@@ -14,7 +14,7 @@ such as `squeeze-jax sensitivity` proposes for a trained net.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from squeeze_jax.configs import base
 
 # Table 1, fractions of weights kept; its 33 % of fire8/expand3x3 is a misprint, its count of parameters and the released net have 30 %.
 TABLE_1 = (
@@ -37,9 +37,14 @@ def get_config(preset: str = "digits"):
     config.compress.coders = ("huffman", "arithmetic")
     config.report.update(x="stage", label="stage")
     if preset == "imagenet":
-        config.pruned.learning_rate, config.shared.learning_rate = 0.1, 0.01  # a net that has converged needs less
+        config.pruned.learning_rate, config.shared.learning_rate = (
+            0.1,
+            0.01,
+        )  # a net that has converged needs less
         config.report.paper.update(
-            metric="top5", source="SqueezeNet paper, Table 2", points=(("dense", 80.3), ("shared8", 80.3), ("shared6", 80.3))
+            metric="top5",
+            source="SqueezeNet paper, Table 2",
+            points=(("dense", 80.3), ("shared8", 80.3), ("shared6", 80.3)),
         )
     return config
 

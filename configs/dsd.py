@@ -12,8 +12,8 @@ alone may explain a gain, so there is a control of the same length and rates wit
 
 from ml_collections import ConfigDict
 
-from configs import base
 from configs.deep_compression import TABLE_1
+from squeeze_jax.configs import base
 
 STARTS_FROM = {"sparse": "dense", "dsd": "sparse", "unmasked": "dense", "longer": "unmasked"}
 
@@ -29,7 +29,11 @@ def get_config(preset: str = "digits"):
         # As the released DSD SqueezeNet was made: from the net pruned to a third, 20 of 68 epochs at a rate of 1e-4.
         config.sparse.update(prune_density=TABLE_1, learning_rate=0.1)
         config.dsd.update(learning_rate=0.0025, length=0.3)
-        config.report.paper.update(metric="top1", source="SqueezeNet paper, section 7", points=(("dense", 57.5), ("dsd", 61.8)))
+        config.report.paper.update(
+            metric="top1",
+            source="SqueezeNet paper, section 7",
+            points=(("dense", 57.5), ("dsd", 61.8)),
+        )
     return config
 
 

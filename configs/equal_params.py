@@ -11,7 +11,7 @@ import copy
 
 from ml_collections import ConfigDict
 
-from configs import base
+from squeeze_jax.configs import base
 
 NETS = ("squeezenet", "squeezenet_bn", "squeezenext")
 
@@ -19,16 +19,22 @@ NETS = ("squeezenet", "squeezenet_bn", "squeezenext")
 def get_config(preset: str = "digits"):
     config = base.get_config(preset, "equal_params")
     config.net = NETS[0]  # of one trial; the sweep sets it
-    config.nets = ConfigDict({name: copy.deepcopy(config.model) for name in NETS[:2]} | {NETS[2]: base.squeezenext()})
+    config.nets = ConfigDict(
+        {name: copy.deepcopy(config.model) for name in NETS[:2]} | {NETS[2]: base.squeezenext()}
+    )
     config.nets.squeezenet_bn.batch_norm = True
     if preset == "imagenet":
         config.nets.squeezenext.depth = 44
     else:
         # 32x32 images: a 3x3 stem without its pool.
-        config.nets.squeezenext.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False, blocks=(6, 6, 8, 2))
+        config.nets.squeezenext.update(
+            conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False, blocks=(6, 6, 8, 2)
+        )
     if preset == "digits":
         config.nets.squeezenet.squeeze_ratio = config.nets.squeezenet_bn.squeeze_ratio = 0.5
-        config.nets.squeezenext.update(width=0.75, blocks=(2, 2, 2, 1), conv1_filters=16, conv1_stride=2)
+        config.nets.squeezenext.update(
+            width=0.75, blocks=(2, 2, 2, 1), conv1_filters=16, conv1_stride=2
+        )
     config.report.update(x="net", label="net")
     return config
 

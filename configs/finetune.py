@@ -13,15 +13,21 @@ the classifier, which is drawn anew (it stays where the classes are the same). S
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "folder"):
     config = base.get_config(preset, "finetune")
     config.seeds = 1
-    config.model = ConfigDict(dict(name=placeholder(str)))  # from the checkpoint, and so is the preprocessing
-    config.data.update(resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str))
-    config.data.update(channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple))
+    config.model = ConfigDict(
+        dict(name=placeholder(str))
+    )  # from the checkpoint, and so is the preprocessing
+    config.data.update(
+        resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str)
+    )
+    config.data.update(
+        channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple)
+    )
     config.data.update(pad=0)  # the crop out of the larger resize moves enough
     # A tenth of the rate that trains from scratch; the warm-up spares the weights the first steps of a classifier that knows nothing.
     config.train.update(epochs=10.0, learning_rate=0.005, batch_size=32)

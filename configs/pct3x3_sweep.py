@@ -7,7 +7,7 @@ Claim: accuracy plateaus at 50 % of 3x3 filters; more of them add bytes only. SR
   python launch.py --config configs/pct3x3_sweep.py:imagenet    the paper's protocol; top-5 76.3 -> 85.6 % in the paper
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):

@@ -11,16 +11,24 @@ has the accuracy and the bytes of the lossless file trials/NAME/net.arithmetic.s
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
     config = base.get_config(preset, "quantized")
     config.seeds = 1
-    config.model = ConfigDict(dict(name=placeholder(str)))  # from the checkpoint, and so is the preprocessing
-    config.data.update(resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str))
-    config.data.update(channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple))
-    config.train.update(qat=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0)
+    config.model = ConfigDict(
+        dict(name=placeholder(str))
+    )  # from the checkpoint, and so is the preprocessing
+    config.data.update(
+        resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str)
+    )
+    config.data.update(
+        channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple)
+    )
+    config.train.update(
+        qat=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0
+    )
     config.compress.coders = ("arithmetic",)
     return config
 

@@ -6,7 +6,7 @@ python launch.py --config configs/squeezenet.py:imagenet --config.model.name=squ
 python launch.py --config configs/squeezenet.py:folder --config.data.data_dir=my_images       folder/class/image.jpg
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):

@@ -8,10 +8,12 @@ python launch.py --config configs/squeezenext_sweep.py:imagenet                 
 python launch.py --config configs/squeezenext_sweep.py                              digits, a quarter of each depth: a smoke test
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 PAPER = [(width, depth, 1) for width in (1.0, 1.5, 2.0) for depth in (23, 34, 44)]
-VERSIONS = [(1.0, 23, version) for version in (2, 3, 4, 5)] + [(2.0, 23, version) for version in (4, 5)]
+VERSIONS = [(1.0, 23, version) for version in (2, 3, 4, 5)] + [
+    (2.0, 23, version) for version in (4, 5)
+]
 # About a quarter of each depth, so that compiling takes a minute on two cores: (width, blocks)
 SHORT = [(width, blocks) for width in (0.5, 1.0) for blocks in ((1, 1, 2, 1), (2, 2, 3, 1))]
 
@@ -22,7 +24,14 @@ def get_config(preset: str = "digits"):
     config.report.update(x="model.depth", label="depth")
     if preset == "imagenet":
         # The authors' solver: 120 epochs of batch 1024, poly decay of power 2, 780 warm-up steps from 0.1.
-        config.train.update(steps=150_136, batch_size=1024, learning_rate=0.4, schedule="poly", power=2.0, weight_decay=1e-4)
+        config.train.update(
+            steps=150_136,
+            batch_size=1024,
+            learning_rate=0.4,
+            schedule="poly",
+            power=2.0,
+            weight_decay=1e-4,
+        )
         config.train.update(warmup=780 / 150_136, warmup_from=0.1)
     else:
         # 32x32 images: a 3x3 stem without its stride and pool.
@@ -38,7 +47,10 @@ def sweep(config):
     if config.preset == "digits":
         points = [{"model.width": width, "model.blocks": blocks} for width, blocks in SHORT]
     else:
-        points = [{"model.width": width, "model.depth": depth, "model.version": version} for width, depth, version in PAPER + VERSIONS]
+        points = [
+            {"model.width": width, "model.depth": depth, "model.version": version}
+            for width, depth, version in PAPER + VERSIONS
+        ]
     for point in points:
         for seed in range(config.seeds):
             yield {**point, "seed": seed}

@@ -7,7 +7,7 @@ Claim: accuracy rises with the squeeze ratio (SR) and saturates at 0.75, while t
   python launch.py --config configs/sr_sweep.py:imagenet    the paper's protocol; top-5 80.3 -> 86.0 % in the paper
 """
 
-from configs import base
+from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):

@@ -6,7 +6,7 @@ python launch.py --config configs/vgg.py:imagenet --config.model.name=vgg16 --co
 
 from ml_collections import ConfigDict
 
-from configs import base, squeezenet
+from squeeze_jax.configs import base, squeezenet
 
 
 def get_config(preset: str = "imagenet"):

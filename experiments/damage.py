@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from squeeze_jax.analysis.tables import markdown
+from squeeze_jax.report.tables import markdown
 
 
 def truncated(content: bytes, random: np.random.Generator) -> bytes:
@@ -33,7 +33,9 @@ def inserted(content: bytes, random: np.random.Generator) -> bytes:
 
 def peak() -> float:
     """The most memory this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform == "linux" else 1 << 20
+    )
 
 
 def table(counts: Mapping[str, Counter], headings: Mapping[str, str]) -> str:

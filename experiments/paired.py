@@ -10,7 +10,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from squeeze_jax.analysis.tables import confidence, markdown, show_interval
+from squeeze_jax.report.tables import confidence, markdown, show_interval
 
 
 def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
@@ -20,19 +20,37 @@ def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -
       SystemExit: no such column or value.
     """
     if unknown := {key, metric, "seed"} - set(rows[0]):
-        raise SystemExit(f"error: no column {', '.join(sorted(unknown))}; there are {', '.join(rows[0])}")
+        raise SystemExit(
+            f"error: no column {', '.join(sorted(unknown))}; there are {', '.join(rows[0])}"
+        )
     seeds: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         if row["status"] == "ok":
             seeds[row[key]][row["seed"]] = float(row[metric])
     if over is not None and over not in seeds:
         raise SystemExit(f"error: no {key} {over}; there are {', '.join(seeds)}")
-    lines, before = [[key, metric, "seeds", f"over {over}" if over else "over the one before"]], over
+    lines, before = (
+        [[key, metric, "seeds", f"over {over}" if over else "over the one before"]],
+        over,
+    )
     for value, found in seeds.items():
-        pairs = [found[seed] - seeds[before][seed] for seed in found if before in seeds and seed in seeds[before]]
-        difference = "" if value == before or not pairs else show_interval(metric, confidence(pairs))
+        pairs = [
+            found[seed] - seeds[before][seed]
+            for seed in found
+            if before in seeds and seed in seeds[before]
+        ]
+        difference = (
+            "" if value == before or not pairs else show_interval(metric, confidence(pairs))
+        )
         sign = "+" if difference and not difference.startswith("-") else ""
-        lines.append([value, show_interval(metric, confidence(list(found.values()))), str(len(found)), sign + difference])
+        lines.append(
+            [
+                value,
+                show_interval(metric, confidence(list(found.values()))),
+                str(len(found)),
+                sign + difference,
+            ]
+        )
         before = over or value
     return markdown(lines)
 
@@ -41,7 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path, help="a study's results.csv or sweep.csv")
     parser.add_argument("key", help="the swept key's column, such as squeeze_ratio")
-    parser.add_argument("--over", metavar="VALUE", help="compare with this value (default: the one before)")
+    parser.add_argument(
+        "--over", metavar="VALUE", help="compare with this value (default: the one before)"
+    )
     parser.add_argument("--metric", default="top1", help="a column of numbers (default top1, %%)")
     arguments = parser.parse_args()
     with arguments.results.open(newline="") as file:

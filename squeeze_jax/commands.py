@@ -16,46 +16,50 @@ if TYPE_CHECKING:
     import numpy as np
     from ml_collections import ConfigDict
 
+    from squeeze_jax.cost.trace import Layer
     from squeeze_jax.data import Source
-    from squeeze_jax.net import Classifier, Net, Preprocessing
-    from squeeze_jax.trace import Layer
+    from squeeze_jax.network import Classifier, Network, Preprocessing
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from squeeze_jax import sweep
-    from squeeze_jax.analysis import report
+    from squeeze_jax import study
+    from squeeze_jax.report import page
 
-    written = [sweep.write_table(arguments.workdir), *report.draw(arguments.workdir)]
+    written = [study.write_table(arguments.workdir), *page.draw(arguments.workdir)]
     print("\n".join(map(str, written)))
     return 0
 
 
 def summary(arguments: argparse.Namespace) -> int:
     from squeeze_jax import models
-    from squeeze_jax.analysis import layers
+    from squeeze_jax.report import layer_table
 
     if arguments.list:
         print("\n".join(models.REGISTRY))
         return 0
-    print(layers.formatted(layers.summary(*_traced(arguments)), arguments.format, layers.summary_text))
+    print(
+        layer_table.formatted(
+            layer_table.summary(*_traced(arguments)), arguments.format, layer_table.summary_text
+        )
+    )
     return 0
 
 
 def hardware(arguments: argparse.Namespace) -> int:
-    from squeeze_jax import hardware
-    from squeeze_jax.analysis import layers
+    from squeeze_jax.cost import accelerator as hardware
+    from squeeze_jax.report import layer_table
 
     accelerator = hardware.Accelerator.parse(arguments.array, arguments.buffer_kb)
     traced, _ = _traced(arguments)
-    record = layers.hardware_record(hardware.estimate(traced, accelerator, arguments.dataflow))
+    record = layer_table.hardware_record(hardware.estimate(traced, accelerator, arguments.dataflow))
     if arguments.roofline:
-        from squeeze_jax.analysis import figures
+        from squeeze_jax.report import figures
 
         draw = {".png": figures.png, ".svg": figures.svg}.get(arguments.roofline.suffix)
         if draw is None:
             raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
         arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
-    print(layers.formatted(record, arguments.format, layers.hardware_text))
+    print(layer_table.formatted(record, arguments.format, layer_table.hardware_text))
     return 0
 
 
@@ -78,7 +82,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(result))
     else:
-        print(f"{source.name}: {result['images']} images, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %")
+        print(
+            f"{source.name}: {result['images']} images, top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
+        )
     return 0
 
 
@@ -86,30 +92,48 @@ def sensitivity(arguments: argparse.Namespace) -> int:
     """Top-1 of the net with one layer pruned at a time."""
     from tqdm import tqdm
 
-    from squeeze_jax.analysis.layers import text_table
     from squeeze_jax.compress.prune import kernels
     from squeeze_jax.data import evaluation_data
-    from squeeze_jax.net import leaves
+    from squeeze_jax.network import leaves_by_path
+    from squeeze_jax.report.layer_table import text_table
     from squeeze_jax.train.sensitivity import sensitivity
 
     _check_at_least_one(arguments, "batch_size")
     fractions = _fractions(arguments.fractions)
     net = _open_net(arguments.checkpoint)
     source = _open_source(arguments, net.class_names)
-    count = sum(leaves(kernels(net.params)).values()) * len(fractions) + 1
+    count = sum(leaves_by_path(kernels(net.params)).values()) * len(fractions) + 1
     batches = -(-len(source) // arguments.batch_size)
     with tqdm(total=count * batches, unit="batch", delay=1, leave=False, disable=None) as bar:
         data = evaluation_data(source, net.preprocessing)
-        result = sensitivity(net, data, fractions, arguments.max_loss, arguments.batch_size, bar.update)
+        result = sensitivity(
+            net, data, fractions, arguments.max_loss, arguments.batch_size, bar.update
+        )
     if arguments.format == "json":
         print(json.dumps(result))
         return 0
-    rows = [[layer["name"], f"{layer['weights']:,}", *(f"{top1:.2f}" for top1 in layer["top1"].values())] for layer in result["layers"]]
+    rows = [
+        [
+            layer["name"],
+            f"{layer['weights']:,}",
+            *(f"{top1:.2f}" for top1 in layer["top1"].values()),
+        ]
+        for layer in result["layers"]
+    ]
     total = f"{sum(layer['weights'] for layer in result['layers']):,}"
     whole = ["all kept", total, *[f"{result['top1']:.2f}"] * len(fractions)]
-    print(f"{source.name}: {result['images']} images; top-1 (%) with a fraction of one layer's weights kept, all others as they are")
-    print(text_table([["layer", "weights", *map(str, fractions)], *rows, whole], numeric=range(1, 2 + len(fractions))))
-    print(f"the smallest fractions that cost at most {arguments.max_loss:g} of it, each alone (all at once cost more, before retraining):")
+    print(
+        f"{source.name}: {result['images']} images; top-1 (%) with a fraction of one layer's weights kept, all others as they are"
+    )
+    print(
+        text_table(
+            [["layer", "weights", *map(str, fractions)], *rows, whole],
+            numeric=range(1, 2 + len(fractions)),
+        )
+    )
+    print(
+        f"the smallest fractions that cost at most {arguments.max_loss:g} of it, each alone (all at once cost more, before retraining):"
+    )
     print(f'--config.train.prune_density="{tuple(result["keep"])}"')
     return 0
 
@@ -119,17 +143,28 @@ def predict(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from squeeze_jax.data import sources
-    from squeeze_jax.models import ops
+    from squeeze_jax.models import conv_backend
     from squeeze_jax.train import evaluation
 
     classifier = _open_classifier(arguments.checkpoint)
-    images = _prepared(classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images])
-    with ops.lowering(ops.best_lowering(jax.default_backend(), images[..., 0].size)):
+    images = _prepared(
+        classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images]
+    )
+    with conv_backend.conv_backend(
+        conv_backend.default_conv_backend(jax.default_backend(), images[..., 0].size)
+    ):
         probabilities = evaluation.probabilities(classifier, images)
     records = []
     for path, row in zip(arguments.images, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[:5]
-        predictions = [{"class": classifier.class_names[label], "label": int(label), "probability": float(row[label])} for label in best]
+        predictions = [
+            {
+                "class": classifier.class_names[label],
+                "label": int(label),
+                "probability": float(row[label]),
+            }
+            for label in best
+        ]
         records.append({"image": str(path), "predictions": predictions})
     if arguments.format == "json":
         print(json.dumps(records, indent=1))
@@ -142,19 +177,23 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def import_weights(arguments: argparse.Namespace) -> int:
-    from squeeze_jax.interop import load
+    from squeeze_jax.convert import load
     from squeeze_jax.train import checkpoint
 
-    net = load.import_net(arguments.source, arguments.model, dict(_option(text) for text in arguments.set))
-    checkpoint.save_net(net, arguments.output)
-    print(f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes, from {net.source}")
+    net = load.import_network(
+        arguments.source, arguments.model, dict(_option(text) for text in arguments.set)
+    )
+    checkpoint.save_network(net, arguments.output)
+    print(
+        f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes, from {net.source}"
+    )
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
+    from squeeze_jax.convert import export
     from squeeze_jax.data import sample
     from squeeze_jax.files import write_atomically
-    from squeeze_jax.interop import export
 
     _check_at_least_one(arguments, "batch", "calibration_images")
     net = _open_net(arguments.checkpoint)
@@ -173,21 +212,21 @@ def export(arguments: argparse.Namespace) -> int:
 def serve_demo(arguments: argparse.Namespace) -> int:
     import tempfile
 
-    from squeeze_jax.interop import export, page
+    from squeeze_jax.convert import export, page
 
     net = _open_net(arguments.checkpoint)
     model, _ = export.export(net, "onnx", export.Settings(), _photographs(net))
     if arguments.output:
-        page.write_page(arguments.output, net.record(), model, arguments.runtime)
+        page.write_page(arguments.output, net.metadata(), model, arguments.runtime)
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        page.write_page(Path(folder) / "page", net.record(), model, arguments.runtime)
+        page.write_page(Path(folder) / "page", net.metadata(), model, arguments.runtime)
         page.serve(Path(folder) / "page", arguments.port)
     return 0
 
 
-def _photographs(net: "Net") -> "np.ndarray":
+def _photographs(net: "Network") -> "np.ndarray":
     """The two photographs that come with scikit-learn, as the net wants them."""
     from squeeze_jax.data import sources
 
@@ -198,58 +237,79 @@ def _prepared(preprocessing: "Preprocessing", images: "Sequence[np.ndarray]") ->
     """Decoded images as a net wants them: float32 [N, H, W, 3]."""
     import numpy as np
 
-    from squeeze_jax.data import transforms
+    from squeeze_jax.network.preprocessing import preprocess
 
-    return np.stack([transforms.prepare(image, preprocessing) for image in images])
+    return np.stack([preprocess(image, preprocessing) for image in images])
 
 
 def compress(arguments: argparse.Namespace) -> int:
     """A net in few bytes."""
     from tqdm import tqdm
 
-    from squeeze_jax.compress import calibration, container, lossy, recipe
+    from squeeze_jax.compress import calibrate, quantize, rate_search
+    from squeeze_jax.compress.sqz import container
     from squeeze_jax.files import write_atomically
 
     _check_at_least_one(arguments, "calibration_images", "target_bytes")
     if arguments.max_loss is not None and not arguments.max_loss > 0:
-        raise UserError(f"--max-loss is above 0 nats, got {arguments.max_loss}; without it the file is lossless")
+        raise UserError(
+            f"--max-loss is above 0 nats, got {arguments.max_loss}; without it the file is lossless"
+        )
     net = _open_net(arguments.checkpoint)
     base = _open_net(arguments.base) if arguments.base else None
     options = dict(base=base, coder=arguments.coder, known_classes=_known_classes())
     calibrated, others = None, None
     if arguments.target_bytes or arguments.max_loss or (arguments.bits and arguments.data):
         images, others = _calibration_images(arguments, net)
-        with tqdm(total=calibration.batches(len(images)), desc="calibrating", unit="batch", leave=False, disable=None) as bar:
-            calibrated = calibration.calibrate(net, images, on_batch=bar.update)
+        with tqdm(
+            total=calibrate.batches(len(images)),
+            desc="calibrating",
+            unit="batch",
+            leave=False,
+            disable=None,
+        ) as bar:
+            calibrated = calibrate.calibrate(net, images, on_batch=bar.update)
     with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
         if arguments.target_bytes:
-            content = recipe.to_size(net, calibrated, arguments.target_bytes, on_layer=bar.update, **options)
+            content = rate_search.to_size(
+                net, calibrated, arguments.target_bytes, on_layer=bar.update, **options
+            )
         elif arguments.max_loss:
-            content = recipe.to_loss(net, calibrated, arguments.max_loss, others, on_layer=bar.update, **options)
+            content = rate_search.to_loss(
+                net, calibrated, arguments.max_loss, others, on_layer=bar.update, **options
+            )
         elif arguments.bits:
-            content = recipe.to_bits(net, calibrated, arguments.bits, **options)
+            content = rate_search.to_bits(net, calibrated, arguments.bits, **options)
         else:
             content = container.lossless(net, **options)
     write_atomically(arguments.output, content)
     weights = sum(leaf.size for leaf in container.paths(net.params, net.stats).values())
     loss = "lossless"
     if others is not None:
-        nats = lossy.divergence_from(net, others)(container.read(content, _known_classes(), base))
+        nats = quantize.divergence_from(net, others)(
+            container.read(content, _known_classes(), base)
+        )
         loss = f"outputs diverge by {nats:.2g} nats from the net's own on {len(others)} images that calibration did not see"
     elif arguments.bits:
         loss = f"{arguments.bits} bits a level"
-    print(f"{arguments.output}: {len(content):,} bytes, {8 * len(content) / weights:.2f} bits a weight, {loss}")
+    print(
+        f"{arguments.output}: {len(content):,} bytes, {8 * len(content) / weights:.2f} bits a weight, {loss}"
+    )
     return 0
 
 
-def _calibration_images(arguments: argparse.Namespace, net: "Net") -> "tuple[np.ndarray, np.ndarray]":
+def _calibration_images(
+    arguments: argparse.Namespace, net: "Network"
+) -> "tuple[np.ndarray, np.ndarray]":
     """Images to calibrate on, and as many others."""
     from squeeze_jax.data import sample
 
     source = _calibration_source(arguments)
     images = sample(source, net.preprocessing, 2 * arguments.calibration_images)
     if len(images) < 2:
-        raise UserError(f"{source.name} has {len(images)} image(s), and calibration takes some and measures the loss on others")
+        raise UserError(
+            f"{source.name} has {len(images)} image(s), and calibration takes some and measures the loss on others"
+        )
     return images[::2], images[1::2]
 
 
@@ -267,20 +327,20 @@ def decompress(arguments: argparse.Namespace) -> int:
     from squeeze_jax.train import checkpoint
 
     net = _open_sqz(arguments.file, _open_net(arguments.base) if arguments.base else None)
-    checkpoint.save_net(net, arguments.output)
+    checkpoint.save_network(net, arguments.output)
     print(f"{arguments.output}: {net.model['name']}, {len(net.class_names)} classes")
     return 0
 
 
 def _known_classes() -> "dict[str, Sequence[str]]":
     """Lists of class names that a .sqz file may leave out."""
-    from squeeze_jax.interop import imagenet
+    from squeeze_jax.network import imagenet
 
     return {"imagenet": imagenet.class_names()}
 
 
-def _open_sqz(path: Path, base: "Net | None" = None) -> "Net":
-    from squeeze_jax.compress import container
+def _open_sqz(path: Path, base: "Network | None" = None) -> "Network":
+    from squeeze_jax.compress.sqz import container
 
     try:
         content = path.read_bytes()
@@ -292,29 +352,29 @@ def _open_sqz(path: Path, base: "Net | None" = None) -> "Net":
         raise UserError(f"{path}: {e}") from e
 
 
-def _open_net(path: Path) -> "Net":
+def _open_net(path: Path) -> "Network":
     """The net at a path: a checkpoint's folder or a .sqz file."""
     from squeeze_jax.train import checkpoint
 
-    return _open_sqz(path) if path.suffix == ".sqz" else checkpoint.load_net(path)
+    return _open_sqz(path) if path.suffix == ".sqz" else checkpoint.load_network(path)
 
 
 def _open_classifier(path: Path) -> "Classifier":
     """The net at a path: a checkpoint, or an exported file, run by the engine it is for."""
     if path.is_file() and path.suffix != ".sqz":
-        from squeeze_jax.interop import export
+        from squeeze_jax.convert import export
 
-        return export.opened(path)
+        return export.open_exported(path)
     return _open_net(path).classifier()
 
 
 def _open_source(arguments: argparse.Namespace, class_names: "Sequence[str]") -> "Source":
     """The data set that the arguments name, or the one the checkpoint was trained on, under the net's labels."""
-    from squeeze_jax.data import load, load_split, relabelled
+    from squeeze_jax.data import load, load_split, relabel
 
     if arguments.data:
-        return relabelled(load_split(arguments.data, arguments.data_dir, arguments.split), class_names)
-    return relabelled(load(_trained_on(arguments, "--data"))[1], class_names)
+        return relabel(load_split(arguments.data, arguments.data_dir, arguments.split), class_names)
+    return relabel(load(_trained_on(arguments, "--data"))[1], class_names)
 
 
 def _trained_on(arguments: argparse.Namespace, flag: str) -> "ConfigDict":
@@ -336,7 +396,8 @@ def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
     """The layers and the parameter count of the model that the arguments name."""
     from flax import nnx
 
-    from squeeze_jax import models, trace
+    from squeeze_jax import models
+    from squeeze_jax.cost import trace
 
     if not arguments.model:
         raise UserError("which model? squeeze-jax summary --list names them")
@@ -353,7 +414,7 @@ def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
     params = trace.parameter_count(nnx.eval_shape(build))
     size = arguments.input_size or size or models.REGISTRY[name].input_size
     try:
-        return trace.trace(build, (size, size, 3)), params
+        return trace.trace_layers(build, (size, size, 3)), params
     except ValueError as e:
         raise UserError(f"{name} at {size}x{size}: {e}") from e
 

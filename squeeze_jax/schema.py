@@ -25,31 +25,50 @@ def current_key(key: str) -> str:
     return key
 
 
-def upgrade_study(study: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade_study(study: dict[str, Any]) -> dict[str, Any]:
     """Returns the content of a study.json of any version under today's key names.
 
     Raises:
       ValueError: a later version wrote it.
-      KeyError, AttributeError: it lacks something, or holds something else in its place.
+      AttributeError, TypeError: a part of it is of another type.
     """
     if (version := study.get("schema", 1)) > SCHEMA:
-        raise ValueError(f"it has schema version {version}, and this program reads up to {SCHEMA}: update squeeze_jax")
+        raise ValueError(
+            f"it has schema version {version}, and this program reads up to {SCHEMA}: update squeeze_jax"
+        )
     if version == SCHEMA:
-        return dict(study)
-    trials = [
-        trial | {part: {current_key(key): value for key, value in trial[part].items()} for part in ("overrides", "derived") if part in trial}
-        for trial in study["trials"]
-    ]
-    report = study["report"] | {"x": current_key(study["report"]["x"])}
-    config = nest({current_key(key): value for key, value in flatten(study["config"]).items()})
-    return dict(study) | {"config": config, "swept": [current_key(key) for key in study["swept"]], "report": report, "trials": trials}
+        return study
+    parts = {
+        "config": lambda config: nest(_renamed(flatten(config))),
+        "swept": lambda keys: [current_key(key) for key in keys],
+        "report": lambda report: (
+            report | ({"x": current_key(report["x"])} if "x" in report else {})
+        ),
+        "trials": lambda trials: [_renamed_trial(trial) for trial in trials],
+    }
+    # What is missing is for the reader to say.
+    return study | {name: upgrade(study[name]) for name, upgrade in parts.items() if name in study}
+
+
+def _renamed_trial(trial: dict[str, Any]) -> dict[str, Any]:
+    return trial | {
+        part: _renamed(trial[part]) for part in ("overrides", "derived") if part in trial
+    }
+
+
+def _renamed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return {current_key(key): value for key, value in flat.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested dicts as one of dotted keys; an empty dict is a value."""
     flat = {}
     for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else {prefix + key: value}
+        )
     return flat
 
 

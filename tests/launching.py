@@ -7,9 +7,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 1200  # seconds after which a process is taken to hang; generous, for a machine that is busy
+DEADLINE = (
+    1200  # seconds after which a process is taken to hang; generous, for a machine that is busy
+)
 # A real config shrunken: two Fire modules of a few filters each.
-NET = ("model.num_fire=2", "model.pool_after=('conv1',)", "model.base_e=8", "model.incr_e=8", "model.conv1_filters=8")
+NET = (
+    "model.num_fire=2",
+    "model.pool_after=('conv1',)",
+    "model.base_e=8",
+    "model.incr_e=8",
+    "model.conv1_filters=8",
+)
 TINY = tuple(f"--config.{setting}" for setting in (*NET, "train.steps=4", "train.batch_size=16"))
 
 
@@ -20,12 +28,23 @@ def command(config: str, *flags: str) -> list[str]:
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment (conftest: two CPU devices), as strict as the tests are; even small programs are cached."""
-    return os.environ | {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | variables
+    return (
+        os.environ
+        | {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        | variables
+    )
 
 
 def launch(config: str, *flags: str) -> subprocess.CompletedProcess:
     """Runs launch.py to its end; killed at the deadline."""
-    return subprocess.run(command(config, *flags), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+    return subprocess.run(
+        command(config, *flags),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
 
 
 def completed(config: str, *flags: str) -> subprocess.CompletedProcess:
@@ -43,4 +62,8 @@ def rows(workdir: Path) -> list[dict[str, str]]:
 
 def finished_lines(process: subprocess.CompletedProcess) -> list[str]:
     """The trials of which the process says how they ended."""
-    return [line.partition(": ")[0] for line in process.stderr.splitlines() if not line.partition(": ")[2].startswith("step ")]
+    return [
+        line.partition(": ")[0]
+        for line in process.stderr.splitlines()
+        if not line.partition(": ")[2].startswith("step ")
+    ]

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from squeeze_jax import cli, models
-from squeeze_jax.interop.export import TOLERANCES
-from squeeze_jax.net import Net, Preprocessing, build_model, split_model
-from squeeze_jax.train.checkpoint import save_net
+from squeeze_jax.convert.export import TOLERANCES
+from squeeze_jax.network import Network, Preprocessing, build_model, split_model
+from squeeze_jax.train.checkpoint import save_network
 
 
 @pytest.fixture
@@ -44,18 +44,42 @@ def test_summary_as_text_is_table_1(run):
 
 
 def test_summary_as_json_and_csv_agree(run):
-    _, text, _ = run("summary", "squeezenet_v1_1", "--set", "squeeze_ratio=0.5", "--input-size", 64, "--format", "json")
+    _, text, _ = run(
+        "summary",
+        "squeezenet_v1_1",
+        "--set",
+        "squeeze_ratio=0.5",
+        "--input-size",
+        64,
+        "--format",
+        "json",
+    )
     record = json.loads(text)
     assert record["params"] == sum(layer["parameters"] for layer in record["layers"])
     assert record["macs"] == sum(layer["macs"] for layer in record["layers"])
-    _, text, _ = run("summary", "squeezenet_v1_1", "--set", "squeeze_ratio=0.5", "--input-size", 64, "--format", "csv")
+    _, text, _ = run(
+        "summary",
+        "squeezenet_v1_1",
+        "--set",
+        "squeeze_ratio=0.5",
+        "--input-size",
+        64,
+        "--format",
+        "csv",
+    )
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [(row["name"], int(row["macs"])) for row in rows] == [(layer["name"], layer["macs"]) for layer in record["layers"]]
+    assert [(row["name"], int(row["macs"])) for row in rows] == [
+        (layer["name"], layer["macs"]) for layer in record["layers"]
+    ]
     assert rows[0]["output_shape"] == "1x31x31x64"
 
 
 def test_summary_of_a_trial(run, tmp_path):
-    config = {"model": {"name": "squeezenet_v1_1", "squeeze_ratio": None, "base_e": 64}, "num_classes": 10, "data": {"image_size": 96}}
+    config = {
+        "model": {"name": "squeezenet_v1_1", "squeeze_ratio": None, "base_e": 64},
+        "num_classes": 10,
+        "data": {"image_size": 96},
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     _, text, _ = run("summary", tmp_path, "--format", "json")
     layers = json.loads(text)["layers"]
@@ -66,18 +90,24 @@ def test_hardware_as_json_adds_up(run):
     _, text, _ = run("hardware", "squeezenext_23_v5", "--format", "json")
     record = json.loads(text)
     for name in ("cycles", "energy", "dram_bytes", "macs"):
-        assert sum(layer[name] for layer in record["layers"]) == pytest.approx(record[name], rel=1e-4)
+        assert sum(layer[name] for layer in record["layers"]) == pytest.approx(
+            record[name], rel=1e-4
+        )
     assert sum(record["energy_by_level"].values()) == pytest.approx(record["energy"], rel=1e-4)
     assert record["cycles"] == pytest.approx(1.245e6, rel=0.1)  # arXiv 1803.10615, Fig. 8
 
 
 def test_hardware_takes_other_arrays_and_dataflows(run):
     def cycles(*arguments):
-        return json.loads(run("hardware", "squeezenet_v1_1", "--format", "json", *arguments)[1])["cycles"]
+        return json.loads(run("hardware", "squeezenet_v1_1", "--format", "json", *arguments)[1])[
+            "cycles"
+        ]
 
     best = cycles("--array", "8x8", "--buffer-kb", "32")
     assert best > cycles()
-    assert best <= min(cycles("--array", "8x8", "--buffer-kb", "32", "--dataflow", flow) for flow in ("ws", "os"))
+    assert best <= min(
+        cycles("--array", "8x8", "--buffer-kb", "32", "--dataflow", flow) for flow in ("ws", "os")
+    )
 
 
 def test_hardware_as_text_and_roofline(run, tmp_path):
@@ -94,12 +124,18 @@ def test_hardware_as_text_and_roofline(run, tmp_path):
         (("summary", "resnet50"), "no model 'resnet50'; there are squeezenet_v1_0"),
         (("summary", "squeezenet_v1_0", "--set", "sr=1"), "no option sr"),
         (("summary", "squeezenet_v1_0", "--set", "bypass"), "OPTION=VALUE"),
-        (("summary", "squeezenet_v1_0", "--input-size", "16"), "squeezenet_v1_0 at 16x16: .*use larger images"),
+        (
+            ("summary", "squeezenet_v1_0", "--input-size", "16"),
+            "squeezenet_v1_0 at 16x16: .*use larger images",
+        ),
         (("report", "/nonexistent"), "no study.json"),
         (("hardware", "squeezenet_v1_0", "--array", "16"), "'16' is not ROWSxCOLUMNS"),
         (("hardware", "squeezenet_v1_0", "--array", "0x4"), "rows must be positive"),
         (("hardware", "squeezenet_v1_0", "--buffer-kb", "0.01"), "too small"),
-        (("hardware", "squeezenet_v1_0", "--roofline", "roof.gif"), ".png and .svg, not 'roof.gif'"),
+        (
+            ("hardware", "squeezenet_v1_0", "--roofline", "roof.gif"),
+            ".png and .svg, not 'roof.gif'",
+        ),
     ],
 )
 def test_errors_are_one_line(run, arguments, words):
@@ -115,11 +151,23 @@ def test_errors_are_one_line(run, arguments, words):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """An untrained narrow SqueezeNet for 32x32 digits."""
-    model = dict(name="squeezenet_v1_1", base_e=8, incr_e=8, conv1_filters=8, num_fire=2, pool_after=("conv1",))
+    model = dict(
+        name="squeezenet_v1_1",
+        base_e=8,
+        incr_e=8,
+        conv1_filters=8,
+        num_fire=2,
+        pool_after=("conv1",),
+    )
     _, params, stats = split_model(build_model(model, 10))
     preprocessing = Preprocessing(32, 32, "squash", "rgb", (77.8,) * 3, (95.9,) * 3)
     folder = tmp_path_factory.mktemp("net") / "net"
-    save_net(Net(model, tuple(f"digit {label}" for label in range(10)), preprocessing, params, stats), folder)
+    save_network(
+        Network(
+            model, tuple(f"digit {label}" for label in range(10)), preprocessing, params, stats
+        ),
+        folder,
+    )
     return folder
 
 
@@ -135,7 +183,10 @@ def test_evaluate_as_text_and_json(run, checkpoint):
     record = json.loads(out)
     assert code == 0 and record["images"] == 360 and 0 <= record["top1"] <= record["top5"] <= 100
     _, out, _ = run("evaluate", checkpoint, "--data", "digits")
-    assert out == f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %\n"
+    assert (
+        out
+        == f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %\n"
+    )
 
 
 def test_predict_as_text_and_json(run, checkpoint, picture):
@@ -156,7 +207,10 @@ def test_an_exported_file_is_used_like_a_checkpoint(run, checkpoint, picture, tm
     file = tmp_path / f"net.{format}"
     assert run("export", checkpoint, "--format", format, "-o", file)[0] == 0
     assert run("predict", file, picture) == run("predict", checkpoint, picture)
-    found, expected = (json.loads(run("evaluate", net, "--data", "digits", "--format", "json")[1]) for net in (file, checkpoint))
+    found, expected = (
+        json.loads(run("evaluate", net, "--data", "digits", "--format", "json")[1])
+        for net in (file, checkpoint)
+    )
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -170,12 +224,21 @@ def test_a_sqz_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path
     assert run("predict", tmp_path / "again", picture) == run("predict", checkpoint, picture)
 
 
-@pytest.mark.parametrize("how", [("--target-bytes", 900), ("--max-loss", 1e-8), ("--bits", 6), ("--bits", 6, "--base", "NET")])
+@pytest.mark.parametrize(
+    "how",
+    [("--target-bytes", 900), ("--max-loss", 1e-8), ("--bits", 6), ("--bits", 6, "--base", "NET")],
+)
 def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
-    file, how = tmp_path / "net.sqz", [checkpoint if argument == "NET" else argument for argument in how]
-    code, out, _ = run("compress", checkpoint, "-o", file, *how, "--calibrate", "digits", "--calibration-images", 8)
+    file, how = (
+        tmp_path / "net.sqz",
+        [checkpoint if argument == "NET" else argument for argument in how],
+    )
+    code, out, _ = run(
+        "compress", checkpoint, "-o", file, *how, "--calibrate", "digits", "--calibration-images", 8
+    )
     found = re.fullmatch(
-        r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats from the net's own on 8 images that .*\n", out
+        r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats from the net's own on 8 images that .*\n",
+        out,
     )
     size, nats = file.stat().st_size, float(found[3])
     assert code == 0 and int(found[1].replace(",", "")) == size
@@ -189,17 +252,32 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
 
 def test_a_weight_file_leaves_and_comes_back(run, checkpoint, picture, tmp_path):
     """export --format safetensors, import, and the same prediction."""
-    assert run("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors")[0] == 0
+    assert (
+        run("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors")[0]
+        == 0
+    )
     code, out, _ = run("import", tmp_path / "net.safetensors", "-o", tmp_path / "again")
     assert code == 0 and "squeezenet_v1_1, 10 classes" in out
     assert run("predict", tmp_path / "again", picture)[1] == run("predict", checkpoint, picture)[1]
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0), ("float16", 1e-6), ("int8", 1e-4)])
+@pytest.mark.parametrize(
+    ("precision", "least"), [("float32", 0), ("float16", 1e-6), ("int8", 1e-4)]
+)
 def test_onnx_says_how_near_it_comes(run, checkpoint, tmp_path, precision, least):
     pytest.importorskip("onnxruntime")
     arguments = ("--data", "digits", "--calibration-images", 20) if precision == "int8" else ()
-    code, out, _ = run("export", checkpoint, "--format", "onnx", "--precision", precision, "-o", tmp_path / "net.onnx", *arguments)
+    code, out, _ = run(
+        "export",
+        checkpoint,
+        "--format",
+        "onnx",
+        "--precision",
+        precision,
+        "-o",
+        tmp_path / "net.onnx",
+        *arguments,
+    )
     found = re.fullmatch(r".*/net\.onnx: ([\d,]+) bytes, logits within (.+) of the net's\n", out)
     assert code == 0 and int(found[1].replace(",", "")) == (tmp_path / "net.onnx").stat().st_size
     assert least <= float(found[2]) <= TOLERANCES[precision]
@@ -207,8 +285,12 @@ def test_onnx_says_how_near_it_comes(run, checkpoint, tmp_path, precision, least
 
 def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCES, "float32", -1.0)
-    code, _, err = run("export", checkpoint, "--format", "stablehlo", "-o", tmp_path / "net.stablehlo")
-    assert code == 2 and "deviates from the net" in err and not (tmp_path / "net.stablehlo").exists()
+    code, _, err = run(
+        "export", checkpoint, "--format", "stablehlo", "-o", tmp_path / "net.stablehlo"
+    )
+    assert (
+        code == 2 and "deviates from the net" in err and not (tmp_path / "net.stablehlo").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,12 +304,18 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
         (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
         (("decompress", __file__, "-o", "x"), "test_cli.py: not a .sqz file"),
-        (("compress", "NET", "-o", "x", "--target-bytes", 1000), "which data? Give --calibrate NAME"),
+        (
+            ("compress", "NET", "-o", "x", "--target-bytes", 1000),
+            "which data? Give --calibrate NAME",
+        ),
         (("compress", "NET", "-o", "x", "--max-loss", 0), "--max-loss is above 0 nats"),
         (("compress", "NET", "-o", "x", "--bits", 1), "levels have 2 to 16 bits, not 1"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
-        (("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"), "--format stablehlo has no opset"),
+        (
+            ("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"),
+            "--format stablehlo has no opset",
+        ),
         (("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x"), "which data"),
         (("serve-demo", "NET", "--runtime", "/nowhere", "-o", "x"), "/nowhere"),
     ],

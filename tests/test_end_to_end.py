@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launching import DEADLINE, ROOT, TINY, completed, environment, finished_lines, launch, rows
+from tests.launching import (
+    DEADLINE,
+    ROOT,
+    TINY,
+    completed,
+    environment,
+    finished_lines,
+    launch,
+    rows,
+)
 
 
 @pytest.fixture
@@ -20,7 +29,7 @@ def study(tmp_path):
     def write(*points: dict, name: str = "study.py") -> str:
         path = tmp_path / name
         path.write_text(
-            "from configs import base\n\n\n"
+            "from squeeze_jax.configs import base\n\n\n"
             "def get_config(preset='digits'):\n    return base.get_config(preset, 'tiny')\n\n\n"
             f"def sweep(config):\n    yield from {list(points)!r}\n"
         )
@@ -87,7 +96,9 @@ def test_second_launch_trains_nothing(sweep):
     process = completed("configs/sr_sweep.py", *flags)
     assert process.stderr == ""
     assert (workdir / "sweep.csv").read_text() == table
-    assert {path: path.stat().st_mtime_ns for path in (workdir / "trials").rglob("*.json*")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (workdir / "trials").rglob("*.json*")
+    } == before
 
 
 def test_changed_config_is_told(sweep):
@@ -108,17 +119,36 @@ def test_report_of_a_partial_sweep(sweep):
     try:
         process = report(workdir)
         assert process.returncode == 0, process.stderr
-        assert {Path(line).name for line in process.stdout.splitlines()} == {"sweep.csv", "sweep.png", "sweep.svg", "report.html"}
+        assert {Path(line).name for line in process.stdout.splitlines()} == {
+            "sweep.csv",
+            "sweep.png",
+            "sweep.svg",
+            "report.html",
+        }
         assert all(Path(line).stat().st_size for line in process.stdout.splitlines())
-        assert [row["status"] == "pending" for row in rows(workdir)] == [False, False, True, False, False]
+        assert [row["status"] == "pending" for row in rows(workdir)] == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
     finally:
         result.write_text(kept)
 
 
 def report(workdir: Path) -> subprocess.CompletedProcess:
     """Runs `squeeze-jax report`."""
-    script = [sys.executable, "-c", "import sys; from squeeze_jax.cli import main; sys.exit(main())", "report", str(workdir)]
-    return subprocess.run(script, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+    script = [
+        sys.executable,
+        "-c",
+        "import sys; from squeeze_jax.cli import main; sys.exit(main())",
+        "report",
+        str(workdir),
+    ]
+    return subprocess.run(
+        script, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE
+    )
 
 
 def test_report_of_no_sweep(tmp_path):
@@ -130,13 +160,24 @@ def test_report_of_no_sweep(tmp_path):
 
 def test_folder_accumulation_and_bfloat16(images, tmp_path, cache):
     """Own images, a batch in two parts, computing in bfloat16."""
-    flags = ("--config.train.grad_accum_steps=2", "--config.train.dtype=bfloat16", "--config.model.dropout=0.0")
-    data = (f"--config.data.data_dir={images}", "--config.data.resize=36", "--config.data.image_size=32")
+    flags = (
+        "--config.train.grad_accum_steps=2",
+        "--config.train.dtype=bfloat16",
+        "--config.model.dropout=0.0",
+    )
+    data = (
+        f"--config.data.data_dir={images}",
+        "--config.data.resize=36",
+        "--config.data.image_size=32",
+    )
     workdir = tmp_path / "work"
     completed("configs/squeezenet.py:folder", cache, *TINY, *flags, *data, f"--workdir={workdir}")
     (row,) = rows(workdir)
     assert np.isfinite(float(row["loss"]))
-    lines = [json.loads(line) for line in (workdir / "trials" / row["trial"] / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (workdir / "trials" / row["trial"] / "metrics.jsonl").read_text().splitlines()
+    ]
     assert lines[-1]["step"] == 4
 
 
@@ -151,7 +192,11 @@ def test_failed_trials_are_recorded_and_the_others_trained(study, tmp_path, cach
     process = launch(config, *flags)
     assert process.returncode == 1, process.stderr
     first, second, third = rows(workdir)
-    assert (first["status"], second["status"], third["status"] in ("ok", "chance")) == ("failed", "failed", True)
+    assert (first["status"], second["status"], third["status"] in ("ok", "chance")) == (
+        "failed",
+        "failed",
+        True,
+    )
     assert "checkpoints" in first["reason"]
     assert "33x33 convolution needs at least that input, got 32x32" in second["reason"]
     assert "Traceback" in (broken.parent / "error.txt").read_text()
@@ -159,7 +204,10 @@ def test_failed_trials_are_recorded_and_the_others_trained(study, tmp_path, cach
     broken.unlink()
     process = launch(config, *flags)
     assert [row["status"] in ("ok", "chance") for row in rows(workdir)] == [True, False, True]
-    assert finished_lines(process) == ["conv1_kernel=3", "conv1_kernel=33"]  # a failed trial is tried again
+    assert finished_lines(process) == [
+        "conv1_kernel=3",
+        "conv1_kernel=33",
+    ]  # a failed trial is tried again
 
 
 # ---------------------------------------------------------------- what the user can mend
@@ -177,14 +225,41 @@ def error(config: str, *flags: str, code: int = 2) -> str:
 @pytest.mark.parametrize(
     ("config", "flags", "told"),
     [
-        pytest.param("configs/sr_sweep.py", ["--config.trian.steps=4"], "the config has no key 'trian'", id="unknown key"),
-        pytest.param("configs/sr_sweep.py", ["--config.train.steps=many"], "train.steps", id="wrong type"),
+        pytest.param(
+            "configs/sr_sweep.py",
+            ["--config.trian.steps=4"],
+            "the config has no key 'trian'",
+            id="unknown key",
+        ),
+        pytest.param(
+            "configs/sr_sweep.py", ["--config.train.steps=many"], "train.steps", id="wrong type"
+        ),
         pytest.param("configs/sr_sweep.py", ["--wrokdir=x"], "wrokdir", id="unknown flag"),
-        pytest.param("configs/sr_sweep.py:mnist", [], "no preset 'mnist'; there are digits, cifar10", id="unknown preset"),
+        pytest.param(
+            "configs/sr_sweep.py:mnist",
+            [],
+            "no preset 'mnist'; there are digits, cifar10",
+            id="unknown preset",
+        ),
         pytest.param("configs/none.py", [], "configs/sr_sweep.py", id="missing config file"),
-        pytest.param("configs/sr_sweep.py", ["--config.model.squeeze_ratio=0.5"], "model.squeeze_ratio is swept", id="swept key"),
-        pytest.param("configs/squeezenet.py", ["--config.train.batch_size=15"], "batch_size 15 can't be divided over 2 device", id="batch"),
-        pytest.param("configs/squeezenet.py", ["--config.model.name=lenet"], "no model 'lenet'", id="unknown model"),
+        pytest.param(
+            "configs/sr_sweep.py",
+            ["--config.model.squeeze_ratio=0.5"],
+            "model.squeeze_ratio is swept",
+            id="swept key",
+        ),
+        pytest.param(
+            "configs/squeezenet.py",
+            ["--config.train.batch_size=15"],
+            "batch_size 15 can't be divided over 2 device",
+            id="batch",
+        ),
+        pytest.param(
+            "configs/squeezenet.py",
+            ["--config.model.name=lenet"],
+            "no model 'lenet'",
+            id="unknown model",
+        ),
     ],
 )
 def test_wrong_setting_is_one_line(config, flags, told, tmp_path):
@@ -195,7 +270,11 @@ def test_wrong_setting_is_one_line(config, flags, told, tmp_path):
 
 def test_missing_data_set_names_the_command(tmp_path):
     """CIFAR-10 that was never fetched."""
-    message = error("configs/squeezenet.py:cifar10", f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'work'}")
+    message = error(
+        "configs/squeezenet.py:cifar10",
+        f"--config.data.data_dir={tmp_path}",
+        f"--workdir={tmp_path / 'work'}",
+    )
     assert "tfds build cifar10" in message and str(tmp_path) in message
 
 
@@ -203,21 +282,31 @@ def test_corrupt_image_is_named(images, tmp_path):
     """A file that is no image, found while decoding."""
     corrupt = images / "dog" / "3.png"
     corrupt.write_bytes(corrupt.read_bytes()[:60])
-    message = error("configs/squeezenet.py:folder", f"--config.data.data_dir={images}", f"--workdir={tmp_path / 'work'}")
+    message = error(
+        "configs/squeezenet.py:folder",
+        f"--config.data.data_dir={images}",
+        f"--workdir={tmp_path / 'work'}",
+    )
     assert str(corrupt) in message
 
 
 def test_folder_without_classes(tmp_path):
     """The layout that was expected is part of the message."""
     (tmp_path / "images").mkdir()
-    message = error("configs/squeezenet.py:folder", f"--config.data.data_dir={tmp_path / 'images'}", f"--workdir={tmp_path / 'work'}")
+    message = error(
+        "configs/squeezenet.py:folder",
+        f"--config.data.data_dir={tmp_path / 'images'}",
+        f"--workdir={tmp_path / 'work'}",
+    )
     assert "no class folders" in message and "<class>/<image>" in message
 
 
 def test_file_in_the_workdirs_place(tmp_path):
     """A workdir that cannot be made."""
     (tmp_path / "work").write_text("")
-    assert str(tmp_path / "work") in error("configs/squeezenet.py", *TINY, f"--workdir={tmp_path / 'work'}")
+    assert str(tmp_path / "work") in error(
+        "configs/squeezenet.py", *TINY, f"--workdir={tmp_path / 'work'}"
+    )
 
 
 @pytest.fixture
@@ -226,7 +315,11 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, timeout=30)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk],
+            capture_output=True,
+            timeout=30,
+        )
     except FileNotFoundError:
         pytest.skip("no mount command")
     if mounted.returncode:
@@ -239,7 +332,9 @@ def small_disk(tmp_path):
 def test_full_disk_is_one_line_and_the_same_command_completes(free, small_disk, tmp_path, cache):
     """With a page left study.json does not fit, with 64 KiB the checkpoint does not; after making room all is there."""
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - free))
+    ballast.write_bytes(
+        bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - free)
+    )
     flags = (cache, *TINY, f"--workdir={small_disk / 'work'}")
     assert "disk is full" in error("configs/squeezenet.py", *flags)
     ballast.unlink()

@@ -12,14 +12,26 @@ import pytest
 
 from squeeze_jax import cli
 from squeeze_jax.schema import RENAMED_KEYS, SCHEMA, current_key, flatten, nest, upgrade_study
-from squeeze_jax.train.checkpoint import load_net
+from squeeze_jax.train.checkpoint import load_network
 from tests.launching import completed, launch, rows
 
 OLD = Path(__file__).parent / "golden" / "workdir_7561e69"
 DENSE, PRUNED = "stage=dense,seed=0", "stage=pruned,seed=0"
-MODEL = ("num_fire=2", "base_e=8", "incr_e=8", "conv1_filters=8", "dropout=0.3", "batch_norm=True", "pool_after=('conv1',)")
+MODEL = (
+    "num_fire=2",
+    "base_e=8",
+    "incr_e=8",
+    "conv1_filters=8",
+    "dropout=0.3",
+    "batch_norm=True",
+    "pool_after=('conv1',)",
+)
 TRAIN = ("batch_size=16", "steps=600", "log_every=30", "eval_every=150", "checkpoint_every=20")
-FLAGS = ("--config.seeds=1", *(f"--config.model.{key}" for key in MODEL), *(f"--config.train.{key}" for key in TRAIN))
+FLAGS = (
+    "--config.seeds=1",
+    *(f"--config.model.{key}" for key in MODEL),
+    *(f"--config.train.{key}" for key in TRAIN),
+)
 DENSITY = "(('fire*',0.5),('conv10',0.3))"
 
 
@@ -31,8 +43,14 @@ def workdir(tmp_path) -> Path:
 
 def untimed(workdir: Path, trial: str) -> list[dict]:
     """The lines of a trial's metrics.jsonl without what a clock says."""
-    lines = [json.loads(line) for line in (workdir / "trials" / trial / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+    lines = [
+        json.loads(line)
+        for line in (workdir / "trials" / trial / "metrics.jsonl").read_text().splitlines()
+    ]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "images_per_second")}
+        for line in lines
+    ]
 
 
 def test_it_resumes_where_it_was_stopped(workdir, cache):
@@ -40,24 +58,42 @@ def test_it_resumes_where_it_was_stopped(workdir, cache):
     before = {name: untimed(workdir, name) for name in (DENSE, PRUNED)}
     flag = f"--config.pruned.keep={DENSITY}"  # under its old name
     process = completed("configs/deep_compression.py", cache, *FLAGS, flag, f"--workdir={workdir}")
-    assert process.stderr.splitlines()[0] == "--config.pruned.keep is called --config.pruned.prune_density now"
+    assert (
+        process.stderr.splitlines()[0]
+        == "--config.pruned.keep is called --config.pruned.prune_density now"
+    )
     assert [row["status"] in ("ok", "chance") for row in rows(workdir)] == [True] * 4
     assert rows(workdir)[0] == rows(OLD)[0]
     assert untimed(workdir, DENSE) == before[DENSE]
     lines = untimed(workdir, PRUNED)
-    assert lines[:1] == before[PRUNED] and [line["step"] for line in lines if "loss" in line] == [*range(30, 301, 30)]
+    assert lines[:1] == before[PRUNED] and [line["step"] for line in lines if "loss" in line] == [
+        *range(30, 301, 30)
+    ]
     result = json.loads((workdir / "trials" / PRUNED / "result.json").read_text())
     assert result["steps"] == 300 and result["seconds"] > 0
     study = json.loads((workdir / "study.json").read_text())
-    assert study["schema"] == SCHEMA and study["config"]["pruned"]["prune_density"] and "sweep" not in study["config"]
-    kernel = load_net(workdir / "trials" / PRUNED).params["fire2"]["squeeze"]["kernel"]
+    assert (
+        study["schema"] == SCHEMA
+        and study["config"]["pruned"]["prune_density"]
+        and "sweep" not in study["config"]
+    )
+    kernel = load_network(workdir / "trials" / PRUNED).params["fire2"]["squeeze"]["kernel"]
     assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_another_value_is_still_refused(workdir):
     """Also of a key that was renamed, and of one that the old workdir lacks."""
-    process = launch("configs/deep_compression.py", *FLAGS, "--config.pruned.prune_density=(('*',0.5),)", f"--workdir={workdir}")
-    assert process.returncode == 2 and "pruned.prune_density was [['fire*', 0.5], ['conv10', 0.3]], is [['*', 0.5]]" in process.stderr
+    process = launch(
+        "configs/deep_compression.py",
+        *FLAGS,
+        "--config.pruned.prune_density=(('*',0.5),)",
+        f"--workdir={workdir}",
+    )
+    assert (
+        process.returncode == 2
+        and "pruned.prune_density was [['fire*', 0.5], ['conv10', 0.3]], is [['*', 0.5]]"
+        in process.stderr
+    )
     study = json.loads((workdir / "study.json").read_text())
     del study["config"]["train"]["momentum"]
     (workdir / "study.json").write_text(json.dumps(study))
@@ -82,18 +118,31 @@ def test_it_reports_evaluates_and_exports(workdir, monkeypatch, capsys):
         found = json.loads(run("evaluate", net, *data, "--format", "json"))
         assert found["top1"] == pytest.approx(float(before[0]["top1"]), abs=0.3)
     run("export", trial, "--format", "stablehlo", "-o", workdir / "net.stablehlo")
-    assert json.loads(run("evaluate", workdir / "net.stablehlo", "--data", "digits", "--format", "json"))["top1"] == pytest.approx(found["top1"], abs=0.3)
+    assert json.loads(
+        run("evaluate", workdir / "net.stablehlo", "--data", "digits", "--format", "json")
+    )["top1"] == pytest.approx(found["top1"], abs=0.3)
 
 
 def test_every_old_name_is_read_as_the_new_one():
     """In the config, among the swept keys, in overrides and in what derive() set."""
     config = nest(dict.fromkeys(RENAMED_KEYS, 1))
     trial = {"name": "x", "overrides": {"train.keep": 1}, "derived": {"train.accumulate": 2}}
-    study = {"config": config, "swept": ["train.keep", "sweep.max_params"], "report": {"x": "train.keep"}, "trials": [trial]}
+    study = {
+        "config": config,
+        "swept": ["train.keep", "sweep.max_params"],
+        "report": {"x": "train.keep"},
+        "trials": [trial],
+    }
     upgraded = upgrade_study(study)
     assert set(flatten(upgraded["config"])) == set(RENAMED_KEYS.values())
     assert upgraded["swept"] == ["train.prune_density", "budget.max_params"]
-    assert upgraded["trials"] == [{"name": "x", "overrides": {"train.prune_density": 1}, "derived": {"train.grad_accum_steps": 2}}]
+    assert upgraded["trials"] == [
+        {
+            "name": "x",
+            "overrides": {"train.prune_density": 1},
+            "derived": {"train.grad_accum_steps": 2},
+        }
+    ]
     assert current_key("train.keeper") == "train.keeper"
     with pytest.raises(ValueError, match="schema version 9.*update squeeze_jax"):
         upgrade_study(study | {"schema": 9})

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import squeezenet
+from squeeze_jax.configs import squeezenet
 from squeeze_jax.data import open_data
-from squeeze_jax.train import build_program, parallel
+from squeeze_jax.train import compile_trial, parallel
 from tests.launching import DEADLINE, NET, ROOT, command, environment
 from tests.test_resume import checkpoint_step, wait_until
 
@@ -19,8 +19,19 @@ from tests.test_resume import checkpoint_step, wait_until
 STEPS = 100
 COMPARED = 6  # steps after which rounding has not grown yet
 SETTINGS = (*NET, "model.dropout=0.3", "data.pad=2", "data.mirror=True", "seeds=1")
-RECIPE = (f"steps={STEPS}", "batch_size=16", "log_every=1", "eval_batch_size=140", "warmup=0.0", "eval_every=0", "checkpoint_every=20")
-FLAGS = (*(f"--config.{setting}" for setting in SETTINGS), *(f"--config.train.{setting}" for setting in RECIPE))
+RECIPE = (
+    f"steps={STEPS}",
+    "batch_size=16",
+    "log_every=1",
+    "eval_batch_size=140",
+    "warmup=0.0",
+    "eval_every=0",
+    "checkpoint_every=20",
+)
+FLAGS = (
+    *(f"--config.{setting}" for setting in SETTINGS),
+    *(f"--config.train.{setting}" for setting in RECIPE),
+)
 
 
 def free_port() -> int:
@@ -35,7 +46,9 @@ def start(workdir: Path, devices: int, *flags: str) -> subprocess.Popen:
     return subprocess.Popen(
         command("configs/squeezenet.py", *FLAGS, f"--workdir={workdir}", *flags),
         cwd=ROOT,
-        env=environment(JAX_NUM_CPU_DEVICES=str(devices), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo"),
+        env=environment(
+            JAX_NUM_CPU_DEVICES=str(devices), JAX_CPU_COLLECTIVES_IMPLEMENTATION="gloo"
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,7 +68,10 @@ def finish(processes: list[subprocess.Popen]) -> list[tuple[str, str]]:
 
 def metrics(workdir: Path) -> list[dict]:
     """The lines of the only trial's metrics.jsonl."""
-    return [json.loads(line) for line in (workdir / "trials" / "seed=0" / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (workdir / "trials" / "seed=0" / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def losses(workdir: Path) -> np.ndarray:
@@ -115,13 +131,17 @@ def test_two_devices(one_device, tmp_path, cache):
     finish([start(tmp_path, 2, cache)])
     assert "2 x cpu" in json.loads((tmp_path / "study.json").read_text())["device"]
     assert losses(one_device).shape == (STEPS + 1,)
-    np.testing.assert_allclose(losses(tmp_path)[:COMPARED], losses(one_device)[:COMPARED], rtol=1e-4)
+    np.testing.assert_allclose(
+        losses(tmp_path)[:COMPARED], losses(one_device)[:COMPARED], rtol=1e-4
+    )
 
 
 def config_of():
     """A small net with everything random in training on."""
     config = squeezenet.get_config("digits")
-    config.model.update(num_fire=2, pool_after=("conv1",), base_e=8, incr_e=8, conv1_filters=8, dropout=0.3)
+    config.model.update(
+        num_fire=2, pool_after=("conv1",), base_e=8, incr_e=8, conv1_filters=8, dropout=0.3
+    )
     config.data.update(pad=2, mirror=True)
     config.train.update(steps=3, batch_size=16, log_every=1, eval_batch_size=140)
     return config
@@ -130,13 +150,17 @@ def config_of():
 def after_steps(config, devices):
     """The state after all steps over `devices`, and the evaluation's sums, in host memory."""
     data = open_data(config.data)
-    program = build_program(config, data, devices)
+    program = compile_trial(config, data, devices)
     state = parallel.replicate(program.initial_state(config), devices)
     batches = data.train(config.train.batch_size, 0).batches()
     for _ in range(program.total_steps):
-        state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))
+        state = program.train_step(
+            state, program.train_resident, parallel.divide(next(batches), devices)
+        )
     batch = next(program.evaluation.batches())
-    sums = program.eval_step(state.params, state.stats, program.eval_resident, parallel.divide(batch, devices))
+    sums = program.eval_step(
+        state.params, state.stats, program.eval_resident, parallel.divide(batch, devices)
+    )
     return jax.device_get((state, sums))
 
 
@@ -149,7 +173,9 @@ def alone():
 def test_data_parallel_step_is_one_devices(alone):
     """Dropout, mirroring and crops are the same images' wherever they are computed; so are gradients and evaluation sums."""
     together = after_steps(config_of(), jax.devices()[:2])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, together)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, together
+    )
     assert alone[0].step == 3 and alone[1]["weight"] == 140
 
 

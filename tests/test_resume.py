@@ -12,16 +12,30 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from tests.launching import DEADLINE, NET, ROOT, command, completed, environment, finished_lines, rows
+from tests.launching import (
+    DEADLINE,
+    NET,
+    ROOT,
+    command,
+    completed,
+    environment,
+    finished_lines,
+    rows,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")  # any sharding will do for comparing
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Sharding info not provided"
+)  # any sharding will do for comparing
 
 STEPS = 400
 SEEDS = ("seed=0", "seed=1")
 # Dropout and shuffling on, so that a resumed run must repeat every random draw; no step count divides another.
 FLAGS = (
     *(f"--config.{setting}" for setting in (*NET, "model.dropout=0.3", "seeds=2")),
-    *(f"--config.train.{setting}" for setting in (f"steps={STEPS}", "batch_size=16", "log_every=7", "eval_every=150")),
+    *(
+        f"--config.train.{setting}"
+        for setting in (f"steps={STEPS}", "batch_size=16", "log_every=7", "eval_every=150")
+    ),
 )
 CHECKPOINTS = "--config.train.checkpoint_every=20"
 
@@ -29,7 +43,12 @@ CHECKPOINTS = "--config.train.checkpoint_every=20"
 def start(*flags: str) -> subprocess.Popen:
     """Starts a launch in the background."""
     return subprocess.Popen(
-        command("configs/squeezenet.py", *flags), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("configs/squeezenet.py", *flags),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -42,7 +61,9 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
         time.sleep(0.002)
 
 
-def stop_when(condition: Callable[[], bool], signum: signal.Signals, *flags: str) -> tuple[int, str]:
+def stop_when(
+    condition: Callable[[], bool], signum: signal.Signals, *flags: str
+) -> tuple[int, str]:
     """Starts a launch and signals it once the condition holds; its exit code and stderr."""
     process = start(*flags)
     try:
@@ -61,19 +82,32 @@ def trial(workdir: Path, name: str) -> Path:
 def checkpoint_step(workdir: Path, name: str) -> int:
     """The step of the newest whole checkpoint, 0 where there is none."""
     folder = trial(workdir, name) / "checkpoints"
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()] if folder.exists() else []
+    steps = (
+        [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+        if folder.exists()
+        else []
+    )
     return max(steps, default=0)
 
 
 def metrics(workdir: Path, name: str) -> list[dict]:
     """The lines of metrics.jsonl without what a clock says."""
-    lines = [json.loads(line) for line in (trial(workdir, name) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in lines]
+    lines = [
+        json.loads(line)
+        for line in (trial(workdir, name) / "metrics.jsonl").read_text().splitlines()
+    ]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "images_per_second")}
+        for line in lines
+    ]
 
 
 def table(workdir: Path) -> list[dict]:
     """sweep.csv without what a clock says."""
-    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows(workdir)]
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
+        for row in rows(workdir)
+    ]
 
 
 def final_state(workdir: Path, name: str) -> dict:
@@ -129,9 +163,16 @@ def test_killed_twice(untouched, tmp_path, cache):
 def test_terminated_and_a_line_cut_short(untouched, tmp_path, cache):
     """SIGTERM saves where it strikes; the log's last line, cut short, is dropped on resumption."""
     # Only the signal makes a checkpoint before the end.
-    flags = (cache, *FLAGS, f"--config.train.checkpoint_every={10 * STEPS}", f"--workdir={tmp_path}")
+    flags = (
+        cache,
+        *FLAGS,
+        f"--config.train.checkpoint_every={10 * STEPS}",
+        f"--workdir={tmp_path}",
+    )
     log = trial(tmp_path, SEEDS[0]) / "metrics.jsonl"
-    code, stderr = stop_when(lambda: log.exists() and log.stat().st_size > 0, signal.SIGTERM, *flags)
+    code, stderr = stop_when(
+        lambda: log.exists() and log.stat().st_size > 0, signal.SIGTERM, *flags
+    )
     assert code == 128 + signal.SIGTERM
     assert stderr == "stopped by SIGTERM, state saved; run the same command again to continue\n"
     assert 0 < checkpoint_step(tmp_path, SEEDS[0]) < STEPS
@@ -153,7 +194,9 @@ def test_two_launchers_share_the_work(tmp_path, cache):
     assert [process.returncode for process in processes] == [0, 0], outputs
     names = [f"seed={seed}" for seed in range(4)]
     finished = [
-        name for (_, stderr), process in zip(outputs, processes) for name in finished_lines(subprocess.CompletedProcess([], 0, "", stderr))
+        name
+        for (_, stderr), process in zip(outputs, processes)
+        for name in finished_lines(subprocess.CompletedProcess([], 0, "", stderr))
     ]
     assert sorted(finished) == names
     assert all(row["status"] in ("ok", "chance") for row in rows(tmp_path))

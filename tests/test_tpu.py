@@ -46,7 +46,7 @@ def shapes(tree, *leading):
 
 def study(small: bool):
     """The imagenet preset in bfloat16, or a small net under it."""
-    from configs import squeezenet
+    from squeeze_jax.configs import squeezenet
 
     config = squeezenet.get_config("imagenet")
     config.train.dtype = "bfloat16"
@@ -63,25 +63,41 @@ def lower_steps(config):
     from flax import nnx
     from jax.experimental import topologies
 
-    from squeeze_jax.models import ops
-    from squeeze_jax.net import build_model, split_model
-    from squeeze_jax.train import optim, parallel, step
+    from squeeze_jax.models import conv_backend
+    from squeeze_jax.network import build_model, split_model
+    from squeeze_jax.train import optimizers, parallel, step
     from squeeze_jax.train.state import create
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
     data = blank_data(config.data)
-    optimizer = optim.sgd(config.train, optim.schedule(config.train, config.train.steps))
-    graphdef, _, _ = split_model(nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0)))
-    state = shapes(jax.eval_shape(lambda: create(*split_model(build_model(config.model, data.num_classes))[1:], optimizer, 0)))
-    lowering = ops.best_lowering(devices[0].platform)
+    optimizer = optimizers.sgd(config.train, optimizers.schedule(config.train, config.train.steps))
+    graphdef, _, _ = split_model(
+        nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
+    )
+    state = shapes(
+        jax.eval_shape(
+            lambda: create(
+                *split_model(build_model(config.model, data.num_classes))[1:], optimizer, 0
+            )
+        )
+    )
+    lowering = conv_backend.default_conv_backend(devices[0].platform)
 
     def batch(pipeline):
         share = pipeline.share // len(devices)
-        return shapes({name: values[0] for name, values in next(pipeline.batches()).items()}, len(devices), share)
+        return shapes(
+            {name: values[0] for name, values in next(pipeline.batches()).items()},
+            len(devices),
+            share,
+        )
 
     train, evaluation = data.train(BATCH, 0), data.evaluation(BATCH)
-    train_step = parallel.parallel_train_step(step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices)
-    eval_step = parallel.parallel_eval_step(step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices)
+    train_step = parallel.parallel_train_step(
+        step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices
+    )
+    eval_step = parallel.parallel_eval_step(
+        step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices
+    )
     return {
         "train": train_step.lower(state, {}, batch(train)),
         "eval": eval_step.lower(state.params, state.stats, {}, batch(evaluation)),
@@ -109,7 +125,9 @@ def figures(lowered) -> dict:
 def compiled():
     """The figures of both steps, from a process of its own: libtpu reads its environment once."""
     pytest.importorskip("libtpu")
-    run = subprocess.run([sys.executable, __file__, "small"], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    run = subprocess.run(
+        [sys.executable, __file__, "small"], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     print(run.stdout)
     return json.loads(run.stdout)
@@ -134,10 +152,15 @@ def test_evaluation_step_compiles_to_native_convolutions(compiled):
 
 def main(small: bool) -> None:
     """Prints the figures as JSON."""
-    from squeeze_jax.sweep.results import costs
+    from squeeze_jax.study.workdir import costs
 
     config = study(small)
-    print(json.dumps({"mmacs": costs(config, 1000)["macs"] / 1e6} | {name: figures(step) for name, step in lower_steps(config).items()}))
+    print(
+        json.dumps(
+            {"mmacs": costs(config, 1000)["macs"] / 1e6}
+            | {name: figures(step) for name, step in lower_steps(config).items()}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ import argparse
 import importlib
 
 from experiments.benchmarks import interleaved
-from squeeze_jax.sweep.results import environment
+from squeeze_jax.study.workdir import environment
 
 NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default"
+    )
     names = parser.parse_args().names or NAMES
     if unknown := set(names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
@@ -25,7 +27,10 @@ def main() -> None:
         begun = environment(f"python -m experiments.benchmarks {name}") | {"commit": commit}
         rows = benchmark.rows()
         interleaved.record(name, rows, begun, benchmark.PACKAGES)
-        print(f"{name}: {benchmark.__doc__.partition(chr(10))[0]}\n\n{interleaved.table(rows)}", flush=True)
+        print(
+            f"{name}: {benchmark.__doc__.partition(chr(10))[0]}\n\n{interleaved.table(rows)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ def rows() -> list[interleaved.Row]:
             seconds["cold"].append(first_step(folder / f"cold{i}", folder / f"cache{i}"))
     ratios = [warm / cold for warm, cold in zip(*seconds.values())]
     rows = [
-        {"setting": "one step of configs/squeezenet.py", "who": who, "rounds": ROUNDS, "seconds_quartiles": interleaved.quartiles(times)}
+        {
+            "setting": "one step of configs/squeezenet.py",
+            "who": who,
+            "rounds": ROUNDS,
+            "seconds_quartiles": interleaved.quartiles(times),
+        }
         for who, times in seconds.items()
     ]
     rows[-1]["ours_over_it_quartiles"] = interleaved.quartiles(ratios)
@@ -33,10 +38,21 @@ def rows() -> list[interleaved.Row]:
 
 def first_step(workdir: Path, cache: Path) -> float:
     """Trains for one step, and takes the time until its loss is on disk."""
-    command = [sys.executable, "launch.py", "--config", "configs/squeezenet.py", "--config.train.steps=1", "--workdir", workdir]
+    command = [
+        sys.executable,
+        "launch.py",
+        "--config",
+        "configs/squeezenet.py",
+        "--config.train.steps=1",
+        "--workdir",
+        workdir,
+    ]
     log, start = workdir / "trials" / "seed=0" / "metrics.jsonl", time.perf_counter()
     with subprocess.Popen(
-        [*command, "--compilation_cache", cache], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--compilation_cache", cache],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         while not (log.exists() and log.read_text()):
             if process.poll() is not None:

@@ -11,23 +11,32 @@ import onnxruntime
 import torch
 
 from experiments.benchmarks import interleaved, torch_nets
-from squeeze_jax.interop import imagenet
-from squeeze_jax.interop import onnx as exporter
+from squeeze_jax.convert import onnx as exporter
 from squeeze_jax.models import REGISTRY
-from squeeze_jax.net import Net, build_model, split_model
+from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
 NET = "squeezenet_v1_0"
 # Setting, images a call, calls in a row, rounds. A first call after the rest also wakes threads and fills caches.
-SETTINGS = (("batch 1", 1, 1, 60), ("batch 1, ten calls in a row", 1, 10, 30), ("batch 32", 32, 1, 12))
+SETTINGS = (
+    ("batch 1", 1, 1, 60),
+    ("batch 1, ten calls in a row", 1, 10, 30),
+    ("batch 32", 32, 1, 12),
+)
 
 
 def rows() -> list[interleaved.Row]:
     """One image, ten one after another, and 32 together."""
     _, params, stats = split_model(build_model({"name": NET}, 1000))
-    net = Net({"name": NET}, imagenet.class_names(), imagenet.CAFFE, params, stats)
-    module = torch_nets.same_net(params, torch_nets.IMAGENET[NET]).eval().to(memory_format=torch.channels_last)
-    session = onnxruntime.InferenceSession(exporter.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
+    net = Network({"name": NET}, imagenet.class_names(), imagenet.CAFFE, params, stats)
+    module = (
+        torch_nets.same_net(params, torch_nets.IMAGENET[NET])
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
+    session = onnxruntime.InferenceSession(
+        exporter.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     own, compiled, result = net.classifier().run, torch.compile(module), []
     for setting, batch, calls, rounds in SETTINGS:
         size = REGISTRY[NET].input_size
@@ -36,7 +45,9 @@ def rows() -> list[interleaved.Row]:
         tensor = torch.from_numpy(planes).to(memory_format=torch.channels_last)
         runs = {
             "squeeze_jax": functools.partial(own, images),
-            "onnxruntime, the exported file": lambda planes=planes: session.run(["logits"], {"images": planes})[0],
+            "onnxruntime, the exported file": lambda planes=planes: session.run(
+                ["logits"], {"images": planes}
+            )[0],
             "PyTorch, channels-last": functools.partial(torch_logits, module, tensor),
             "PyTorch, channels-last, compiled": functools.partial(torch_logits, compiled, tensor),
         }
@@ -44,7 +55,11 @@ def rows() -> list[interleaved.Row]:
         for run in runs.values():
             np.testing.assert_allclose(run(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
         result += interleaved.compare(
-            setting, {who: functools.partial(repeat, run, calls) for who, run in runs.items()}, rounds, images=batch * calls, warm_up=3
+            setting,
+            {who: functools.partial(repeat, run, calls) for who, run in runs.items()},
+            rounds,
+            images=batch * calls,
+            warm_up=3,
         )
     return result
 

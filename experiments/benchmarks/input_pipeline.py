@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from configs import squeezenet
 from experiments.benchmarks import interleaved
+from squeeze_jax.configs import squeezenet
 from squeeze_jax.data import open_data
 
 PACKAGES = ("torch", "pillow")
@@ -32,11 +32,18 @@ def rows() -> list[interleaved.Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_photographs(folder)
-        runs = {"squeeze_jax (Grain)": own_batches(folder), "PyTorch DataLoader, PIL": torch_batches(folder)}
+        runs = {
+            "squeeze_jax (Grain)": own_batches(folder),
+            "PyTorch DataLoader, PIL": torch_batches(folder),
+        }
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as a DataLoader's worker has it; more of them spin, which processor time would count
+        torch.set_num_threads(
+            1
+        )  # as a DataLoader's worker has it; more of them spin, which processor time would count
         try:
-            return interleaved.compare("JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time)
+            return interleaved.compare(
+                "JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time
+            )
         finally:
             torch.set_num_threads(threads)
 
@@ -49,7 +56,10 @@ def write_photographs(folder: Path) -> None:
             target = folder / split / str(label)
             target.mkdir(parents=True)
             for i in range(count):
-                y, x = (random.integers(0, size - side + 1) for size, side in zip(photograph.shape, SIDES))
+                y, x = (
+                    random.integers(0, size - side + 1)
+                    for size, side in zip(photograph.shape, SIDES)
+                )
                 crop = photograph[y : y + SIDES[0], x : x + SIDES[1]]
                 Image.fromarray(crop).save(target / f"{i}.jpg", quality=90)
 
@@ -83,17 +93,23 @@ class Photographs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = Image.open(self.paths[index]).convert("RGB")
         scale = 256 / min(image.size)
-        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        image = image.resize(
+            [round(side * scale) for side in image.size], Image.Resampling.BILINEAR
+        )
         array = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         y, x = (int(torch.randint(0, side - 226, ())) for side in array.shape[1:])
         array = array[:, y : y + 227, x : x + 227]
         array = array.flip(2) if torch.rand(()) < 0.5 else array
-        return array.float() - torch.tensor([123.0, 117.0, 104.0])[:, None, None], self.labels[index]
+        return array.float() - torch.tensor([123.0, 117.0, 104.0])[:, None, None], self.labels[
+            index
+        ]
 
 
 def torch_batches(folder: Path) -> Callable[[], None]:
     """A loader that decodes in this process, so that its CPU time is seen."""
-    loader = torch.utils.data.DataLoader(Photographs(folder / "train"), BATCH, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        Photographs(folder / "train"), BATCH, shuffle=True, drop_last=True
+    )
 
     def run() -> None:
         for images, _ in itertools.islice(loader, BATCHES):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from squeeze_jax.analysis.tables import markdown
 from squeeze_jax.files import write_atomically
+from squeeze_jax.report.tables import markdown
 
 REST = 0.3  # seconds before each run: PyTorch's and onnxruntime's threads spin for a while after theirs
 
@@ -19,7 +19,10 @@ Row = dict[str, Any]
 
 
 def run_in_turn(
-    runs: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter, warm_up: int = 1
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm_up: int = 1,
 ) -> dict[str, list[float]]:
     """Seconds of each in every round, in an order drawn anew each round; `warm_up` rounds before them are thrown away."""
     random, seconds = np.random.default_rng(0), {name: [] for name in runs}
@@ -33,7 +36,13 @@ def run_in_turn(
     return seconds
 
 
-def compare(setting: str, runs: dict[str, Callable[[], object]], rounds: int, images: int = 0, **options: Any) -> list[Row]:
+def compare(
+    setting: str,
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    images: int = 0,
+    **options: Any,
+) -> list[Row]:
     """A row for each of `runs`, of which the first is ours; ratios are taken within a round.
 
     Args:
@@ -46,7 +55,12 @@ def compare(setting: str, runs: dict[str, Callable[[], object]], rounds: int, im
     seconds, rows = run_in_turn(runs, rounds, **options), []
     ours = next(iter(seconds))
     for who, times in seconds.items():
-        row = {"setting": setting, "who": who, "rounds": rounds, "seconds_quartiles": quartiles(times)}
+        row = {
+            "setting": setting,
+            "who": who,
+            "rounds": rounds,
+            "seconds_quartiles": quartiles(times),
+        }
         if images:
             row["images_per_second"] = round(images / float(np.median(times)), 1)
         if who != ours:
@@ -87,4 +101,7 @@ def record(name: str, rows: Sequence[Row], begun: dict[str, Any], packages: Sequ
     """Writes NAME.json beside this file: the rows, with the `environment` in which they were begun, and the versions of more packages."""
     result = begun | {"load_average": round(os.getloadavg()[0], 1)}
     result["versions"] |= {package: version(package) for package in packages}
-    write_atomically(Path(__file__).with_name(f"{name}.json"), json.dumps(result | {"results": list(rows)}, indent=1) + "\n")
+    write_atomically(
+        Path(__file__).with_name(f"{name}.json"),
+        json.dumps(result | {"results": list(rows)}, indent=1) + "\n",
+    )

@@ -1,6 +1,6 @@
 """Our ONNX files beside PyTorch's own, in onnxruntime.
 
-The same SqueezeNet with the same weights is written by `squeeze_jax.interop.onnx` and by `torch.onnx.export`, by tracing
+The same SqueezeNet with the same weights is written by `squeeze_jax.convert.onnx` and by `torch.onnx.export`, by tracing
 (`dynamo=False`) and, where onnxscript is installed, by its exporter (`dynamo=True`). All files take any batch.
 """
 
@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from experiments.benchmarks import interleaved, torch_nets
-from squeeze_jax.interop import imagenet
-from squeeze_jax.interop import onnx as exporter
+from squeeze_jax.convert import onnx as exporter
 from squeeze_jax.models import REGISTRY
-from squeeze_jax.net import Net, build_model, split_model
+from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 DYNAMO = bool(importlib.util.find_spec("onnxscript"))
 PACKAGES = ("onnx", "onnxruntime", "torch", *(["onnxscript"] if DYNAMO else []))
@@ -38,18 +37,29 @@ def rows() -> list[interleaved.Row]:
     for name, settings in torch_nets.IMAGENET.items():
         size = REGISTRY[name].input_size
         _, params, stats = split_model(build_model({"name": name}, 1000))
-        net = Net({"name": name}, imagenet.class_names(), imagenet.CAFFE, params, stats)
+        net = Network({"name": name}, imagenet.class_names(), imagenet.CAFFE, params, stats)
         files = {"ours": exporter.to_onnx(net, opset=OPSET).SerializeToString()}
         files |= torch_files(torch_nets.same_net(params, settings).eval(), size)
         for measure, (threads, clock, rounds_by_batch) in MEASURES.items():
             sessions = {who: open_session(file, threads) for who, file in files.items()}
             for batch, rounds in rounds_by_batch.items():
-                feed = {"images": np.random.default_rng(0).normal(0, 50, (batch, 3, size, size)).astype(np.float32)}
-                runs = {who: functools.partial(session.run, ["logits"], feed) for who, session in sessions.items()}
+                feed = {
+                    "images": np.random.default_rng(0)
+                    .normal(0, 50, (batch, 3, size, size))
+                    .astype(np.float32)
+                }
+                runs = {
+                    who: functools.partial(session.run, ["logits"], feed)
+                    for who, session in sessions.items()
+                }
                 logits = {who: run()[0] for who, run in runs.items()}
                 for found in logits.values():
-                    np.testing.assert_allclose(found, logits["ours"], rtol=0, atol=1e-4 * np.abs(logits["ours"]).max())
-                result += interleaved.compare(f"{name}, batch {batch}, {measure}", runs, rounds, images=batch, clock=clock)
+                    np.testing.assert_allclose(
+                        found, logits["ours"], rtol=0, atol=1e-4 * np.abs(logits["ours"]).max()
+                    )
+                result += interleaved.compare(
+                    f"{name}, batch {batch}, {measure}", runs, rounds, images=batch, clock=clock
+                )
     return result
 
 
@@ -58,13 +68,29 @@ def torch_files(module: nn.Module, size: int) -> dict[str, bytes]:
     example, files = torch.zeros(2, 3, size, size), {}
     names = dict(input_names=["images"], output_names=["logits"], opset_version=OPSET)
     buffer = io.BytesIO()
-    torch.onnx.export(module, (example,), buffer, dynamo=False, dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}}, **names)
+    torch.onnx.export(
+        module,
+        (example,),
+        buffer,
+        dynamo=False,
+        dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}},
+        **names,
+    )
     files["torch, dynamo=False"] = buffer.getvalue()
     if DYNAMO:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             shapes = ({0: torch.export.Dim("N", min=1, max=1024)},)
-            torch.onnx.export(module, (example,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names)
+            torch.onnx.export(
+                module,
+                (example,),
+                path,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+                **names,
+            )
             files["torch, dynamo=True"] = path.read_bytes()
     return files
 

@@ -11,12 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from configs import sr_sweep
 from experiments.benchmarks import interleaved
+from squeeze_jax.configs import sr_sweep
 
 PACKAGES = ()
 ROOT = Path(__file__).parents[2]
-LONGER = ("--config.seeds=4", "--config.train.epochs=100")  # long enough for training to outweigh compilation, as it does on larger sets
+LONGER = (
+    "--config.seeds=4",
+    "--config.train.epochs=100",
+)  # long enough for training to outweigh compilation, as it does on larger sets
 SINGLE = """from configs.sr_sweep import get_config
 
 
@@ -43,7 +46,8 @@ def in_one(folder: Path) -> list[interleaved.Row]:
     ratios = interleaved.quartiles([seconds / total for seconds in studies])
     return [
         setting | {"who": "one command", "seconds_quartiles": interleaved.quartiles(studies)},
-        setting | {"who": "one by one", "seconds_quartiles": [total] * 3, "ours_over_it_quartiles": ratios},
+        setting
+        | {"who": "one by one", "seconds_quartiles": [total] * 3, "ours_over_it_quartiles": ratios},
     ]
 
 
@@ -59,14 +63,26 @@ def at_once(folder: Path) -> list[interleaved.Row]:
             with tempfile.TemporaryDirectory(dir=folder) as workdir:
                 launch(config, Path(workdir) / "runs", *flags, *jobs)
 
-        found += interleaved.compare(setting, {"--jobs 2": lambda: run("--jobs=2"), "--jobs 1": run}, rounds=2, warm_up=0)
+        found += interleaved.compare(
+            setting, {"--jobs 2": lambda: run("--jobs=2"), "--jobs 1": run}, rounds=2, warm_up=0
+        )
     return found
 
 
 def launch(config: str | Path, workdir: Path, *flags: str) -> float:
     """Seconds of one `launch.py`, from command to end."""
     cache = workdir.with_suffix(".cache")
-    command = [sys.executable, "launch.py", "--config", config, "--workdir", workdir, "--compilation_cache", cache, *flags]
+    command = [
+        sys.executable,
+        "launch.py",
+        "--config",
+        config,
+        "--workdir",
+        workdir,
+        "--compilation_cache",
+        cache,
+        *flags,
+    ]
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - start

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from squeeze_jax.models.fire import fire_widths
-from squeeze_jax.net import Tree
+from squeeze_jax.network import Tree
 
 IMAGENET = {
     "squeezenet_v1_0": dict(filters=96, kernel=7, pooled=(0, 3, 7)),
     "squeezenet_v1_1": dict(filters=64, kernel=3, pooled=(0, 2, 4)),
 }
-CIFAR = dict(filters=96, kernel=3, stride=1, pad=1, pooled=(0, 3, 7), conv10_relu=False, classes=10)  # as the preset cifar10 has it
+CIFAR = dict(
+    filters=96, kernel=3, stride=1, pad=1, pooled=(0, 3, 7), conv10_relu=False, classes=10
+)  # as the preset cifar10 has it
 
 
 class Fire(nn.Module):
@@ -46,7 +48,11 @@ class SqueezeNet(nn.Module):
         classes: int = 1000,
     ):
         super().__init__()
-        self.conv1, self.pooled, self.conv10_relu = nn.Conv2d(3, filters, kernel, stride, pad), pooled, conv10_relu
+        self.conv1, self.pooled, self.conv10_relu = (
+            nn.Conv2d(3, filters, kernel, stride, pad),
+            pooled,
+            conv10_relu,
+        )
         self.pool, self.dropout = nn.MaxPool2d(3, 2, ceil_mode=True), nn.Dropout(0.5)
         for index in range(8):
             widths = fire_widths(index, 128, 128, 2, 0.5, 0.125)
@@ -71,6 +77,10 @@ def same_net(params: Tree, settings: Mapping[str, Any]) -> nn.Module:
         node = params
         for part in path:
             node = node[part]
-        array = np.asarray(node["kernel"]).transpose(3, 2, 0, 1) if kind == "weight" else np.asarray(node["bias"])
+        array = (
+            np.asarray(node["kernel"]).transpose(3, 2, 0, 1)
+            if kind == "weight"
+            else np.asarray(node["bias"])
+        )
         parameter.data = torch.from_numpy(np.ascontiguousarray(array))
     return module

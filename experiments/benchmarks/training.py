@@ -12,15 +12,20 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
-from configs import squeezenet
 from experiments.benchmarks import interleaved, torch_nets
+from squeeze_jax.configs import squeezenet
 from squeeze_jax.data.pipeline import Data
 from squeeze_jax.data.sources import Arrays
-from squeeze_jax.train import build_program, completed, parallel
+from squeeze_jax.train import compile_trial, fill_from_checkpoint, parallel
 
 PACKAGES = ("torch",)
 SETTINGS = {  # title -> preset, batch, PyTorch's net, rounds
-    "SqueezeNet v1.0 at 227, batch 32": ("imagenet", 32, torch_nets.IMAGENET["squeezenet_v1_0"], 10),
+    "SqueezeNet v1.0 at 227, batch 32": (
+        "imagenet",
+        32,
+        torch_nets.IMAGENET["squeezenet_v1_0"],
+        10,
+    ),
     "CIFAR variant, batch 256": ("cifar10", 256, torch_nets.CIFAR, 10),
 }
 
@@ -32,7 +37,7 @@ def rows() -> list[interleaved.Row]:
         config = squeezenet.get_config(preset)
         config.train.update(batch_size=batch, steps=1000)
         runs = {
-            "squeeze_jax": own_step(completed(config)),
+            "squeeze_jax": own_step(fill_from_checkpoint(config)),
             "PyTorch, channels-last": torch_step(config, settings, compiled=False),
             "PyTorch, channels-last, compiled": torch_step(config, settings, compiled=True),
         }
@@ -42,18 +47,29 @@ def rows() -> list[interleaved.Row]:
 
 def own_step(config: ConfigDict) -> Callable[[], None]:
     """One call is one step of `launch.py`, over all devices, on random images that live in memory."""
-    random, classes, count = np.random.default_rng(0), 10 if config.preset == "cifar10" else 1000, 2 * config.train.batch_size
+    random, classes, count = (
+        np.random.default_rng(0),
+        10 if config.preset == "cifar10" else 1000,
+        2 * config.train.batch_size,
+    )
     images = random.integers(0, 256, (count, config.data.resize, config.data.resize, 3), np.uint8)
-    source = Arrays("random", tuple(map(str, range(classes))), images, random.integers(0, classes, count, np.int32))
+    source = Arrays(
+        "random",
+        tuple(map(str, range(classes))),
+        images,
+        random.integers(0, classes, count, np.int32),
+    )
     resident = {"image": source.images, "label": source.labels}
     data, devices = Data(config.data, source, source, resident, resident), jax.devices()
-    program = build_program(config, data, devices)
+    program = compile_trial(config, data, devices)
     batches = data.train(config.train.batch_size, 0).batches()
     state = parallel.replicate(program.initial_state(config), devices)
 
     def step() -> None:
         nonlocal state
-        state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))
+        state = program.train_step(
+            state, program.train_resident, parallel.divide(next(batches), devices)
+        )
         jax.block_until_ready(state)
 
     return step
@@ -63,7 +79,12 @@ def torch_step(config: ConfigDict, settings: dict, compiled: bool) -> Callable[[
     """One call is one step on a batch that is ready."""
     module = torch_nets.SqueezeNet(**settings).train().to(memory_format=torch.channels_last)
     classes, size, train = settings.get("classes", 1000), config.data.image_size, config.train
-    optimizer = torch.optim.SGD(module.parameters(), train.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay)
+    optimizer = torch.optim.SGD(
+        module.parameters(),
+        train.learning_rate,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+    )
     images = torch.randn(train.batch_size, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.randint(0, classes, (train.batch_size,))
     run = torch.compile(module) if compiled else module

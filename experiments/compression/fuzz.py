@@ -23,17 +23,30 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
-from squeeze_jax.compress import container
-from squeeze_jax.compress.levels import Levels, Shared, Uniform, find_shared
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.quantized_tensor import (
+    Codebook,
+    QuantizedTensor,
+    UniformScale,
+    find_codebook,
+)
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, weight_shapes, with_leaves
+from squeeze_jax.network import Network, Preprocessing, replace_leaves, weight_shapes
 
 SOURCES = [Path(__file__).parents[2] / "c" / name for name in ("sqz_main.c", "sqz.c")]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-MODEL = {"name": "squeezenet_v1_1", "num_fire": 1, "base_e": 16, "conv1_filters": 8, "pool_after": ["conv1"]}
+MODEL = {
+    "name": "squeezenet_v1_1",
+    "num_fire": 1,
+    "base_e": 16,
+    "conv1_filters": 8,
+    "pool_after": ["conv1"],
+}
 PREPROCESSING = Preprocessing(64, 64, "squash", "rgb", (0.0,) * 3, (1.0,) * 3)
 HEADER = 32  # bytes
-STEP = float(np.float32(0.1))  # of uniform levels; its multiples are rounded, so that the order of roundings shows
+STEP = float(
+    np.float32(0.1)
+)  # of uniform levels; its multiples are rounded, so that the order of roundings shows
 MOST_SECONDS = 5.0  # of processor time for one file in Python, and for one in C on average
 
 
@@ -50,7 +63,7 @@ def build(folder: Path, *flags: str) -> Path:
     return program
 
 
-def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
+def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarray]]:
     """A net of all kinds of tensors, and these."""
     random = np.random.default_rng(seed)
     params, stats = weight_shapes({"model": MODEL, "num_classes": 5})
@@ -60,32 +73,59 @@ def small_net(seed: int) -> tuple[Net, dict[str, Levels | np.ndarray]]:
         if path.endswith("bias"):
             coded[path] = values.astype(np.float16 if number % 4 else np.float32)
         elif number % 4 == 1:
-            coded[path] = Levels(np.round(values * 10).astype(np.int32), Uniform(STEP))
+            coded[path] = QuantizedTensor(
+                np.round(values * 10).astype(np.int32), UniformScale(STEP)
+            )
         else:
-            shared = find_shared(np.round(values * 4).astype(np.float32) / 3)
-            coded[path] = shared or Levels(np.zeros(leaf.shape, np.int32), Shared(np.zeros(1, np.float32)))
-    arrays = {path: tensor.values() if isinstance(tensor, Levels) else tensor.astype(np.float32) for path, tensor in coded.items()}
-    filled = with_leaves({"params": params, "stats": stats}, arrays)
-    return Net(MODEL, tuple("abcde"), PREPROCESSING, **filled, source="fuzz"), coded
+            shared = find_codebook(np.round(values * 4).astype(np.float32) / 3)
+            coded[path] = shared or QuantizedTensor(
+                np.zeros(leaf.shape, np.int32), Codebook(np.zeros(1, np.float32))
+            )
+    arrays = {
+        path: tensor.values() if isinstance(tensor, QuantizedTensor) else tensor.astype(np.float32)
+        for path, tensor in coded.items()
+    }
+    filled = replace_leaves({"params": params, "stats": stats}, arrays)
+    return Network(MODEL, tuple("abcde"), PREPROCESSING, **filled, source="fuzz"), coded
 
 
-def small_update(seed: int, base: Net, coder: container.Coder) -> tuple[Net, bytes]:
+def small_update(seed: int, base: Network, coder: container.Coder) -> tuple[Network, bytes]:
     """A net of which some tensors stay the base's, some are added to them, and some stand alone; and the file."""
     random = np.random.default_rng(seed)
     net, coded = small_net(seed)
-    added = [path for path, tensor in coded.items() if isinstance(tensor, Levels) and random.random() < 0.6]
+    added = [
+        path
+        for path, tensor in coded.items()
+        if isinstance(tensor, QuantizedTensor) and random.random() < 0.6
+    ]
     kept = [path for path in coded if path not in added and random.random() < 0.5]
-    coded |= {path: Levels(np.zeros(coded[path].shape, np.int32), Uniform(1.0)) for path in kept if not isinstance(coded[path], Levels)}
-    data = container.write(net, coded, coder=coder, bits=10, base=base, added=[path for path in coded if path in added or path in kept])
+    coded |= {
+        path: QuantizedTensor(np.zeros(coded[path].shape, np.int32), UniformScale(1.0))
+        for path in kept
+        if not isinstance(coded[path], QuantizedTensor)
+    }
+    data = container.write(
+        net,
+        coded,
+        coder=coder,
+        bits=10,
+        base=base,
+        added=[path for path in coded if path in added or path in kept],
+    )
     return container.read(data, base=base), data
 
 
-def weights_of(net: Net) -> np.ndarray:
+def weights_of(net: Network) -> np.ndarray:
     """All of them, float32, in order."""
-    return np.concatenate([np.ascontiguousarray(leaf).reshape(-1) for leaf in container.paths(net.params, net.stats).values()])
+    return np.concatenate(
+        [
+            np.ascontiguousarray(leaf).reshape(-1)
+            for leaf in container.paths(net.params, net.stats).values()
+        ]
+    )
 
 
-def sum_of(net: Net) -> int:
+def sum_of(net: Network) -> int:
     """As the program adds weights up."""
     bits = weights_of(net).view(np.uint32).astype(np.uint64)
     return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
@@ -99,7 +139,9 @@ def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
     """Names, shapes, kinds, sizes of codebooks."""
     record, size = struct.unpack_from("<II", content, 20)
     start = HEADER + record
-    return content[:start] + flipped(content[start : start + size], random) + content[start + size :]
+    return (
+        content[:start] + flipped(content[start : start + size], random) + content[start + size :]
+    )
 
 
 def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
@@ -110,14 +152,29 @@ def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
 def huge_number(content: bytes, random: np.random.Generator) -> bytes:
     width = int(random.choice([1, 2, 4]))
     place = random.integers(min(len(content) - width, 600))
-    return content[:place] + b"\xff" * (width - 1) + bytes([random.choice([0x7F, 0xFF, 0x0F])]) + content[place + width :]
+    return (
+        content[:place]
+        + b"\xff" * (width - 1)
+        + bytes([random.choice([0x7F, 0xFF, 0x0F])])
+        + content[place + width :]
+    )
 
 
 def noise(content: bytes, random: np.random.Generator) -> bytes:
     return content[: random.integers(60)] + random.bytes(random.integers(0, 4000))
 
 
-DAMAGES = [truncated, flipped, flipped_header, flipped_table, flipped_payload, huge_number, cut_out, inserted, noise]
+DAMAGES = [
+    truncated,
+    flipped,
+    flipped_header,
+    flipped_table,
+    flipped_payload,
+    huge_number,
+    cut_out,
+    inserted,
+    noise,
+]
 
 
 def mended(content: bytes) -> bytes:
@@ -138,7 +195,7 @@ class Case(NamedTuple):
     mended: bool
 
 
-def cases(count: int, seed: int, base: Net) -> Iterator[Case]:
+def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
     """`count` damaged files: coders, whole or updates, damages, and whether the check sum is right again, mixed and in turn."""
     random = np.random.default_rng(seed)
     files = []
@@ -153,10 +210,16 @@ def cases(count: int, seed: int, base: Net) -> Iterator[Case]:
         damage = DAMAGES[number % len(DAMAGES)]
         mend = number // len(DAMAGES) % 2 == 1
         changed = damage(content, random)
-        yield Case(f"{kind}{', check sum mended' if mend else ''}", damage.__name__, mended(changed) if mend else changed, total, mend)
+        yield Case(
+            f"{kind}{', check sum mended' if mend else ''}",
+            damage.__name__,
+            mended(changed) if mend else changed,
+            total,
+            mend,
+        )
 
 
-def read_in_c(program: Path, contents: Sequence[bytes], base: Net) -> list[tuple[int, int]]:
+def read_in_c(program: Path, contents: Sequence[bytes], base: Network) -> list[tuple[int, int]]:
     """(status, sum) of each file.
 
     Args:
@@ -171,16 +234,23 @@ def read_in_c(program: Path, contents: Sequence[bytes], base: Net) -> list[tuple
     path = program.with_name("base.f32")
     path.write_bytes(weights_of(base).tobytes())
     try:
-        done = subprocess.run([str(program), str(path)], input=bundle, capture_output=True, timeout=60 + MOST_SECONDS * len(contents))
+        done = subprocess.run(
+            [str(program), str(path)],
+            input=bundle,
+            capture_output=True,
+            timeout=60 + MOST_SECONDS * len(contents),
+        )
     except subprocess.TimeoutExpired as e:
         raise RuntimeError("the decoder in C hangs") from e
     lines = done.stdout.decode().splitlines()
     if done.returncode or len(lines) != len(contents):
-        raise RuntimeError(f"the decoder in C died at file {len(lines)}: {done.stderr.decode()[:2000]}")
+        raise RuntimeError(
+            f"the decoder in C died at file {len(lines)}: {done.stderr.decode()[:2000]}"
+        )
     return [(int(status), int(total, 16)) for status, total in map(str.split, lines)]
 
 
-def outcome(case: Case, in_c: tuple[int, int] | None, base: Net) -> str:
+def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
     """ "refused", "right", "other weights" where the check sum was mended, or what went wrong."""
     status, total = in_c or (None, 0)
     accepted = status == 0
@@ -201,7 +271,9 @@ def outcome(case: Case, in_c: tuple[int, int] | None, base: Net) -> str:
     return "other weights" if case.mended else "wrong weights"
 
 
-def run(count: int, seed: int, program: Path | None) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
+def run(
+    count: int, seed: int, program: Path | None
+) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
     """(outcomes of each kind, failures, processor seconds of the slowest file in Python)."""
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     failures, slowest = [], 0.0
@@ -231,9 +303,13 @@ def main() -> int:
         run(36, args.seed, program)  # everything compiled
         before = peak()
         counts, failures, slowest = run(args.count, args.seed, program)
-    headings = {name: name for name in ("refused", "right", "other weights", "failed", "refused by C")}
+    headings = {
+        name: name for name in ("refused", "right", "other weights", "failed", "refused by C")
+    }
     print(table(counts, headings | {"right": "right weights"}))
-    print(f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {peak() - before:.0f} MB.")
+    print(
+        f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {peak() - before:.0f} MB."
+    )
     for case, found in failures[:20]:
         print(f"\nFAILED: {case.kind}, {case.damage}: {found}", file=sys.stderr)
     return int(bool(failures) or slowest > MOST_SECONDS)

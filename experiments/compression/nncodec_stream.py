@@ -24,7 +24,9 @@ def encode(weights: dict[str, np.ndarray], settings: dict[str, float]) -> tuple[
     """The stream of some weights, and the seconds that took."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        stream = nnc.compress(weights, bitstream_path=f"{folder}/stream.nnc", return_bitstream=True, **settings)
+        stream = nnc.compress(
+            weights, bitstream_path=f"{folder}/stream.nnc", return_bitstream=True, **settings
+        )
         return bytes(stream), time.perf_counter() - start
 
 
@@ -42,12 +44,19 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--qp", type=int, help="of kernels: the higher, the coarser")
     parser.add_argument("--nonweight-qp", type=int, default=-75, help="of biases (default -75)")
-    parser.add_argument("--lambda-scale", type=float, default=0.0, help="of rate-distortion optimised quantisation (default 0: none)")
+    parser.add_argument(
+        "--lambda-scale",
+        type=float,
+        default=0.0,
+        help="of rate-distortion optimised quantisation (default 0: none)",
+    )
     arguments = parser.parse_args()
     if arguments.direction == "encode":
         with np.load(arguments.source, allow_pickle=False) as file:
             weights = dict(file)
-        settings = {name: getattr(arguments, name) for name in ("qp", "nonweight_qp", "lambda_scale")}
+        settings = {
+            name: getattr(arguments, name) for name in ("qp", "nonweight_qp", "lambda_scale")
+        }
         stream, seconds = encode(weights, settings)
         arguments.target.write_bytes(stream)
     else:

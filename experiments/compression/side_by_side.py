@@ -31,14 +31,15 @@ import zstandard
 from safetensors import numpy as safetensors
 from scipy.special import log_softmax
 
-from squeeze_jax.analysis.tables import markdown
-from squeeze_jax.compress import calibration, container, recipe
-from squeeze_jax.data import Source, load_split, relabelled, transforms
+from squeeze_jax.compress import calibrate, rate_search
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.convert import load
+from squeeze_jax.data import Source, load_split, relabel
 from squeeze_jax.files import write_atomically
-from squeeze_jax.interop import imagenet, load
-from squeeze_jax.net import Net, with_leaves
+from squeeze_jax.network import Network, imagenet, preprocessing, replace_leaves
+from squeeze_jax.report.tables import markdown
 from squeeze_jax.train import metrics
-from squeeze_jax.train.checkpoint import load_net
+from squeeze_jax.train.checkpoint import load_network
 
 ROUNDS = 3
 CALIBRATION_IMAGES = 200  # as `squeeze-jax compress` takes them
@@ -52,11 +53,13 @@ GENERAL = {  # compressors of any bytes
 # nncodec's settings: as it comes, and with what it has without training, the best found on 96 of the calibration's images.
 NNCODEC = {
     "nncodec": [{"qp": qp} for qp in (-36, -32, -28)],
-    "nncodec, RDOQ": [{"qp": qp, "lambda-scale": 0.5, "nonweight-qp": -45} for qp in (-36, -33, -29)],
+    "nncodec, RDOQ": [
+        {"qp": qp, "lambda-scale": 0.5, "nonweight-qp": -45} for qp in (-36, -33, -29)
+    ],
 }
 
 Encode = Callable[[], tuple[bytes, float]]  # -> the stream, seconds
-Decode = Callable[[bytes], tuple[Net, float]]  # the stream -> the net, seconds
+Decode = Callable[[bytes], tuple[Network, float]]  # the stream -> the net, seconds
 
 
 class Way(NamedTuple):
@@ -93,22 +96,27 @@ def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
     return run
 
 
-def split(source: Source, net: Net) -> tuple[Images, Images]:
+def split(source: Source, net: Network) -> tuple[Images, Images]:
     """The images that `squeeze-jax compress` calibrates on, and all others."""
-    examples = relabelled(source, net.class_names).read(range(len(source)))
-    images = np.stack([transforms.prepare(image, net.preprocessing) for image, _ in examples])
+    examples = relabel(source, net.class_names).read(range(len(source)))
+    images = np.stack([preprocessing.preprocess(image, net.preprocessing) for image, _ in examples])
     labels = np.array([label for _, label in examples], np.int32)
     count = min(2 * CALIBRATION_IMAGES, len(examples))
-    seen = np.isin(np.arange(len(examples)), [len(examples) * i // count for i in range(0, count, 2)])
+    seen = np.isin(
+        np.arange(len(examples)), [len(examples) * i // count for i in range(0, count, 2)]
+    )
     return Images(images[seen], labels[seen]), Images(images[~seen], labels[~seen])
 
 
-def outputs(net: Net, data: Images) -> Outputs:
+def outputs(net: Network, data: Images) -> Outputs:
     """What the net says of these images."""
     run = net.classifier().run
-    logits = np.concatenate([run(data.images[i : i + BATCH]) for i in range(0, len(data.images), BATCH)])
+    logits = np.concatenate(
+        [run(data.images[i : i + BATCH]) for i in range(0, len(data.images), BATCH)]
+    )
     return Outputs(
-        log_softmax(logits.astype(np.float64), axis=1), np.asarray(metrics.label_rank(jnp.asarray(logits), jnp.asarray(data.labels)))
+        log_softmax(logits.astype(np.float64), axis=1),
+        np.asarray(metrics.label_rank(jnp.asarray(logits), jnp.asarray(data.labels))),
     )
 
 
@@ -118,27 +126,40 @@ def compare(own: Outputs, other: Outputs) -> dict[str, float]:
     for k in (1, 5):
         change = 100 * ((other.ranks < k).astype(float) - (own.ranks < k))
         error = change.std(ddof=1) / len(change) ** 0.5
-        result |= {f"top{k}": 100 * float((other.ranks < k).mean()), f"top{k}_change": change.mean(), f"top{k}_change_error": error}
+        result |= {
+            f"top{k}": 100 * float((other.ranks < k).mean()),
+            f"top{k}_change": change.mean(),
+            f"top{k}_change_error": error,
+        }
     difference = own.log_probabilities - other.log_probabilities
-    return result | {"kl_nats": float((np.exp(own.log_probabilities) * difference).sum(axis=1).mean())}
+    return result | {
+        "kl_nats": float((np.exp(own.log_probabilities) * difference).sum(axis=1).mean())
+    }
 
 
-def dense(net: Net) -> bytes:
+def dense(net: Network) -> bytes:
     """The net's weights in float32, as .safetensors."""
-    return safetensors.save({path: np.ascontiguousarray(leaf, np.float32) for path, leaf in container.paths(net.params, net.stats).items()})
+    return safetensors.save(
+        {
+            path: np.ascontiguousarray(leaf, np.float32)
+            for path, leaf in container.paths(net.params, net.stats).items()
+        }
+    )
 
 
-def with_weights(net: Net, arrays: dict[str, np.ndarray]) -> Net:
+def with_weights(net: Network, arrays: dict[str, np.ndarray]) -> Network:
     """A net like this one with other weights, by path."""
-    return Net.from_record(net.record(), **with_leaves({"params": net.params, "stats": net.stats}, arrays))
+    return Network.from_metadata(
+        net.metadata(), **replace_leaves({"params": net.params, "stats": net.stats}, arrays)
+    )
 
 
-def from_released(content: bytes) -> Net:
+def from_released(content: bytes) -> Network:
     """The net in the bytes of a .net file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.net"
         path.write_bytes(content)
-        return load.import_net(path)
+        return load.import_network(path)
 
 
 def torch_layout(array: np.ndarray) -> np.ndarray:
@@ -151,17 +172,26 @@ def own_layout(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
 
 
-def general_ways(net: Net, released: bytes) -> list[Way]:
+def general_ways(net: Network, released: bytes) -> list[Way]:
     """The weights in float32 and the released file, as they are and through compressors of any bytes."""
     sources = {
-        "float32": (functools.partial(dense, net), lambda content: with_weights(net, safetensors.load(content))),
+        "float32": (
+            functools.partial(dense, net),
+            lambda content: with_weights(net, safetensors.load(content)),
+        ),
         "released": (lambda: released, from_released),
     }
     ways = []
     for source, (write, read) in sources.items():
         ways.append(Way(source, timed(write), timed(read)))
         for name, (compress, decompress) in GENERAL.items():
-            ways.append(Way(f"{source}, {name}", timed(chain(write, compress)), timed(chain(decompress, read))))
+            ways.append(
+                Way(
+                    f"{source}, {name}",
+                    timed(chain(write, compress)),
+                    timed(chain(decompress, read)),
+                )
+            )
     return ways
 
 
@@ -170,43 +200,66 @@ def chain(first: Callable[..., Any], then: Callable[[Any], Any]) -> Callable[...
     return lambda *arguments: then(first(*arguments))
 
 
-def own_ways(net: Net, calibrated: calibration.Calibration) -> list[Way]:
+def own_ways(net: Network, calibrated: calibrate.Calibration) -> list[Way]:
     """Ours."""
     options = {"known_classes": {"imagenet": imagenet.class_names()}}
     read = timed(functools.partial(container.read, known_classes=options["known_classes"]))
     ways = [
-        Way(".sqz, Huffman as published", timed(functools.partial(container.lossless, net, coder="huffman", **options)), read),
+        Way(
+            ".sqz, Huffman as published",
+            timed(functools.partial(container.lossless, net, coder="huffman", **options)),
+            read,
+        ),
         Way(".sqz, lossless", timed(functools.partial(container.lossless, net, **options)), read),
-        Way(".sqz, 8 bits, no data", timed(functools.partial(recipe.to_bits, net, None, 8, **options)), read),
+        Way(
+            ".sqz, 8 bits, no data",
+            timed(functools.partial(rate_search.to_bits, net, None, 8, **options)),
+            read,
+        ),
     ]
     for goal in GOALS:
         ways.append(
-            Way(f".sqz, at most {goal:,}", timed(functools.partial(recipe.to_size, net, calibrated, goal, **options)), read, once=True)
+            Way(
+                f".sqz, at most {goal:,}",
+                timed(functools.partial(rate_search.to_size, net, calibrated, goal, **options)),
+                read,
+                once=True,
+            )
         )
     return ways
 
 
-def nncodec_ways(net: Net, python: str, folder: Path) -> list[Way]:
+def nncodec_ways(net: Network, python: str, folder: Path) -> list[Way]:
     """nncodec's streams at the settings of NNCODEC."""
     weights = folder / "weights.npz"
     own = container.paths(net.params, net.stats)
-    np.savez(weights, **{path: torch_layout(np.asarray(leaf, np.float32)) for path, leaf in own.items()})
+    np.savez(
+        weights, **{path: torch_layout(np.asarray(leaf, np.float32)) for path, leaf in own.items()}
+    )
 
     def call(direction: str, source: Path, target: Path, settings: dict[str, float]) -> float:
         flags = [f"--{name}={value}" for name, value in settings.items()]
         script = Path(__file__).with_name("nncodec_stream.py")
-        done = subprocess.run([python, script, direction, source, target, *flags], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [python, script, direction, source, target, *flags],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         return float(done.stdout.split()[-1])
 
     def encode(settings: dict[str, float]) -> tuple[bytes, float]:
         seconds = call("encode", weights, folder / "stream.nnc", settings)
         return (folder / "stream.nnc").read_bytes(), seconds
 
-    def decode(content: bytes) -> tuple[Net, float]:
+    def decode(content: bytes) -> tuple[Network, float]:
         (folder / "stream.nnc").write_bytes(content)
         seconds = call("decode", folder / "stream.nnc", folder / "decoded.npz", {})
         with np.load(folder / "decoded.npz", allow_pickle=False) as file:
-            return with_weights(net, {path: own_layout(file[path]).reshape(leaf.shape) for path, leaf in own.items()}), seconds
+            return with_weights(
+                net,
+                {path: own_layout(file[path]).reshape(leaf.shape) for path, leaf in own.items()},
+            ), seconds
 
     return [
         Way(f"{name}, qp {settings['qp']}", functools.partial(encode, settings), decode)
@@ -215,7 +268,9 @@ def nncodec_ways(net: Net, python: str, folder: Path) -> list[Way]:
     ]
 
 
-def run_in_turn(ways: Sequence[Way]) -> tuple[dict[str, tuple[bytes, Net]], dict[str, tuple[float, float]]]:
+def run_in_turn(
+    ways: Sequence[Way],
+) -> tuple[dict[str, tuple[bytes, Network]], dict[str, tuple[float, float]]]:
     """Each way's stream and decoded net, and its median seconds of encoding and decoding."""
     random, seconds, results = np.random.default_rng(0), {way.name: ([], []) for way in ways}, {}
     fixed = {way.name: say(way.name, way.encode()) for way in ways if way.once}
@@ -227,7 +282,10 @@ def run_in_turn(ways: Sequence[Way]) -> tuple[dict[str, tuple[bytes, Net]], dict
             seconds[way.name][0].append(encoding)
             seconds[way.name][1].append(decoding)
             results[way.name] = content, net
-    return results, {name: (statistics.median(encodings), statistics.median(decodings)) for name, (encodings, decodings) in seconds.items()}
+    return results, {
+        name: (statistics.median(encodings), statistics.median(decodings))
+        for name, (encodings, decodings) in seconds.items()
+    }
 
 
 def say(name: str, measured: tuple[Any, float]) -> tuple[Any, float]:
@@ -236,13 +294,22 @@ def say(name: str, measured: tuple[Any, float]) -> tuple[Any, float]:
     return measured
 
 
-def same_weights(net: Net, other: Net) -> bool:
+def same_weights(net: Network, other: Network) -> bool:
     """Bit for bit."""
     own, others = (container.paths(each.params, each.stats) for each in (net, other))
-    return all(np.asarray(leaf, np.float32).tobytes() == np.asarray(others[path], np.float32).tobytes() for path, leaf in own.items())
+    return all(
+        np.asarray(leaf, np.float32).tobytes() == np.asarray(others[path], np.float32).tobytes()
+        for path, leaf in own.items()
+    )
 
 
-def record(name: str, content: bytes, seconds: tuple[float, float], exact: bool, comparison: dict[str, float]) -> dict[str, Any]:
+def record(
+    name: str,
+    content: bytes,
+    seconds: tuple[float, float],
+    exact: bool,
+    comparison: dict[str, float],
+) -> dict[str, Any]:
     """One line of the CSV file."""
     rounded = {key: round(value, 5) for key, value in comparison.items()}
     return {
@@ -265,22 +332,42 @@ def cells(row: dict[str, Any]) -> list[str]:
             else f"{row[f'top{k}']:.1f} ({row[f'top{k}_change']:+.1f} ± {row[f'top{k}_change_error']:.1f})"
         )
 
-    times = [f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.2g}" for key in ("encode_s", "decode_s")]
-    return [row["way"], f"{row['bytes']:,}", accuracy(1), accuracy(5), "0" if row["exact"] else f"{row['kl_nats']:.4f}", *times]
+    times = [
+        f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.2g}"
+        for key in ("encode_s", "decode_s")
+    ]
+    return [
+        row["way"],
+        f"{row['bytes']:,}",
+        accuracy(1),
+        accuracy(5),
+        "0" if row["exact"] else f"{row['kl_nats']:.4f}",
+        *times,
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ways to make the released SqueezeNet small, side by side.")
+    parser = argparse.ArgumentParser(
+        description="Ways to make the released SqueezeNet small, side by side."
+    )
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("released", type=Path, help="the .net file that the checkpoint was imported from")
-    parser.add_argument("--data", required=True, metavar="NAME", help="labelled images: a prepared TFDS data set")
+    parser.add_argument(
+        "released", type=Path, help="the .net file that the checkpoint was imported from"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="NAME", help="labelled images: a prepared TFDS data set"
+    )
     parser.add_argument("--data-dir", required=True, metavar="DIR")
-    parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of an environment with nncodec")
+    parser.add_argument(
+        "--nncodec", metavar="PYTHON", help="the interpreter of an environment with nncodec"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    net = load_net(arguments.checkpoint)
+    net = load_network(arguments.checkpoint)
     seen, others = split(load_split(arguments.data, arguments.data_dir, None), net)
-    calibrated, _ = say(f"calibrated on {len(seen.images)} images", timed(calibration.calibrate)(net, seen.images))
+    calibrated, _ = say(
+        f"calibrated on {len(seen.images)} images", timed(calibrate.calibrate)(net, seen.images)
+    )
     with tempfile.TemporaryDirectory() as folder:
         ways = general_ways(net, arguments.released.read_bytes()) + own_ways(net, calibrated)
         if arguments.nncodec:
@@ -289,7 +376,15 @@ def main() -> None:
     own, rows = outputs(net, others), []
     for name, (content, decoded) in results.items():
         exact = same_weights(net, decoded)
-        rows.append(record(name, content, seconds[name], exact, compare(own, own if exact else outputs(decoded, others))))
+        rows.append(
+            record(
+                name,
+                content,
+                seconds[name],
+                exact,
+                compare(own, own if exact else outputs(decoded, others)),
+            )
+        )
         print(rows[-1], file=sys.stderr, flush=True)
     rows.sort(key=lambda row: -row["bytes"])
     if arguments.csv:
@@ -298,8 +393,19 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(arguments.csv, table.getvalue())
-    head = ["way", "bytes", "top-1 (change)", "top-5 (change)", "KL, nats", "encode, s", "decode, s"]
-    print(f"{len(others.images)} images that calibration did not see\n\n{markdown([head, *map(cells, rows)])}", end="")
+    head = [
+        "way",
+        "bytes",
+        "top-1 (change)",
+        "top-5 (change)",
+        "KL, nats",
+        "encode, s",
+        "decode, s",
+    ]
+    print(
+        f"{len(others.images)} images that calibration did not see\n\n{markdown([head, *map(cells, rows)])}",
+        end="",
+    )
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from squeeze_jax.analysis import tables
-from squeeze_jax.compress.low_rank import low_rank
+from squeeze_jax.compress.svd import low_rank
 from squeeze_jax.data import evaluation_data, load
 from squeeze_jax.files import write_atomically
-from squeeze_jax.net import leaves
+from squeeze_jax.network import leaves_by_path
+from squeeze_jax.report import tables
 from squeeze_jax.train import evaluation
-from squeeze_jax.train.checkpoint import load_net
+from squeeze_jax.train.checkpoint import load_network
 
 CODERS = {"huffman": "Huffman, as published", "arithmetic": "arithmetic"}
 HEAD = ["method", "bits", "file", "bytes", "against dense", "top-1 (%)", "top-5 (%)", "seeds"]
@@ -27,54 +27,99 @@ HEAD = ["method", "bits", "file", "bytes", "against dense", "top-1 (%)", "top-5 
 
 def float32_size(trial: tables.Trial) -> tables.Trial:
     """The trial with the size of its parameters as they are."""
-    return dataclasses.replace(trial, measures={**trial.measures, "bytes": 4 * trial.measures["params"]})
+    return dataclasses.replace(
+        trial, measures={**trial.measures, "bytes": 4 * trial.measures["params"]}
+    )
 
 
 def by_svd(workdir: Path, trial: tables.Trial, fraction: float) -> tables.Trial:
     """A dense trial as it would be with kernels of low rank: size of the file, top-1 and top-5."""
     directory = workdir / "trials" / trial.name
-    net = load_net(directory)
+    net = load_network(directory)
     params, stored = low_rank(net.params, fraction)
     file, path = io.BytesIO(), directory / f"svd-{fraction}.npz"
-    np.savez(file, **stored, **{f"stats/{name}": leaf for name, leaf in leaves(net.stats).items()})
+    np.savez(
+        file,
+        **stored,
+        **{f"stats/{name}": leaf for name, leaf in leaves_by_path(net.stats).items()},
+    )
     write_atomically(path, file.getvalue())
     _, source = load(ConfigDict(json.loads((directory / "config.json").read_text())["data"]))
     classifier = dataclasses.replace(net, params=params).classifier()
     measured = evaluation.evaluate(classifier, evaluation_data(source, net.preprocessing), 250)
-    return dataclasses.replace(trial, measures={"bytes": path.stat().st_size, "top1": measured["top1"], "top5": measured["top5"]})
+    return dataclasses.replace(
+        trial,
+        measures={"bytes": path.stat().st_size, "top1": measured["top1"], "top5": measured["top5"]},
+    )
 
 
-def row(point: tables.Point, method: str, bits: str, file: str, size: str, dense: float) -> list[str]:
+def row(
+    point: tables.Point, method: str, bits: str, file: str, size: str, dense: float
+) -> list[str]:
     """One line of the table; `size` is the measure that holds the bytes."""
     found = point.interval(size)
     results = [tables.show_interval(name, point.interval(name)) for name in ("top1", "top5")]
     ratio = f"{dense / found.mean:.1f}x" if found else "–"
-    return [method, bits, file, tables.show_interval("bytes_huffman", found), ratio, *results, str(point.count("ok"))]
+    return [
+        method,
+        bits,
+        file,
+        tables.show_interval("bytes_huffman", found),
+        ratio,
+        *results,
+        str(point.count("ok")),
+    ]
 
 
 def table(workdir: Path, fractions: list[float]) -> list[list[str]]:
     """The whole table, with a head."""
-    points = {point.design["stage"]: point for point in tables.aggregate(tables.read_trials(workdir, tables.read_study(workdir)))}
+    points = {
+        point.design["stage"]: point
+        for point in tables.aggregate(tables.read_trials(workdir, tables.read_study(workdir)))
+    }
     learned = tuple(float32_size(trial) for trial in points["dense"].trials if trial.status == "ok")
     dense = dataclasses.replace(points["dense"], trials=learned)
     whole = dense.interval("bytes").mean
     rows = [HEAD, row(dense, "none", "32", "float32, 4 bytes a parameter", "bytes", whole)]
-    rows += [row(dense, "none", "32", f".sqz, {name}", f"bytes_{coder}", whole) for coder, name in CODERS.items()]
+    rows += [
+        row(dense, "none", "32", f".sqz, {name}", f"bytes_{coder}", whole)
+        for coder, name in CODERS.items()
+    ]
     for fraction in fractions:
-        point = dataclasses.replace(dense, trials=tuple(by_svd(workdir, trial, fraction) for trial in learned))
-        rows.append(row(point, f"SVD, {fraction:.0%} of the parameters", "32", ".npz of the factors", "bytes", whole))
+        point = dataclasses.replace(
+            dense, trials=tuple(by_svd(workdir, trial, fraction) for trial in learned)
+        )
+        rows.append(
+            row(
+                point,
+                f"SVD, {fraction:.0%} of the parameters",
+                "32",
+                ".npz of the factors",
+                "bytes",
+                whole,
+            )
+        )
     for stage, method, bits in (
         ("pruned", "pruning", "32"),
         ("shared8", "Deep Compression", "8"),
         ("shared6", "Deep Compression", "6"),
     ):
-        rows += [row(points[stage], method, bits, f".sqz, {name}", f"bytes_{coder}", whole) for coder, name in CODERS.items()]
+        rows += [
+            row(points[stage], method, bits, f".sqz, {name}", f"bytes_{coder}", whole)
+            for coder, name in CODERS.items()
+        ]
     return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Table 2 of a study in stages.")
     parser.add_argument("workdir", type=Path)
-    parser.add_argument("--svd", type=float, nargs="*", default=[0.2, 0.5], help="fractions of the parameters (the paper's baseline: 0.2)")
+    parser.add_argument(
+        "--svd",
+        type=float,
+        nargs="*",
+        default=[0.2, 0.5],
+        help="fractions of the parameters (the paper's baseline: 0.2)",
+    )
     arguments = parser.parse_args()
     print(tables.markdown(table(arguments.workdir, arguments.svd)), end="")

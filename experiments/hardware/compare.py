@@ -7,9 +7,10 @@ from statistics import median
 
 from flax import nnx
 
-from squeeze_jax import models, trace
-from squeeze_jax.analysis.tables import markdown
-from squeeze_jax.hardware import PAPER_8X8, PAPER_16X16, Estimate, estimate
+from squeeze_jax import models
+from squeeze_jax.cost import trace
+from squeeze_jax.cost.accelerator import PAPER_8X8, PAPER_16X16, Estimate, estimate
+from squeeze_jax.report.tables import markdown
 
 GOLDEN = Path(__file__).parents[2] / "tests/golden"
 ARRAYS = {"8x8": PAPER_8X8, "16x16": PAPER_16X16}
@@ -35,9 +36,15 @@ def main() -> None:
     estimates = {}
     for row in table3:
         name, size = row["model"], row["input_size"]
-        layers = trace.trace(lambda name=name: models.create(name, rngs=nnx.Rngs(0)), (size, size, 3))
-        estimates |= {(array, name): estimate(layers, accelerator) for array, accelerator in ARRAYS.items()}
-    fastest = {array: min(e.cycles for (of, _), e in estimates.items() if of == array) for array in ARRAYS}
+        layers = trace.trace_layers(
+            lambda name=name: models.create(name, rngs=nnx.Rngs(0)), (size, size, 3)
+        )
+        estimates |= {
+            (array, name): estimate(layers, accelerator) for array, accelerator in ARRAYS.items()
+        }
+    fastest = {
+        array: min(e.cycles for (of, _), e in estimates.items() if of == array) for array in ARRAYS
+    }
 
     print("## Table 3: time over the array's fastest net, energy in 10^9 MACs (model / paper)\n")
     table = [["net", *(f"{what} {array}" for array in ARRAYS for what in ("time", "energy"))]]
@@ -54,22 +61,53 @@ def main() -> None:
     table = [["net", "array", *STAGES]]
     for row in figure8:
         layers = estimates[row["array"], row["model"]].layers
-        found = {part: sum(layer.cycles for layer in layers if layer.name.startswith(stage)) / 1000 for part, stage in STAGES.items()}
-        table.append([row["model"], row["array"], *(beside(found[part], row[part], ".0f") for part in STAGES)])
+        found = {
+            part: sum(layer.cycles for layer in layers if layer.name.startswith(stage)) / 1000
+            for part, stage in STAGES.items()
+        }
+        table.append(
+            [
+                row["model"],
+                row["array"],
+                *(beside(found[part], row[part], ".0f") for part in STAGES),
+            ]
+        )
     print(markdown(table))
 
-    print("## Figure 6: thousands of cycles of each bar (model / figure; the figure is read to 5 on 8x8 and to 1.5 on 16x16)\n")
-    nets = [(array, version, model) for array in ARRAYS for version, model in enumerate(figure6["models"])]
+    print(
+        "## Figure 6: thousands of cycles of each bar (model / figure; the figure is read to 5 on 8x8 and to 1.5 on 16x16)\n"
+    )
+    nets = [
+        (array, version, model)
+        for array in ARRAYS
+        for version, model in enumerate(figure6["models"])
+    ]
     shown = [net for net in nets if net[1] in (0, 4)]
     table = [["bar", *(f"{model} {array}" for array, _, model in shown)]]
     for row in figure6["rows"]:
-        cells = [(bar_cycles(estimates[array, model], row) / 1000, row[array][version]) for array, version, model in shown]
-        table.append([row["bar"], *(beside(*cell, ".0f") if cell[1] else f"{cell[0]:.0f} / unread" for cell in cells)])
+        cells = [
+            (bar_cycles(estimates[array, model], row) / 1000, row[array][version])
+            for array, version, model in shown
+        ]
+        table.append(
+            [
+                row["bar"],
+                *(beside(*cell, ".0f") if cell[1] else f"{cell[0]:.0f} / unread" for cell in cells),
+            ]
+        )
     print(markdown(table))
     print("Bars of at least a hundredth of their net's cycles, all versions:\n")
     table = [["net", "array", "bars", "within 10 %", "median deviation", "furthest"]]
     for array, version, model in nets:
-        table.append([model, array, *agreement(estimates[array, model], [(row, row[array][version]) for row in figure6["rows"]])])
+        table.append(
+            [
+                model,
+                array,
+                *agreement(
+                    estimates[array, model], [(row, row[array][version]) for row in figure6["rows"]]
+                ),
+            ]
+        )
     print(markdown(table))
 
 
@@ -81,11 +119,18 @@ def bar_cycles(found: Estimate, row: dict) -> float:
 def agreement(found: Estimate, figure: list[tuple[dict, float | None]]) -> list[str]:
     """How many bars of a net were compared, how many agree within 10 %, the median deviation, and the bar that is furthest off."""
     off = {
-        row["bar"]: 100 * (bar_cycles(found, row) / 1000 / read - 1) for row, read in figure if read and read * 1000 >= found.cycles / 100
+        row["bar"]: 100 * (bar_cycles(found, row) / 1000 / read - 1)
+        for row, read in figure
+        if read and read * 1000 >= found.cycles / 100
     }
     furthest = max(off, key=lambda bar: abs(off[bar]))
     near = sum(abs(value) <= 10 for value in off.values())
-    return [str(len(off)), str(near), f"{median(map(abs, off.values())):.1f} %", f"{furthest} {off[furthest]:+.1f} %"]
+    return [
+        str(len(off)),
+        str(near),
+        f"{median(map(abs, off.values())):.1f} %",
+        f"{furthest} {off[furthest]:+.1f} %",
+    ]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     pip install -e '.[crosscheck]'
     python experiments/hardware/crosscheck.py > table.md    # both arrays; or name them: crosscheck.py 16x16
 
-Shared: the layers (`squeeze_jax.trace`), the sizes of array, register files and buffer, the DRAM's bandwidth, the energies,
+Shared: the layers (`squeeze_jax.cost.trace`), the sizes of array, register files and buffer, the DRAM's bandwidth, the energies,
 and what each dataflow keeps where. ZigZag's own: the order and tiling of the loops, what of them each memory holds, the
 words moved, and the stalls, loading and unloading that its ports cost.
 
@@ -43,12 +43,13 @@ from zigzag.stages.evaluation.cost_model_evaluation import CostModelStage
 from zigzag.stages.mapping.spatial_mapping_generation import SpatialMappingGeneratorStage
 from zigzag.stages.mapping.temporal_mapping_generator_stage import TemporalMappingGeneratorStage
 
-from squeeze_jax import models, trace
-from squeeze_jax.analysis.tables import markdown
-from squeeze_jax.hardware import PAPER_8X8, PAPER_16X16, Accelerator, estimate
-from squeeze_jax.hardware.dataflow import DATAFLOWS
-from squeeze_jax.hardware.energy import DRAM, GLOBAL_BUFFER, INTER_PE, MAC, REGISTER_FILE
-from squeeze_jax.hardware.tiling import Convolution
+from squeeze_jax import models
+from squeeze_jax.cost import trace
+from squeeze_jax.cost.accelerator import PAPER_8X8, PAPER_16X16, Accelerator, estimate
+from squeeze_jax.cost.accelerator.dataflow import DATAFLOWS
+from squeeze_jax.cost.accelerator.energy import DRAM, GLOBAL_BUFFER, INTER_PE, MAC, REGISTER_FILE
+from squeeze_jax.cost.accelerator.tiling import Convolution
+from squeeze_jax.report.tables import markdown
 
 GOLDEN = Path(__file__).parents[2] / "tests/golden/hardware_table3.json"
 ARRAYS = {"16x16": PAPER_16X16, "8x8": PAPER_8X8}
@@ -72,7 +73,15 @@ class Cost:
         return Cost(self.cycles + other.cycles, self.energy + other.energy)
 
 
-def memory(words: int, read: float, write: float, width: int, ports: list[str], serves: list[str], double: bool = False) -> dict:
+def memory(
+    words: int,
+    read: float,
+    write: float,
+    width: int,
+    ports: list[str],
+    serves: list[str],
+    double: bool = False,
+) -> dict:
     """A memory in ZigZag's format. Costs are of a word, widths in words; a port is "I1 tl, O fl": operands and directions."""
     flows = [[flow.replace(" ", ", ") for flow in port.split(", ")] for port in ports]
     return {
@@ -106,16 +115,33 @@ def machine(accelerator: Accelerator, dataflow: str):
         patch_words = (accelerator.register_file_words - sum_words) * accelerator.pes
         inside = {
             "sum": memory(sum_words, 0, 0, sum_words, ["O tl, O th", "O fl, O fh"], []),
-            "patch": memory(patch_words, INTER_PE, 0, patch_words, ["I1 tl", "I1 fh"], BOTH),  # as wide as it needs
+            "patch": memory(
+                patch_words, INTER_PE, 0, patch_words, ["I1 tl", "I1 fh"], BOTH
+            ),  # as wide as it needs
         }
-    words, cost = accelerator.buffer_bytes // accelerator.bytes_per_element, GLOBAL_BUFFER + INTER_PE
+    words, cost = (
+        accelerator.buffer_bytes // accelerator.bytes_per_element,
+        GLOBAL_BUFFER + INTER_PE,
+    )
     ports = ["I1 tl", "I2 tl", "O tl", "O fl", "I1 fh, I2 fh, O fh, O th"]
     dram_width = int(accelerator.dram_bytes_per_cycle // accelerator.bytes_per_element)
     memories = inside | {
         "buffer": memory(words, cost, cost, accelerator.port_words, ports, BOTH, double=True),
-        "dram": memory(2**32, DRAM, DRAM, dram_width, ["I1 fh, I1 tl, I2 fh, I2 tl, O fh, O tl, O fl, O th"], BOTH),
+        "dram": memory(
+            2**32,
+            DRAM,
+            DRAM,
+            dram_width,
+            ["I1 fh, I1 tl, I2 fh, I2 tl, O fh, O tl, O fl, O th"],
+            BOTH,
+        ),
     }
-    array = {"unit_energy": float(MAC), "unit_area": 0.0, "dimensions": BOTH, "sizes": [accelerator.rows, accelerator.columns]}
+    array = {
+        "unit_energy": float(MAC),
+        "unit_area": 0.0,
+        "dimensions": BOTH,
+        "sizes": [accelerator.rows, accelerator.columns],
+    }
     description = {"name": dataflow, "memories": memories, "operational_array": array}
     return AcceleratorFactory(checked(AcceleratorValidator(description))).create()
 
@@ -140,7 +166,9 @@ def workload(conv: Convolution, accelerator: Accelerator, dataflow: str):
         "temporal_ordering": [[loop, "*"] for loop in INNERMOST[dataflow] if loops[loop] > 1],
         "memory_operand_links": {"O": "O", "W": "I2", "I": "I1"},
     }  # fmt: skip
-    return LayerNodeFactory(checked(WorkloadValidator([layer]))[0], checked(MappingValidator([mapping]))).create()
+    return LayerNodeFactory(
+        checked(WorkloadValidator([layer]))[0], checked(MappingValidator([mapping]))
+    ).create()
 
 
 @cache
@@ -158,7 +186,10 @@ def zigzag(conv: Convolution, accelerator: Accelerator) -> Cost:
             temporal_mapping_type=TemporalMappingType.UNEVEN, access_same_data_considered_as_no_access=True,
         )  # fmt: skip
         try:
-            mappings = (Cost(float(found.latency_total2), float(found.energy_total), dataflow) for found, _ in search.run())
+            mappings = (
+                Cost(float(found.latency_total2), float(found.energy_total), dataflow)
+                for found, _ in search.run()
+            )
             best.append(min(mappings, key=lambda cost: (cost.cycles * cost.energy, cost.cycles)))
         except NoValidLoopOrderingFoundException:
             print(f"  no {dataflow} mapping of {conv}", file=sys.stderr)
@@ -184,7 +215,9 @@ def main() -> None:
     nets = {}
     for row in table3:
         name, size = row["model"], row["input_size"]
-        layers = trace.trace(lambda name=name: models.create(name, rngs=nnx.Rngs(0)), (size, size, 3))
+        layers = trace.trace_layers(
+            lambda name=name: models.create(name, rngs=nnx.Rngs(0)), (size, size, 3)
+        )
         nets[name] = [layer for layer in layers if layer.kind in ("conv", "dense")]
 
     for array in sys.argv[1:] or ARRAYS:
@@ -204,11 +237,17 @@ def main() -> None:
                 ]  # fmt: skip
             totals[name] = [Cost(e.cycles, e.energy) for e in (skipping, ours)] + [theirs]
             shapes, seconds = zigzag.cache_info().currsize, time.monotonic() - start
-            print(f"{array} {name}: {shapes} shapes so far, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{array} {name}: {shapes} shapes so far, {seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         report(array, table3, totals, kinds)
 
 
-def report(array: str, table3: list[dict], totals: dict[str, list[Cost]], kinds: dict[str, list]) -> None:
+def report(
+    array: str, table3: list[dict], totals: dict[str, list[Cost]], kinds: dict[str, list]
+) -> None:
     """Prints an array's three tables."""
     paper = {row["model"]: Cost(row[f"time_{array}"], row[f"energy_{array}"]) for row in table3}
     columns = {name: [*costs, paper[name]] for name, costs in totals.items()}
@@ -218,17 +257,38 @@ def report(array: str, table3: list[dict], totals: dict[str, list[Cost]], kinds:
         print(f"## {array}: {what} over those of {BASE}\n")
         table = [["net", *labels, "ours, no skipping / zigzag, absolute"]]
         for name, found in values.items():
-            table.append([name, *(f"{a / b:.2f}" for a, b in zip(found, values[BASE])), f"{found[1] / found[2]:.2f}"])
+            table.append(
+                [
+                    name,
+                    *(f"{a / b:.2f}" for a, b in zip(found, values[BASE])),
+                    f"{found[1] / found[2]:.2f}",
+                ]
+            )
         print(markdown(table))
         series = list(zip(*values.values()))
-        ranks = [f"{label} {spearmanr(series[i], series[2]).statistic:.3f}" for i, label in enumerate(labels) if i != 2]
-        print(f"Spearman's rank correlation with zigzag over {len(values)} nets: {', '.join(ranks)}.\n")
+        ranks = [
+            f"{label} {spearmanr(series[i], series[2]).statistic:.3f}"
+            for i, label in enumerate(labels)
+            if i != 2
+        ]
+        print(
+            f"Spearman's rank correlation with zigzag over {len(values)} nets: {', '.join(ranks)}.\n"
+        )
 
     print(f"## {array}: by kind of layer, over all nets, no skipping (millions, ours / zigzag)\n")
     table = [["kind", "layers", "same dataflow", "cycles", "energy"]]
-    for name, (count, same, ours, theirs) in sorted(kinds.items(), key=lambda item: -item[1][2].cycles):
+    for name, (count, same, ours, theirs) in sorted(
+        kinds.items(), key=lambda item: -item[1][2].cycles
+    ):
         pairs = ((ours.cycles, theirs.cycles), (ours.energy, theirs.energy))
-        table.append([name, str(count), str(same), *(f"{a / 1e6:.2f} / {b / 1e6:.2f} ({a / b:.2f})" for a, b in pairs)])
+        table.append(
+            [
+                name,
+                str(count),
+                str(same),
+                *(f"{a / 1e6:.2f} / {b / 1e6:.2f} ({a / b:.2f})" for a, b in pairs),
+            ]
+        )
     print(markdown(table))
 
 

@@ -24,11 +24,11 @@ import safetensors.numpy
 import torch
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
+from squeeze_jax.convert import torch as weight_files
+from squeeze_jax.convert.load import import_network
 from squeeze_jax.errors import UserError
-from squeeze_jax.interop import torch as weight_files
-from squeeze_jax.interop.load import import_net
-from squeeze_jax.net import Net
-from tests.interop import encoders
+from squeeze_jax.network import Network
+from tests.convert import encoders
 
 OPTIONS = {key: value for key, value in encoders.TINY.items() if key != "name"}
 Layers = list[tuple[str, np.ndarray, np.ndarray]]  # (Caffe's name, weights [O, I, H, W], biases)
@@ -41,26 +41,49 @@ TORCH_NAMES = {
 def state_dict(layers: Layers) -> dict[str, np.ndarray]:
     """Under torchvision's names; layers of other names keep theirs."""
     pairs = ((TORCH_NAMES.get(name, name), weights, biases) for name, weights, biases in layers)
-    return {f"{name}.{leaf}": array for name, *arrays in pairs for leaf, array in zip(("weight", "bias"), arrays)}
+    return {
+        f"{name}.{leaf}": array
+        for name, *arrays in pairs
+        for leaf, array in zip(("weight", "bias"), arrays)
+    }
 
 
 def pth(layers: Layers, zipped: bool) -> bytes:
     content = io.BytesIO()
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in state_dict(layers).items()}
+    tensors = {
+        name: torch.from_numpy(np.array(array)) for name, array in state_dict(layers).items()
+    }
     torch.save(tensors, content, _use_new_zipfile_serialization=zipped)
     return content.getvalue()
 
 
 def recorded(layers: Layers) -> bytes:
     """As `write_safetensors` writes it."""
-    preprocessing = dict(image_size=64, resize=64, resize_mode="squash", channel_order="rgb", mean=[0.0] * 3, std=[1.0] * 3)
+    preprocessing = dict(
+        image_size=64,
+        resize=64,
+        resize_mode="squash",
+        channel_order="rgb",
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+    )
     classes = [f"class {i}" for i in range(5)]
-    record = {"model": encoders.TINY, "data": preprocessing, "num_classes": 5, "class_names": classes, "source": "fuzz"}
-    return safetensors.numpy.save(state_dict(layers), {"format": "pt", weight_files.RECORD: json.dumps(record)})
+    record = {
+        "model": encoders.TINY,
+        "data": preprocessing,
+        "num_classes": 5,
+        "class_names": classes,
+        "source": "fuzz",
+    }
+    return safetensors.numpy.save(
+        state_dict(layers), {"format": "pt", weight_files.RECORD: json.dumps(record)}
+    )
 
 
 def caffemodel(layers: Layers, old: bool) -> bytes:
-    return encoders.caffemodel([(name, "Convolution", list(arrays)) for name, *arrays in layers], old)
+    return encoders.caffemodel(
+        [(name, "Convolution", list(arrays)) for name, *arrays in layers], old
+    )
 
 
 class Format(NamedTuple):
@@ -76,10 +99,17 @@ class Format(NamedTuple):
 FORMATS = {
     ".caffemodel": Format(".caffemodel", lambda layers: caffemodel(layers, old=False)),
     ".caffemodel, old": Format(".caffemodel", lambda layers: caffemodel(layers, old=True)),
-    ".net": Format(".net", lambda layers: encoders.deep_compressed([layer[1:] for layer in layers]), named=False, classes=1000),
+    ".net": Format(
+        ".net",
+        lambda layers: encoders.deep_compressed([layer[1:] for layer in layers]),
+        named=False,
+        classes=1000,
+    ),
     ".pth": Format(".pth", lambda layers: pth(layers, zipped=True)),
     ".pth, old": Format(".pth", lambda layers: pth(layers, zipped=False)),
-    ".safetensors": Format(".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))),
+    ".safetensors": Format(
+        ".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))
+    ),
     ".safetensors, ours": Format(".safetensors", recorded, model=None),
 }
 
@@ -104,11 +134,25 @@ def huge_length(content: bytes, random: np.random.Generator) -> bytes:
     """A number that is far too large, where a length may be."""
     width = int(random.choice([1, 2, 4, 8]))
     place = random.integers(max(1, min(len(content) - width, 600)))
-    return content[:place] + b"\xff" * (width - 1) + bytes([random.choice([0x7F, 0xFF, 0x0F])]) + content[place + width :]
+    return (
+        content[:place]
+        + b"\xff" * (width - 1)
+        + bytes([random.choice([0x7F, 0xFF, 0x0F])])
+        + content[place + width :]
+    )
 
 
 def wrong_magic(content: bytes, random: np.random.Generator) -> bytes:
-    magic = [b"PK\x03\x04", b"\x89HDF", b"\x80\x02}q", b"\0" * 8, b"\xff" * 8, b"GIF8", b"ustar", b'{"a":']
+    magic = [
+        b"PK\x03\x04",
+        b"\x89HDF",
+        b"\x80\x02}q",
+        b"\0" * 8,
+        b"\xff" * 8,
+        b"GIF8",
+        b"ustar",
+        b'{"a":',
+    ]
     return magic[random.integers(len(magic))] + content[4 * int(random.integers(3)) :]
 
 
@@ -145,13 +189,21 @@ def one_more(layers: Layers, random: np.random.Generator) -> Layers:
 def transposed(layers: Layers, random: np.random.Generator) -> Layers:
     place = random.integers(len(layers))
     name, weights, biases = layers[place]
-    return layers[:place] + [(name, weights.transpose(random.permutation(4)).copy(), biases)] + layers[place + 1 :]
+    return (
+        layers[:place]
+        + [(name, weights.transpose(random.permutation(4)).copy(), biases)]
+        + layers[place + 1 :]
+    )
 
 
 def not_a_number(layers: Layers, random: np.random.Generator) -> Layers:
     place = random.integers(len(layers))
     name, weights, biases = layers[place]
-    return layers[:place] + [(name, weights, np.where(np.arange(len(biases)) == 0, np.float32("nan"), biases))] + layers[place + 1 :]
+    return (
+        layers[:place]
+        + [(name, weights, np.where(np.arange(len(biases)) == 0, np.float32("nan"), biases))]
+        + layers[place + 1 :]
+    )
 
 
 # MB; every file is below 1 MB, and what is left over of many thousands of imports is the allocator's
@@ -167,7 +219,12 @@ def zip_bomb(content: bytes, random: np.random.Generator) -> bytes:
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries.items():
-            archive.writestr(name, bytes(1 << int(random.integers(20, 27))) if name.endswith(f"data/{random.integers(10)}") else data)
+            archive.writestr(
+                name,
+                bytes(1 << int(random.integers(20, 27)))
+                if name.endswith(f"data/{random.integers(10)}")
+                else data,
+            )
     if random.random() < 0.5:
         return bomb.getvalue()
     changed = bytearray(content)  # declared sizes of the central directory's entries
@@ -181,15 +238,27 @@ def cases(count: int, seed: int) -> Iterator[Case]:
     random = np.random.default_rng(seed)
     turns = [(name, damage) for damage in (*BYTES, *LAYERS, zip_bomb) for name in FORMATS]
     turns = [(name, damage) for name, damage in turns if damage is not zip_bomb or name == ".pth"]
-    turns = [(name, damage) for name, damage in turns if damage not in LAYERS or FORMATS[name].named or damage is not_a_number]
+    turns = [
+        (name, damage)
+        for name, damage in turns
+        if damage not in LAYERS or FORMATS[name].named or damage is not_a_number
+    ]
     for number in range(count):
         name, damage = turns[number % len(turns)]
-        layers = encoders.squeezenet_layers(classes=FORMATS[name].classes, seed=int(random.integers(1 << 30)), sparse=name == ".net")
+        layers = encoders.squeezenet_layers(
+            classes=FORMATS[name].classes, seed=int(random.integers(1 << 30)), sparse=name == ".net"
+        )
         if damage in LAYERS:
             changed = damage(layers, random)
             yield Case(name, damage.__name__, FORMATS[name].write(changed), changed)
         else:
-            yield Case(name, damage.__name__, damage(FORMATS[name].write(layers), random), layers, damage in SILENT)
+            yield Case(
+                name,
+                damage.__name__,
+                damage(FORMATS[name].write(layers), random),
+                layers,
+                damage in SILENT,
+            )
 
 
 def outcome(case: Case, folder: Path) -> str:
@@ -198,19 +267,26 @@ def outcome(case: Case, folder: Path) -> str:
     path = folder / f"damaged{form.suffix}"
     path.write_bytes(case.content)
     try:
-        net = import_net(path, form.model, OPTIONS if form.model else None)
+        net = import_network(path, form.model, OPTIONS if form.model else None)
     except UserError as e:
-        return "refused" if "\n" not in str(e) and len(str(e)) < 2000 else f"a message that is no line: {str(e)[:100]!r}"
+        return (
+            "refused"
+            if "\n" not in str(e) and len(str(e)) < 2000
+            else f"a message that is no line: {str(e)[:100]!r}"
+        )
     except Exception:
         return traceback.format_exc().strip()
     return held(net, case)
 
 
-def held(net: Net, case: Case) -> str:
+def held(net: Network, case: Case) -> str:
     """Whether the net holds what the file does."""
     expected = {}
     for name, weights, biases in case.layers:
-        expected[name.replace("squeeze1x1", "squeeze")] = {"kernel": weights.transpose(2, 3, 1, 0), "bias": biases}
+        expected[name.replace("squeeze1x1", "squeeze")] = {
+            "kernel": weights.transpose(2, 3, 1, 0),
+            "bias": biases,
+        }
     differing = 0
     for name, layer in expected.items():
         found: Any = net.params
@@ -222,10 +298,18 @@ def held(net: Net, case: Case) -> str:
             differing += int(np.sum(found[leaf] != array))
     if len(jax.tree.leaves(net.params)) != 2 * len(expected):
         return "layers too many"
-    return "right" if not differing else "value" if case.values_may_differ else f"{differing} numbers differ"
+    return (
+        "right"
+        if not differing
+        else "value"
+        if case.values_may_differ
+        else f"{differing} numbers differ"
+    )
 
 
-def run(count: int, seed: int) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
+def run(
+    count: int, seed: int
+) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
     """(outcomes of each format, failures, processor seconds of the slowest file)."""
     counts: dict[str, collections.Counter] = {name: collections.Counter() for name in FORMATS}
     failures, slowest = [], 0.0
@@ -249,11 +333,18 @@ def main() -> int:
     run(len(FORMATS) * 4, args.seed)  # libraries loaded, tables of names built
     before = peak()
     counts, failures, slowest = run(args.count, args.seed)
-    headings = {"refused": "refused", "right": "right weights", "value": "numbers as flipped", "failed": "failed"}
+    headings = {
+        "refused": "refused",
+        "right": "right weights",
+        "value": "numbers as flipped",
+        "failed": "failed",
+    }
     print(table(counts, headings))
     grown = peak() - before
     print(f"Slowest file: {slowest:.2f} s of processor time.")
-    print(f"Peak memory: {before:.0f} MB with the libraries loaded, {grown:.0f} MB more in the end.")
+    print(
+        f"Peak memory: {before:.0f} MB with the libraries loaded, {grown:.0f} MB more in the end."
+    )
     for case, found in failures[:20]:
         print(f"\nFAILED: {case.format}, {case.damage}: {found}", file=sys.stderr)
     return int(bool(failures) or grown > MOST_MEMORY)

@@ -4,8 +4,9 @@ import re
 
 from flax import nnx
 
-from squeeze_jax import models, trace
-from squeeze_jax.analysis.tables import markdown
+from squeeze_jax import models
+from squeeze_jax.cost import trace
+from squeeze_jax.report.tables import markdown
 
 # arXiv 1602.07360, Table 1: layer -> (output as printed, parameters before pruning as printed)
 TABLE_1 = {
@@ -22,7 +23,17 @@ TABLE_1 = {
 }
 # Figs. 3a and 3b: metaparameter -> model size as printed (MB there is MiB of float32, mostly rounded up)
 FIG_3A = {0.125: 4.8, 0.25: 7.6, 0.5: 13, 0.75: 19, 1.0: 24}
-FIG_3B = {0.01: 5.7, 0.125: 7.4, 0.25: 9.3, 0.375: 11, 0.5: 13, 0.625: 15, 0.75: 17, 0.875: 19, 0.99: 21}
+FIG_3B = {
+    0.01: 5.7,
+    0.125: 7.4,
+    0.25: 9.3,
+    0.375: 11,
+    0.5: 13,
+    0.625: 15,
+    0.75: 17,
+    0.875: 19,
+    0.99: 21,
+}
 
 # SqueezeNext, arXiv 1803.10615, Tables 1 and 2: model -> millions of parameters as printed
 SQUEEZENEXT = {
@@ -34,14 +45,24 @@ SQUEEZENEXT = {
 
 def table_1() -> list[list[str]]:
     """Output size and parameters of each layer of v1.0."""
-    layers = trace.trace(lambda: models.create("squeezenet_v1_0", rngs=nnx.Rngs(0)), (227, 227, 3))
+    layers = trace.trace_layers(
+        lambda: models.create("squeezenet_v1_0", rngs=nnx.Rngs(0)), (227, 227, 3)
+    )
     rows = [["layer", "output", "printed", "parameters", "printed"]]
     for name, (output, parameters) in TABLE_1.items():
         own = [layer for layer in layers if layer.name.partition("/")[0] == name]
         height, width = own[-1].output_shape[1:3]
         # A Fire module's output is its two expand layers side by side.
         channels = sum(layer.output_shape[3] for layer in own if "squeeze" not in layer.name)
-        rows.append([name, f"{height}x{width}x{channels}", output, f"{sum(layer.parameters for layer in own):,}", f"{parameters:,}"])
+        rows.append(
+            [
+                name,
+                f"{height}x{width}x{channels}",
+                output,
+                f"{sum(layer.parameters for layer in own):,}",
+                f"{parameters:,}",
+            ]
+        )
     return rows
 
 
@@ -50,14 +71,18 @@ def sizes(option: str, printed: dict[float, float], **fixed) -> list[list[str]]:
     rows = [[option, "parameters", "MiB", "printed MB"]]
     for value, megabytes in printed.items():
         options = fixed | {option: value}
-        params = trace.parameter_count(nnx.eval_shape(lambda o=options: models.create("squeezenet_v1_0", rngs=nnx.Rngs(0), **o)))
+        params = trace.parameter_count(
+            nnx.eval_shape(
+                lambda o=options: models.create("squeezenet_v1_0", rngs=nnx.Rngs(0), **o)
+            )
+        )
         rows.append([str(value), f"{params:,}", f"{params * 4 / 2**20:.2f}", str(megabytes)])
     return rows
 
 
 def squeezenext_layers(name: str) -> list[trace.Layer]:
     """The convolutions and the classifier of a SqueezeNext."""
-    layers = trace.trace(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
+    layers = trace.trace_layers(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
     return [layer for layer in layers if layer.kind in ("conv", "dense")]
 
 
@@ -78,7 +103,9 @@ def squeezenext_table_4() -> list[list[str]]:
     for layer in squeezenext_layers("squeezenext_23"):
         number += layer.kind == "conv"
         channels, outputs = layer.output_shape[-1], layer.activation_bytes // 4
-        params = layer.parameters + (-channels if layer.kind == "conv" else channels)  # a convolution has BatchNorm's scale and shift here
+        params = layer.parameters + (
+            -channels if layer.kind == "conv" else channels
+        )  # a convolution has BatchNorm's scale and shift here
         macs = layer.macs + outputs
         totals = [totals[0] + params, totals[1] + macs]
         place = re.sub(r"block([2-9]|1\d)", "later blocks", layer.name)
@@ -87,15 +114,42 @@ def squeezenext_table_4() -> list[list[str]]:
             continue
         name = f"conv{number}" if layer.kind == "conv" else "fc1000"
         size = "x".join(map(str, layer.output_shape[1:]))
-        rows[place] = [name, layer.name, size, 1, f"{params:,}", f"{macs / 1e6:.2f}", f"{layer.activation_bytes / 1024:.0f}"]
-    head = ["paper's name", "layer here", "output", "repeats", "parameters", "MACs (M)", "activations (KiB)"]
-    total = ["total", "", "", sum(row[3] for row in rows.values()), f"{totals[0]:,}", f"{totals[1] / 1e6:.2f}", ""]
+        rows[place] = [
+            name,
+            layer.name,
+            size,
+            1,
+            f"{params:,}",
+            f"{macs / 1e6:.2f}",
+            f"{layer.activation_bytes / 1024:.0f}",
+        ]
+    head = [
+        "paper's name",
+        "layer here",
+        "output",
+        "repeats",
+        "parameters",
+        "MACs (M)",
+        "activations (KiB)",
+    ]
+    total = [
+        "total",
+        "",
+        "",
+        sum(row[3] for row in rows.values()),
+        f"{totals[0]:,}",
+        f"{totals[1] / 1e6:.2f}",
+        "",
+    ]
     return [head, *([str(cell) for cell in row] for row in [*rows.values(), total])]
 
 
 if __name__ == "__main__":
     print("## SqueezeNet, Table 1\n\n" + markdown(table_1()))
     print("## SqueezeNet, Figure 3a\n\n" + markdown(sizes("squeeze_ratio", FIG_3A)))
-    print("## SqueezeNet, Figure 3b (squeeze ratio 0.5)\n\n" + markdown(sizes("pct3x3", FIG_3B, squeeze_ratio=0.5)))
+    print(
+        "## SqueezeNet, Figure 3b (squeeze ratio 0.5)\n\n"
+        + markdown(sizes("pct3x3", FIG_3B, squeeze_ratio=0.5))
+    )
     print("## SqueezeNext, Tables 1 and 2\n\n" + markdown(squeezenext_sizes()))
     print("## SqueezeNext, Table 4 (1.0-SqNxt-23)\n\n" + markdown(squeezenext_table_4()))

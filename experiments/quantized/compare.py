@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from squeeze_jax.analysis import tables
+from squeeze_jax.report import tables
 
 CLI = [sys.executable, "-m", "squeeze_jax.cli"]
 LAUNCH = [sys.executable, "launch.py", "--config", "configs/quantized.py:cifar10"]
@@ -38,7 +38,10 @@ def compressed(net: Path, file: Path, size: int) -> Path:
 def trained(start: Path, workdir: Path, flags: list[str]) -> Path:
     """The trial that one more epoch from `start` makes."""
     trial = workdir / "trials" / "seed=0"
-    run([*LAUNCH, f"--workdir={workdir}", f"--config.train.init_from={start}", *flags], trial / "result.json")
+    run(
+        [*LAUNCH, f"--workdir={workdir}", f"--config.train.init_from={start}", *flags],
+        trial / "result.json",
+    )
     return trial
 
 
@@ -59,8 +62,15 @@ def ways(trial: Path, out: Path, sizes: list[int], data: list[str], flags: list[
         run([*CLI, "decompress", str(lossy), "-o", str(start)], start)
         grid = trained(start, out / f"grid-{size}", flags) / "net.arithmetic.sqz"
         control = compressed(longer, out / f"longer-{size}.sqz", size)
-        files += [(f"lossy, {size:,}", lossy), (f"on the grid, {size:,}", grid), (f"longer, lossy, {size:,}", control)]
-    return [[way, out.name, file.stat().st_size if file.suffix == ".sqz" else "", top1(file, data)] for way, file in files]
+        files += [
+            (f"lossy, {size:,}", lossy),
+            (f"on the grid, {size:,}", grid),
+            (f"longer, lossy, {size:,}", control),
+        ]
+    return [
+        [way, out.name, file.stat().st_size if file.suffix == ".sqz" else "", top1(file, data)]
+        for way, file in files
+    ]
 
 
 def summary(rows: list[list]) -> list[list[str]]:
@@ -72,7 +82,15 @@ def summary(rows: list[list]) -> list[list[str]]:
         change = tables.confidence([accuracy - dense[net] for net, accuracy in zip(nets, found)])
         size = "" if "" in sizes else f"{min(sizes):,} to {max(sizes):,}"
         gain = f"{change.mean:+.1f}" + (f" ± {change.half:.1f}" if change.half is not None else "")
-        table.append([way, size, tables.show_interval("top1", tables.confidence(found)), gain, str(len(nets))])
+        table.append(
+            [
+                way,
+                size,
+                tables.show_interval("top1", tables.confidence(found)),
+                gain,
+                str(len(nets)),
+            ]
+        )
     return table
 
 

@@ -9,32 +9,68 @@ import numpy as np
 import optax
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Tree, check_patterns, layer_of, leaves, matches, with_leaves
+from squeeze_jax.network import (
+    Tree,
+    check_layer_patterns,
+    layer_name,
+    leaves_by_path,
+    matches_layer,
+    replace_leaves,
+)
 
-Keep = Sequence[tuple[str, float]]  # (layer pattern, fraction of its kernel's weights that stays); of a layer the first match counts
+Keep = Sequence[
+    tuple[str, float]
+]  # (layer pattern, fraction of its kernel's weights that stays); of a layer the first match counts
 
 
 def kernels(params: Tree) -> Tree:
     """Whether each parameter is a kernel: biases and BatchNorm are neither pruned nor shared."""
-    return with_leaves(params, {path: path.endswith("/kernel") for path in leaves(params)})
+    return replace_leaves(
+        params, {path: path.endswith("/kernel") for path in leaves_by_path(params)}
+    )
 
 
 def kept_fractions(params: Tree, keep: Keep) -> dict[str, float]:
     """The fraction that stays of each kernel that `keep` speaks of, by path; shapes will do for `params`.
 
     Raises:
-      UserError: not pairs of a pattern and a fraction in (0, 1], a pattern that matches no layer, or none that an earlier one left.
+      UserError: not pairs of a pattern and a fraction in (0, 1], a pattern that matches_layer no layer, or none that an earlier one left.
     """
     for pair in keep:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int | float)):
-            raise UserError(f"train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); got {pair!r} among them")
+        if not (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], int | float)
+        ):
+            raise UserError(
+                f"train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); got {pair!r} among them"
+            )
         if not 0 < pair[1] <= 1:
-            raise UserError(f"train.prune_density: a fraction in (0, 1] is kept, of {pair[0]!r} {pair[1]}")
-    paths = [path for path, kernel in leaves(kernels(params)).items() if kernel]
-    check_patterns("train.prune_density", [pattern for pattern, _ in keep], [layer_of(path) for path in paths])
-    first = {path: next((i for i, (pattern, _) in enumerate(keep) if matches(layer_of(path), [pattern])), None) for path in paths}
+            raise UserError(
+                f"train.prune_density: a fraction in (0, 1] is kept, of {pair[0]!r} {pair[1]}"
+            )
+    paths = [path for path, kernel in leaves_by_path(kernels(params)).items() if kernel]
+    check_layer_patterns(
+        "train.prune_density",
+        [pattern for pattern, _ in keep],
+        [layer_name(path) for path in paths],
+    )
+    first = {
+        path: next(
+            (
+                i
+                for i, (pattern, _) in enumerate(keep)
+                if matches_layer(layer_name(path), [pattern])
+            ),
+            None,
+        )
+        for path in paths
+    }
     if idle := [pattern for i, (pattern, _) in enumerate(keep) if i not in first.values()]:
-        raise UserError(f"train.prune_density: the first pattern that matches a layer counts, and earlier ones leave none for {idle[0]!r}")
+        raise UserError(
+            f"train.prune_density: the first pattern that matches_layer a layer counts, and earlier ones leave none for {idle[0]!r}"
+        )
     return {path: keep[i][1] for path, i in first.items() if i is not None}
 
 
@@ -43,20 +79,28 @@ def prune(params: Tree, keep: Keep) -> Tree:
 
     Args:
       params: of any net.
-      keep: (layer pattern, fraction) pairs; a layer goes by the first pattern that matches it or one that it is part of, and stays as
+      keep: (layer pattern, fraction) pairs; a layer goes by the first pattern that matches_layer it or one that it is part of, and stays as
         it is where none does. The count of weights kept is rounded up, as in Table 1 of the SqueezeNet paper.
 
     Raises:
       UserError: see `kept_fractions`.
     """
-    fractions, arrays = kept_fractions(params, keep), leaves(params)
-    return with_leaves(params, arrays | {path: pruned(np.asarray(arrays[path]), fraction) for path, fraction in fractions.items()})
+    fractions, arrays = kept_fractions(params, keep), leaves_by_path(params)
+    return replace_leaves(
+        params,
+        arrays
+        | {
+            path: pruned(np.asarray(arrays[path]), fraction) for path, fraction in fractions.items()
+        },
+    )
 
 
 def pruned(weights: np.ndarray, fraction: float) -> np.ndarray:
     """An array of which the `fraction` of largest magnitude is left; of equal ones the earlier."""
     # Rounded before it is rounded up: 0.07 * 100 is a little more than 7.
-    dropped = np.argsort(-np.abs(weights), axis=None, kind="stable")[math.ceil(round(fraction * weights.size, 6)) :]
+    dropped = np.argsort(-np.abs(weights), axis=None, kind="stable")[
+        math.ceil(round(fraction * weights.size, 6)) :
+    ]
     result = weights.copy()
     result.reshape(-1)[dropped] = 0
     return result

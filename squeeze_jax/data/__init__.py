@@ -10,6 +10,16 @@ same augmentation, and all of it is a pure function of (seed, step).
 """
 
 from squeeze_jax.data.pipeline import Data, Pipeline, evaluation_data, open_data, sample
-from squeeze_jax.data.sources import Source, load, load_split, relabelled
+from squeeze_jax.data.sources import Source, load, load_split, relabel
 
-__all__ = ["Data", "Pipeline", "Source", "evaluation_data", "load", "load_split", "open_data", "relabelled", "sample"]
+__all__ = [
+    "Data",
+    "Pipeline",
+    "Source",
+    "evaluation_data",
+    "load",
+    "load_split",
+    "open_data",
+    "relabel",
+    "sample",
+]

@@ -16,10 +16,14 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from squeeze_jax.data import sources, transforms
+from squeeze_jax.data import augment, sources
 from squeeze_jax.errors import UserError
+from squeeze_jax.network import preprocessing
+from squeeze_jax.network.preprocessing import preprocess
 
-MEMORY_LIMIT = 2**30  # bytes of resized images, training and evaluation together, that placement "auto" keeps in memory
+MEMORY_LIMIT = (
+    2**30
+)  # bytes of resized images, training and evaluation together, that placement "auto" keeps in memory
 CHUNK = 128  # examples read at a time when a source is taken into memory
 
 Arrays = dict[str, np.ndarray]
@@ -35,14 +39,21 @@ def open_data(config: ml_collections.ConfigDict) -> "Data":
     train, evaluation = sources.load(config)
     size = (len(train) + len(evaluation)) * config.resize**2 * 3
     if config.placement == "memory" or (config.placement == "auto" and size <= MEMORY_LIMIT):
-        return Data(config, train, evaluation, _decode_all(train, config), _decode_all(evaluation, config))
+        return Data(
+            config, train, evaluation, _decode_all(train, config), _decode_all(evaluation, config)
+        )
     return Data(config, train, evaluation, {}, {})
 
 
 def evaluation_data(source: sources.Source, preprocessing: Any) -> "Data":
     """One source alone, streamed through a net's own preprocessing (resize, resize_mode, image_size, channel_order, mean, std)."""
-    settings = {key: getattr(preprocessing, key) for key in ("resize", "resize_mode", "image_size", "channel_order", "mean", "std")}
-    config = ml_collections.ConfigDict(settings | dict(placement="stream", pad=0, mirror=False, workers=os.cpu_count()))
+    settings = {
+        key: getattr(preprocessing, key)
+        for key in ("resize", "resize_mode", "image_size", "channel_order", "mean", "std")
+    }
+    config = ml_collections.ConfigDict(
+        settings | dict(placement="stream", pad=0, mirror=False, workers=os.cpu_count())
+    )
     _check(config)
     return Data(config, source, source, {}, {})
 
@@ -51,7 +62,7 @@ def sample(source: sources.Source, preprocessing: Any, count: int) -> np.ndarray
     """Images of a source as a net sees them: float32 [N, H, W, 3], `count` or all there are; spread, since it may be sorted by class."""
     count = min(count, len(source))
     images = source.read(len(source) * i // count for i in range(count))
-    return np.stack([transforms.prepare(image, preprocessing) for image, _ in images])
+    return np.stack([preprocess(image, preprocessing) for image, _ in images])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +91,9 @@ class Data:
     def num_eval(self) -> int:
         return len(self.eval_source)
 
-    def train(self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1) -> "Pipeline":
+    def train(
+        self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    ) -> "Pipeline":
         """Endless shuffled batches; an epoch drops the examples that fill no batch (other ones in each epoch).
 
         Args:
@@ -90,7 +103,9 @@ class Data:
             UserError: the batch is larger than the training set, or does not divide over the processes.
         """
         if batch_size > self.num_train:
-            raise UserError(f"batch size {batch_size} is larger than the {self.num_train} training images")
+            raise UserError(
+                f"batch size {batch_size} is larger than the {self.num_train} training images"
+            )
         if seed < 0:
             raise UserError(f"the seed must not be negative: {seed}")
         steps_per_epoch = self.num_train // batch_size
@@ -100,13 +115,26 @@ class Data:
 
         def plan(step: int) -> Arrays:
             epoch, step_in_epoch = divmod(step, steps_per_epoch)
-            return {"index": order(epoch)[step_in_epoch * batch_size + positions], "position": positions}
+            return {
+                "index": order(epoch)[step_in_epoch * batch_size + positions],
+                "position": positions,
+            }
 
         return Pipeline(
-            self.num_train, batch_size, steps_per_epoch, self.train_resident, self.config, self.train_source, plan, len(positions), True
+            self.num_train,
+            batch_size,
+            steps_per_epoch,
+            self.train_resident,
+            self.config,
+            self.train_source,
+            plan,
+            len(positions),
+            True,
         )
 
-    def evaluation(self, batch_size: int, process_index: int = 0, process_count: int = 1) -> "Pipeline":
+    def evaluation(
+        self, batch_size: int, process_index: int = 0, process_count: int = 1
+    ) -> "Pipeline":
         """Every evaluation image once, in order; the last batch is filled up with examples of weight 0.
 
         Raises:
@@ -117,10 +145,24 @@ class Data:
         def plan(step: int) -> Arrays:
             index = step * batch_size + positions
             real = index < self.num_eval
-            return {"index": np.where(real, index, 0).astype(np.int32), "position": positions, "weight": real.astype(np.float32)}
+            return {
+                "index": np.where(real, index, 0).astype(np.int32),
+                "position": positions,
+                "weight": real.astype(np.float32),
+            }
 
         steps = -(-self.num_eval // batch_size)
-        return Pipeline(self.num_eval, batch_size, steps, self.eval_resident, self.config, self.eval_source, plan, len(positions), False)
+        return Pipeline(
+            self.num_eval,
+            batch_size,
+            steps,
+            self.eval_resident,
+            self.config,
+            self.eval_source,
+            plan,
+            len(positions),
+            False,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,13 +202,23 @@ class Pipeline:
             UserError: an image that is streamed cannot be decoded.
         """
         if self.resident:
-            return map(self.plan, itertools.count(start_step) if self.endless else range(start_step, self.steps_per_epoch))
+            return map(
+                self.plan,
+                itertools.count(start_step)
+                if self.endless
+                else range(start_step, self.steps_per_epoch),
+            )
         end = sys.maxsize if self.endless else self.steps_per_epoch * self.share
         examples = grain.MapDataset.range(start_step * self.share, end).map(self._example)
-        read_ahead = grain.ReadOptions(num_threads=self.config.workers, prefetch_buffer_size=2 * self.share if self.config.workers else 0)
+        read_ahead = grain.ReadOptions(
+            num_threads=self.config.workers,
+            prefetch_buffer_size=2 * self.share if self.config.workers else 0,
+        )
         return iter(examples.to_iter_dataset(read_ahead).batch(self.share))
 
-    def fetch(self, resident: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None) -> dict[str, jax.Array]:
+    def fetch(
+        self, resident: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None
+    ) -> dict[str, jax.Array]:
         """Makes the network's input of a batch, or of one device's slice of it; pure, and to be traced into the step.
 
         Args:
@@ -179,13 +231,18 @@ class Pipeline:
         """
         config, position = self.config, batch["position"]
         if resident:
-            batch = batch | {name: jnp.take(values, batch["index"], axis=0, mode="clip") for name, values in resident.items()}
-        images = transforms.normalise(batch["image"], config.mean, config.std, config.channel_order)
+            batch = batch | {
+                name: jnp.take(values, batch["index"], axis=0, mode="clip")
+                for name, values in resident.items()
+            }
+        images = preprocessing.normalise(
+            batch["image"], config.mean, config.std, config.channel_order
+        )
         if key is None:
-            images = transforms.centre_crop(images, config.image_size)
+            images = preprocessing.centre_crop(images, config.image_size)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
-            images = transforms.augment(images, keys, config.image_size, config.pad, config.mirror)
+            images = augment.augment(images, keys, config.image_size, config.pad, config.mirror)
         weight = batch.get("weight", jnp.ones(position.shape, jnp.float32))
         return {"image": images, "label": batch["label"], "weight": weight, "position": position}
 
@@ -198,7 +255,11 @@ class Pipeline:
 
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch's examples, int32 [num_examples]."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples).astype(np.int32)
+    return (
+        np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        .permutation(num_examples)
+        .astype(np.int32)
+    )
 
 
 def _positions(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
@@ -211,12 +272,18 @@ def _positions(batch_size: int, process_index: int, process_count: int) -> np.nd
 
 def _prepare(example: sources.Example, config: ml_collections.ConfigDict) -> Arrays:
     image, label = example
-    return {"image": transforms.resize(image, config.resize, config.resize_mode), "label": np.int32(label)}
+    return {
+        "image": preprocessing.resize(image, config.resize, config.resize_mode),
+        "label": np.int32(label),
+    }
 
 
 def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Arrays:
     """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}; a bar on a terminal when it takes more than a second."""
-    resident = {"image": np.empty((len(source), config.resize, config.resize, 3), np.uint8), "label": np.empty(len(source), np.int32)}
+    resident = {
+        "image": np.empty((len(source), config.resize, config.resize, 3), np.uint8),
+        "label": np.empty(len(source), np.int32),
+    }
 
     def fill(start: int) -> int:
         indices = range(start, min(start + CHUNK, len(source)))
@@ -227,25 +294,40 @@ def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Ar
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(desc=f"decoding {source.name}", total=len(source), unit="image", delay=1, leave=False, disable=None) as bar,
+        tqdm(
+            desc=f"decoding {source.name}",
+            total=len(source),
+            unit="image",
+            delay=1,
+            leave=False,
+            disable=None,
+        ) as bar,
     ):
         try:
             for count in pool.map(fill, range(0, len(source), CHUNK)):
                 bar.update(count)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # a corrupt image, or Ctrl-C: don't decode the rest first
+            pool.shutdown(
+                cancel_futures=True
+            )  # a corrupt image, or Ctrl-C: don't decode the rest first
             raise
     return resident
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for the first setting that makes no sense."""
-    choices = {"resize_mode": ("squash", "short"), "channel_order": ("rgb", "bgr"), "placement": ("auto", "memory", "stream")}
+    choices = {
+        "resize_mode": ("squash", "short"),
+        "channel_order": ("rgb", "bgr"),
+        "placement": ("auto", "memory", "stream"),
+    }
     for key, allowed in choices.items():
         if config[key] not in allowed:
             raise UserError(f"data.{key} must be one of {', '.join(allowed)}, not {config[key]!r}")
     if not 0 < config.image_size <= config.resize:
-        raise UserError(f"data.image_size ({config.image_size}) must be positive and not exceed data.resize ({config.resize})")
+        raise UserError(
+            f"data.image_size ({config.image_size}) must be positive and not exceed data.resize ({config.resize})"
+        )
     if config.pad < 0 or config.workers < 0:
         raise UserError("data.pad and data.workers must not be negative")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:

@@ -98,7 +98,9 @@ def decode(file: BinaryIO | Path, name: str) -> np.ndarray:
     try:
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):  # Pillow would clip them at 255 without a word
-                raise UserError(f"cannot read image {name}: only 8-bit channels are supported, not Pillow's mode {image.mode}")
+                raise UserError(
+                    f"cannot read image {name}: only 8-bit channels are supported, not Pillow's mode {image.mode}"
+                )
             ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(image.convert("RGB"))
     except UserError:
@@ -130,7 +132,7 @@ class Relabelled(Source):
         return [(image, self.label_of[label]) for image, label in self.source.read(indices)]
 
 
-def relabelled(source: Source, class_names: Sequence[str]) -> Source:
+def relabel(source: Source, class_names: Sequence[str]) -> Source:
     """`source` with the labels of a net whose outputs are `class_names`.
 
     Classes are matched by name where every one of the source's is among the net's ("n01440764" and "tench" are both
@@ -226,13 +228,19 @@ def _folder(data_dir: str, holdout: float) -> tuple[Source, Source]:
         train = _class_files(splits["train"])
         evaluation = _class_files(held_out)
         if unknown := sorted(evaluation.keys() - train.keys()):
-            raise UserError(f"{held_out} has a class that {splits['train']} lacks: {', '.join(unknown)}")
+            raise UserError(
+                f"{held_out} has a class that {splits['train']} lacks: {', '.join(unknown)}"
+            )
     else:
         train, evaluation = _hold_out(_class_files(root), holdout)
     if len(train) < 2:
-        raise UserError(f"{root} has only one class, {next(iter(train))!r}; at least two are needed")
+        raise UserError(
+            f"{root} has only one class, {next(iter(train))!r}; at least two are needed"
+        )
     names = tuple(train)
-    return _files(f"{root.name}/train", names, train), _files(f"{root.name}/eval", names, evaluation)
+    return _files(f"{root.name}/train", names, train), _files(
+        f"{root.name}/eval", names, evaluation
+    )
 
 
 def _existing(data_dir: str) -> Path:
@@ -243,30 +251,42 @@ def _existing(data_dir: str) -> Path:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def _class_files(root: Path) -> dict[str, list[Path]]:
     """Class name -> its image files, both sorted by name."""
     files = {
-        folder.name: sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+        folder.name: sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
         for folder in _subfolders(root)
     }
     if not files:
         raise UserError(f"no class folders in {root}; {LAYOUT}")
     if empty := [name for name, paths in files.items() if not paths]:
-        raise UserError(f"class folder {root / empty[0]} holds no image ({', '.join(sorted(SUFFIXES))}); {LAYOUT}")
+        raise UserError(
+            f"class folder {root / empty[0]} holds no image ({', '.join(sorted(SUFFIXES))}); {LAYOUT}"
+        )
     return files
 
 
-def _hold_out(files: dict[str, list[Path]], fraction: float) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def _hold_out(
+    files: dict[str, list[Path]], fraction: float
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Splits every class into (train, held out), the same way each time, with at least one image on either side."""
     if not 0 < fraction < 1:
         raise UserError(f"data.holdout must lie between 0 and 1, not {fraction}")
     train, held_out = {}, {}
     for name, paths in files.items():
         if len(paths) < 2:
-            raise UserError(f"class folder {paths[0].parent} holds one image; two are needed to hold one out")
+            raise UserError(
+                f"class folder {paths[0].parent} holds one image; two are needed to hold one out"
+            )
         count = min(max(round(fraction * len(paths)), 1), len(paths) - 1)
         chosen = frozenset(np.random.default_rng(0).permutation(len(paths))[:count].tolist())
         train[name] = [path for i, path in enumerate(paths) if i not in chosen]
@@ -275,7 +295,11 @@ def _hold_out(files: dict[str, list[Path]], fraction: float) -> tuple[dict[str, 
 
 
 def _files(name: str, class_names: tuple[str, ...], files: dict[str, list[Path]]) -> Files:
-    pairs = [(path, label) for label, class_name in enumerate(class_names) for path in files.get(class_name, ())]
+    pairs = [
+        (path, label)
+        for label, class_name in enumerate(class_names)
+        for path in files.get(class_name, ())
+    ]
     return Files(name, class_names, *zip(*pairs, strict=True))
 
 
@@ -298,7 +322,10 @@ class Records(Source):
 
     def read(self, indices: Iterable[int]) -> list[Example]:
         indices = list(indices)  # array_record reads a list four times as fast as one by one
-        return [self._decode(index, record) for index, record in zip(indices, self.records.__getitems__(indices), strict=True)]
+        return [
+            self._decode(index, record)
+            for index, record in zip(indices, self.records.__getitems__(indices), strict=True)
+        ]
 
     def _decode(self, index: int, record: dict[str, Any]) -> Example:
         if record["label"] < 0:
@@ -322,11 +349,19 @@ def _prepared(name: str, data_dir: str) -> Any:
         builder = read_only_builder.builder_from_files(name, data_dir=str(folder))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         if name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False):
-            raise UserError(f"data set {name} is not in {folder}; prepare it with: {_preparation(name, folder)}") from error
-        raise UserError(f"unknown data set {name!r}: not digits, folder, prepared in {folder}, or known to TFDS") from error
+            raise UserError(
+                f"data set {name} is not in {folder}; prepare it with: {_preparation(name, folder)}"
+            ) from error
+        raise UserError(
+            f"unknown data set {name!r}: not digits, folder, prepared in {folder}, or known to TFDS"
+        ) from error
     features = dict(builder.info.features.items())
-    if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(features.get("label"), tfds.features.ClassLabel):
-        raise UserError(f"data set {name} is not for classification: it needs features 'image' and 'label', and has {', '.join(features)}")
+    if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(
+        features.get("label"), tfds.features.ClassLabel
+    ):
+        raise UserError(
+            f"data set {name} is not for classification: it needs features 'image' and 'label', and has {', '.join(features)}"
+        )
     return builder
 
 
@@ -341,16 +376,30 @@ def _preparation(name: str, folder: Path) -> str:
 def _split(builder: Any, which: str) -> Source:
     import tensorflow_datasets as tfds
 
-    name, folder, label = builder.name, Path(builder.data_dir).parents[1], builder.info.features["label"]
+    name, folder, label = (
+        builder.name,
+        Path(builder.data_dir).parents[1],
+        builder.info.features["label"],
+    )
     try:
-        records = builder.as_data_source(split=which, decoders={"image": tfds.decode.SkipDecoding()})
+        records = builder.as_data_source(
+            split=which, decoders={"image": tfds.decode.SkipDecoding()}
+        )
     except NotImplementedError as error:
         # Without --overwrite, tfds build keeps what is there, whatever its format.
         command = _preparation(name, folder)
-        raise UserError(f"data set {name} in {folder} is not array_record; prepare it with --overwrite added: {command}") from error
+        raise UserError(
+            f"data set {name} in {folder} is not array_record; prepare it with --overwrite added: {command}"
+        ) from error
     except (ValueError, OSError, RuntimeError) as error:
-        raise UserError(f"cannot open split {which!r} of {name} in {folder}: {_first_line(error)}") from error
-    return Records(f"{name}/{which}", tuple(label.int2str(number) for number in range(label.num_classes)), records)
+        raise UserError(
+            f"cannot open split {which!r} of {name} in {folder}: {_first_line(error)}"
+        ) from error
+    return Records(
+        f"{name}/{which}",
+        tuple(label.int2str(number) for number in range(label.num_classes)),
+        records,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,11 @@ from squeeze_jax.models.vgg import VGG
 _SQUEEZENEXT: dict[str, dict[str, Any]] = {
     **{f"{depth}": dict(depth=depth) for depth in (23, 34, 44)},
     **{f"{depth}_ida": dict(depth=depth, aggregation=True) for depth in (23, 34, 44)},
-    **{f"{depth}_w{name}": dict(depth=depth, width=width) for depth in (23, 34, 44) for name, width in (("1_5", 1.5), ("2", 2.0))},
+    **{
+        f"{depth}_w{name}": dict(depth=depth, width=width)
+        for depth in (23, 34, 44)
+        for name, width in (("1_5", 1.5), ("2", 2.0))
+    },
     **{f"23_v{version}": dict(version=version) for version in (2, 3, 4, 5)},
     **{f"23_v{version}_w2": dict(version=version, width=2.0) for version in (4, 5)},
     "23_g": dict(groups=2),
@@ -48,11 +52,18 @@ class Entry(NamedTuple):
 REGISTRY: dict[str, Entry] = {
     "squeezenet_v1_0": Entry(SqueezeNet, {}),
     "squeezenet_v1_0_released": Entry(SqueezeNet, dict(conv10_pad=1)),
-    "squeezenet_v1_1": Entry(SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))),
+    "squeezenet_v1_1": Entry(
+        SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))
+    ),
     "squeezenet_simple_bypass": Entry(SqueezeNet, dict(bypass="simple")),
     "squeezenet_complex_bypass": Entry(SqueezeNet, dict(bypass="complex")),
-    **{f"squeezenext_{name}": Entry(SqueezeNext, options) for name, options in _SQUEEZENEXT.items()},
-    **{f"squeezenext_{name}": Entry(SqueezeNext, options, 224) for name, options in _PYTORCHCV.items()},
+    **{
+        f"squeezenext_{name}": Entry(SqueezeNext, options) for name, options in _SQUEEZENEXT.items()
+    },
+    **{
+        f"squeezenext_{name}": Entry(SqueezeNext, options, 224)
+        for name, options in _PYTORCHCV.items()
+    },
     "alexnet": Entry(AlexNet, {}),
     "alexnet_torchvision": Entry(AlexNet, dict(variant="torchvision"), 224),
     "vgg16": Entry(VGG, dict(depth=16), 224),
@@ -71,10 +82,15 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     if name not in REGISTRY:
         raise UserError(f"no model {name!r}; there are {', '.join(REGISTRY)}")
     module, preset, _ = REGISTRY[name]
-    known = [key for key in inspect.signature(module.__init__).parameters if key not in ("self", "rngs")]
+    known = [
+        key for key in inspect.signature(module.__init__).parameters if key not in ("self", "rngs")
+    ]
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        return module(rngs=rngs, **preset | {key: value for key, value in options.items() if value is not None})
+        return module(
+            rngs=rngs,
+            **preset | {key: value for key, value in options.items() if value is not None},
+        )
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e

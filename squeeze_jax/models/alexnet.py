@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from squeeze_jax.models import initializers, ops
+from squeeze_jax.models import functional, initializers, layers
 
 
 class AlexNet(nnx.Module):
@@ -17,7 +17,12 @@ class AlexNet(nnx.Module):
     """
 
     def __init__(
-        self, *, num_classes: int = 1000, variant: Literal["caffe", "torchvision"] = "caffe", dropout: float = 0.5, rngs: nnx.Rngs
+        self,
+        *,
+        num_classes: int = 1000,
+        variant: Literal["caffe", "torchvision"] = "caffe",
+        dropout: float = 0.5,
+        rngs: nnx.Rngs,
     ):
         if variant not in ("caffe", "torchvision"):
             raise ValueError(f"variant is caffe or torchvision; got {variant!r}")
@@ -25,16 +30,18 @@ class AlexNet(nnx.Module):
         init = dict(kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs)
         groups = 2 if self.caffe else 1
         w = (96, 256, 384, 384, 256) if self.caffe else (64, 192, 384, 256, 256)
-        self.conv1 = ops.Conv(3, w[0], 11, stride=4, padding=0 if self.caffe else 2, **init)
-        self.conv2 = ops.Conv(w[0], w[1], 5, padding=2, groups=groups, **init)
-        self.conv3 = ops.Conv(w[1], w[2], 3, padding=1, **init)
-        self.conv4 = ops.Conv(w[2], w[3], 3, padding=1, groups=groups, **init)
-        self.conv5 = ops.Conv(w[3], w[4], 3, padding=1, groups=groups, **init)
-        self.fc6 = ops.Dense(6 * 6 * w[4], 4096, bias=True, **init)
-        self.fc7 = ops.Dense(4096, 4096, bias=True, **init)
-        self.fc8 = ops.Dense(4096, num_classes, bias=True, **init)
+        self.conv1 = layers.Conv(3, w[0], 11, stride=4, padding=0 if self.caffe else 2, **init)
+        self.conv2 = layers.Conv(w[0], w[1], 5, padding=2, groups=groups, **init)
+        self.conv3 = layers.Conv(w[1], w[2], 3, padding=1, **init)
+        self.conv4 = layers.Conv(w[2], w[3], 3, padding=1, groups=groups, **init)
+        self.conv5 = layers.Conv(w[3], w[4], 3, padding=1, groups=groups, **init)
+        self.fc6 = layers.Dense(6 * 6 * w[4], 4096, bias=True, **init)
+        self.fc7 = layers.Dense(4096, 4096, bias=True, **init)
+        self.fc8 = layers.Dense(4096, num_classes, bias=True, **init)
 
-    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits float32 [N, num_classes] of normalised images [N, 227, 227, 3] (caffe) or [N, 224, 224, 3] (torchvision).
 
         Args:
@@ -47,8 +54,8 @@ class AlexNet(nnx.Module):
         x = self._normalised_pool(jax.nn.relu(self.conv2(x, train=train)))
         for name in ("conv3", "conv4", "conv5"):
             x = jax.nn.relu(getattr(self, name)(x, train=train))
-        x = ops.flatten(ops.max_pool(x), (6, 6))
-        return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
+        x = functional.flatten(functional.max_pool(x), (6, 6))
+        return layers.classify(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
 
     def _normalised_pool(self, x: jax.Array) -> jax.Array:
-        return ops.max_pool(ops.local_response_norm(x) if self.caffe else x)
+        return functional.max_pool(functional.local_response_norm(x) if self.caffe else x)

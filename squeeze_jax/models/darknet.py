@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from squeeze_jax.models import initializers, ops
+from squeeze_jax.models import functional, initializers, layers
 
 # (filters, kernel) of each convolution; "pool" is a 2x2/2 max pool.
 LAYERS = (
@@ -24,18 +24,28 @@ class TinyDarknet(nnx.Module):
             if layer != "pool":
                 number += 1
                 filters, kernel = layer
-                conv = ops.Conv(channels, filters, kernel, padding=kernel // 2, batch_norm=True, kernel_init=init, rngs=rngs)
+                conv = layers.Conv(
+                    channels,
+                    filters,
+                    kernel,
+                    padding=kernel // 2,
+                    batch_norm=True,
+                    kernel_init=init,
+                    rngs=rngs,
+                )
                 setattr(self, f"conv{number}", conv)
                 channels = filters
-        self.classifier = ops.Conv(channels, num_classes, 1, kernel_init=init, rngs=rngs)
+        self.classifier = layers.Conv(channels, num_classes, 1, kernel_init=init, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout."""
         number = 0
         for layer in LAYERS:
             if layer == "pool":
-                x = ops.max_pool(x, 2, 2)
+                x = functional.max_pool(x, 2, 2)
             else:
                 number += 1
                 x = jax.nn.leaky_relu(getattr(self, f"conv{number}")(x, train=train), 0.1)
-        return ops.global_average_pool(self.classifier(x))
+        return functional.global_average_pool(self.classifier(x))

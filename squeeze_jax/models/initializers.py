@@ -18,7 +18,9 @@ Initializer = Callable[..., jax.Array]
 def _drawn(draw: Callable[[np.random.Generator, Sequence[int]], np.ndarray]) -> Initializer:
     def init(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
         def callback(key_data):
-            generator = np.random.Generator(np.random.Philox(key=np.asarray(key_data).astype(np.uint64)))
+            generator = np.random.Generator(
+                np.random.Philox(key=np.asarray(key_data).astype(np.uint64))
+            )
             return draw(generator, shape).astype(dtype)
 
         key_data = jax.random.key_data(key)
@@ -39,6 +41,10 @@ def fan_in(variance: float, distribution: Literal["gaussian", "uniform"]) -> Ini
 
     def draw(generator: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
         std = math.sqrt(variance / math.prod(shape[:-1]))
-        return std * (generator.standard_normal(shape) if distribution == "gaussian" else generator.uniform(-(3**0.5), 3**0.5, shape))
+        return std * (
+            generator.standard_normal(shape)
+            if distribution == "gaussian"
+            else generator.uniform(-(3**0.5), 3**0.5, shape)
+        )
 
     return _drawn(draw)

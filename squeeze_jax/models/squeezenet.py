@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from squeeze_jax.models import initializers, ops
+from squeeze_jax.models import functional, initializers, layers
 from squeeze_jax.models.fire import Fire, fire_widths
 
 # name -> (kernels of all layers, kernel of conv10). Biases start at 0.
@@ -81,12 +81,16 @@ class SqueezeNet(nnx.Module):
             raise ValueError(f"init is one of {', '.join(INITIALIZERS)}; got {init!r}")
         self.fire_names = tuple(f"fire{i + 2}" for i in range(num_fire))
         if unknown := set(pool_after) - {"conv1", *self.fire_names}:
-            raise ValueError(f"pool_after names {', '.join(sorted(unknown))}; the layers are conv1, {', '.join(self.fire_names)}")
+            raise ValueError(
+                f"pool_after names {', '.join(sorted(unknown))}; the layers are conv1, {', '.join(self.fire_names)}"
+            )
         self.pool_after, self.dropout, self.conv10_relu = tuple(pool_after), dropout, conv10_relu
         kernel_init, final_init = INITIALIZERS[init]
         options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
 
-        self.conv1 = ops.Conv(3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad, **options)
+        self.conv1 = layers.Conv(
+            3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad, **options
+        )
         channels, identities = conv1_filters, []
         for index, name in enumerate(self.fire_names):
             widths = fire_widths(index, base_e, incr_e, freq, pct3x3, squeeze_ratio)
@@ -95,12 +99,20 @@ class SqueezeNet(nnx.Module):
             if bypass != "none" and expand == channels:
                 identities.append(name)
             elif bypass == "complex":
-                setattr(self, name.replace("fire", "bypass"), ops.Conv(channels, expand, 1, **options))
+                setattr(
+                    self,
+                    name.replace("fire", "bypass"),
+                    layers.Conv(channels, expand, 1, **options),
+                )
             channels = expand
         self.identities = tuple(identities)
-        self.conv10 = ops.Conv(channels, num_classes, 1, padding=conv10_pad, kernel_init=final_init, rngs=rngs)
+        self.conv10 = layers.Conv(
+            channels, num_classes, 1, padding=conv10_pad, kernel_init=final_init, rngs=rngs
+        )
 
-    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits of a batch.
 
         Args:
@@ -115,7 +127,11 @@ class SqueezeNet(nnx.Module):
           ValueError: the images are too small for the pools.
         """
         x = self.conv1(x, train=train)
-        x = ops.relu_max_pool(x, train=train) if "conv1" in self.pool_after else jax.nn.relu(x)
+        x = (
+            functional.relu_max_pool(x, train=train)
+            if "conv1" in self.pool_after
+            else jax.nn.relu(x)
+        )
         for name in self.fire_names:
             fire, pool, beside = getattr(self, name), name in self.pool_after, None
             if name in self.identities:
@@ -126,8 +142,8 @@ class SqueezeNet(nnx.Module):
                 x = fire(x, pool=pool, train=train)
             else:
                 x = fire(x, train=train) + beside
-                x = ops.max_pool(x) if pool else x
+                x = functional.max_pool(x) if pool else x
         if train and self.dropout:
-            x = ops.dropout(x, self.dropout, key)
+            x = functional.dropout(x, self.dropout, key)
         x = self.conv10(x, train=train)
-        return ops.global_average_pool(jax.nn.relu(x) if self.conv10_relu else x)
+        return functional.global_average_pool(jax.nn.relu(x) if self.conv10_relu else x)

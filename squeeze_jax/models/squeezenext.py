@@ -7,12 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from squeeze_jax.models import initializers, ops
+from squeeze_jax.models import functional, initializers, layers
 
 # depth -> blocks in each of the four stages. 34 is not published; this is the natural fit to its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
 # version -> (kernel of conv1, blocks of the 23-deep net); from version 2 on the stage starts are rewired.
-VERSIONS = {1: (7, (6, 6, 8, 1)), 2: (5, (6, 6, 8, 1)), 3: (5, (4, 8, 8, 1)), 4: (5, (2, 10, 8, 1)), 5: (5, (2, 4, 14, 1))}
+VERSIONS = {
+    1: (7, (6, 6, 8, 1)),
+    2: (5, (6, 6, 8, 1)),
+    3: (5, (4, 8, 8, 1)),
+    4: (5, (2, 10, 8, 1)),
+    5: (5, (2, 4, 14, 1)),
+}
 STAGE_WIDTHS = (32, 64, 128, 256)
 
 
@@ -23,7 +29,16 @@ class Block(nnx.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, *, start: bool, rewired: bool, stride: int, tall_first: bool, groups: int, rngs: nnx.Rngs
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        start: bool,
+        rewired: bool,
+        stride: int,
+        tall_first: bool,
+        groups: int,
+        rngs: nnx.Rngs,
     ):
         """Builds one block.
 
@@ -37,9 +52,20 @@ class Block(nnx.Module):
           rngs: source of the `params` keys.
         """
 
-        def conv(inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **options) -> ops.Conv:
+        def conv(
+            inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **options
+        ) -> layers.Conv:
             padding = (kernel[0] // 2, kernel[1] // 2)
-            return ops.Conv(inputs, outputs, kernel, padding=padding, batch_norm=True, kernel_init=XAVIER, rngs=rngs, **options)
+            return layers.Conv(
+                inputs,
+                outputs,
+                kernel,
+                padding=padding,
+                batch_norm=True,
+                kernel_init=XAVIER,
+                rngs=rngs,
+                **options,
+            )
 
         self.rewired = rewired
         if start:
@@ -113,9 +139,13 @@ class SqueezeNext(nnx.Module):
         if version not in VERSIONS:
             raise ValueError(f"version is one of {', '.join(map(str, VERSIONS))}; got {version}")
         if depth not in DEPTHS:
-            raise ValueError(f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} (for others give blocks)")
+            raise ValueError(
+                f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} (for others give blocks)"
+            )
         if version > 1 and depth != 23 and blocks is None:
-            raise ValueError(f"versions 2 to 5 are published for depth 23; for depth {depth} give blocks")
+            raise ValueError(
+                f"versions 2 to 5 are published for depth 23; for depth {depth} give blocks"
+            )
         if separable not in ("alternate", "wide_first"):
             raise ValueError(f"separable is alternate or wide_first; got {separable!r}")
         kernel, version_blocks = VERSIONS[version]
@@ -124,12 +154,23 @@ class SqueezeNext(nnx.Module):
             raise ValueError(f"blocks are four counts above 0; got {self.blocks}")
         widths = [round(width * stage) for stage in STAGE_WIDTHS]
         if any(w < 4 or w % (4 * groups) for w in widths):
-            raise ValueError(f"width {width} gives stages of {widths} channels, which must divide by {4 * groups}")
+            raise ValueError(
+                f"width {width} gives stages of {widths} channels, which must divide by {4 * groups}"
+            )
         self.pool1 = pool1
         options = dict(batch_norm=True, kernel_init=XAVIER, rngs=rngs)
-        self.conv1 = ops.Conv(3, conv1_filters, conv1_kernel or kernel, stride=conv1_stride, padding=conv1_pad, **options)
+        self.conv1 = layers.Conv(
+            3,
+            conv1_filters,
+            conv1_kernel or kernel,
+            stride=conv1_stride,
+            padding=conv1_pad,
+            **options,
+        )
         channels, number = conv1_filters, 0
-        for stage, (count, stage_width) in enumerate(zip(self.blocks, widths, strict=True), start=1):
+        for stage, (count, stage_width) in enumerate(
+            zip(self.blocks, widths, strict=True), start=1
+        ):
             for index in range(count):
                 number += 1
                 block = Block(
@@ -139,27 +180,37 @@ class SqueezeNext(nnx.Module):
                 setattr(self, f"stage{stage}_block{index + 1}", block)
                 channels = stage_width
             if aggregation and stage > 1:
-                setattr(self, f"aggregate{stage}", ops.Conv(widths[stage - 2] + stage_width, stage_width, 1, **options))
-        self.bottleneck = ops.Conv(channels, bottleneck, 1, **options)
-        self.classifier = ops.Dense(bottleneck, num_classes, bias=classifier_bias, kernel_init=XAVIER, rngs=rngs)
+                setattr(
+                    self,
+                    f"aggregate{stage}",
+                    layers.Conv(widths[stage - 2] + stage_width, stage_width, 1, **options),
+                )
+        self.bottleneck = layers.Conv(channels, bottleneck, 1, **options)
+        self.classifier = layers.Dense(
+            bottleneck, num_classes, bias=classifier_bias, kernel_init=XAVIER, rngs=rngs
+        )
 
-    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout.
 
         Raises:
           ValueError: the images are too small for the stem.
         """
         x = self.conv1(x, train=train)
-        x = ops.relu_max_pool(x, train=train) if self.pool1 else jax.nn.relu(x)
+        x = functional.relu_max_pool(x, train=train) if self.pool1 else jax.nn.relu(x)
         gathered = None
         for stage, count in enumerate(self.blocks, start=1):
             for index in range(1, count + 1):
                 x = getattr(self, f"stage{stage}_block{index}")(x, train=train)
             gathered = self._aggregated(stage, gathered, x, train)
         x = jax.nn.relu(self.bottleneck(gathered, train=train))
-        return self.classifier(ops.global_average_pool(x))
+        return self.classifier(functional.global_average_pool(x))
 
-    def _aggregated(self, stage: int, shallower: jax.Array | None, x: jax.Array, train: bool) -> jax.Array:
+    def _aggregated(
+        self, stage: int, shallower: jax.Array | None, x: jax.Array, train: bool
+    ) -> jax.Array:
         """Iterative deep aggregation (Yu et al., arXiv 1707.06484, section 3.1), our reading: the IDA nets are not defined in the paper.
 
         From the shallowest stage on, what was gathered so far is subsampled by two as the stage starts do, concatenated with that

@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from squeeze_jax.models import initializers, ops
+from squeeze_jax.models import functional, initializers, layers
 
 # depth -> 3x3 convolutions in each of the five stages
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -18,7 +18,14 @@ class VGG(nnx.Module):
     Attributes are named as in the paper's Caffe files: conv1_1, conv1_2, conv2_1, ..., fc6, fc7, fc8.
     """
 
-    def __init__(self, *, num_classes: int = 1000, depth: Literal[16, 19] = 16, dropout: float = 0.5, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        depth: Literal[16, 19] = 16,
+        dropout: float = 0.5,
+        rngs: nnx.Rngs,
+    ):
         if depth not in STAGES:
             raise ValueError(f"depth is one of {', '.join(map(str, STAGES))}; got {depth}")
         self.stages, self.dropout = STAGES[depth], dropout
@@ -26,13 +33,17 @@ class VGG(nnx.Module):
         channels = 3
         for stage, (count, width) in enumerate(zip(self.stages, WIDTHS, strict=True), start=1):
             for index in range(1, count + 1):
-                setattr(self, f"conv{stage}_{index}", ops.Conv(channels, width, 3, padding=1, **init))
+                setattr(
+                    self, f"conv{stage}_{index}", layers.Conv(channels, width, 3, padding=1, **init)
+                )
                 channels = width
-        self.fc6 = ops.Dense(7 * 7 * channels, 4096, bias=True, **init)
-        self.fc7 = ops.Dense(4096, 4096, bias=True, **init)
-        self.fc8 = ops.Dense(4096, num_classes, bias=True, **init)
+        self.fc6 = layers.Dense(7 * 7 * channels, 4096, bias=True, **init)
+        self.fc7 = layers.Dense(4096, 4096, bias=True, **init)
+        self.fc8 = layers.Dense(4096, num_classes, bias=True, **init)
 
-    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits float32 [N, num_classes] of normalised images [N, 224, 224, 3].
 
         Args:
@@ -44,6 +55,8 @@ class VGG(nnx.Module):
         for stage, count in enumerate(self.stages, start=1):
             for index in range(1, count):
                 x = jax.nn.relu(getattr(self, f"conv{stage}_{index}")(x, train=train))
-            x = ops.relu_max_pool(getattr(self, f"conv{stage}_{count}")(x, train=train), 2, 2, train=train)
-        x = ops.flatten(x, (7, 7))
-        return ops.classifier(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
+            x = functional.relu_max_pool(
+                getattr(self, f"conv{stage}_{count}")(x, train=train), 2, 2, train=train
+            )
+        x = functional.flatten(x, (7, 7))
+        return layers.classify(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)

@@ -10,11 +10,11 @@ from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
-from squeeze_jax.net import Net, weight_shapes
+from squeeze_jax.network import Network, weight_shapes
 from squeeze_jax.train.state import TrainState
 
 # A net's folder, as a trial leaves it and as save_net does: what it is, and its weights.
-RECORD, WEIGHTS = "config.json", "checkpoints"
+CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
 
 
 class Checkpoints:
@@ -50,7 +50,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with _full_disk_as_oserror():
             self._checkpointer.close()
 
@@ -63,10 +68,12 @@ class _full_disk_as_oserror:
 
     def __exit__(self, kind, error, trace):
         if error is not None and not isinstance(error, OSError) and "ENOSPC" in str(error):
-            raise OSError(errno.ENOSPC, "no space left on the device while saving a checkpoint") from error
+            raise OSError(
+                errno.ENOSPC, "no space left on the device while saving a checkpoint"
+            ) from error
 
 
-def save_net(net: Net, directory: Path) -> None:
+def save_network(net: Network, directory: Path) -> None:
     """Writes a net as a trial's folder holds it: config.json and checkpoints/.
 
     Raises:
@@ -75,28 +82,34 @@ def save_net(net: Net, directory: Path) -> None:
     """
     if directory.exists():
         raise UserError(f"{directory} exists already")
-    with _full_disk_as_oserror(), ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
+    with (
+        _full_disk_as_oserror(),
+        ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer,
+    ):
         checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
-    write_atomically(directory / RECORD, json.dumps(net.record(), indent=1))
+    write_atomically(directory / CONFIG_FILE, json.dumps(net.metadata(), indent=1))
 
 
-def load_net(directory: Path) -> Net:
-    """The net of a trial's folder, or of one that `save_net` wrote.
+def load_network(directory: Path) -> Network:
+    """The net of a trial's folder, or of one that `save_network` wrote.
 
     Raises:
       UserError: there is none, it has no checkpoint yet, or its files are damaged.
     """
-    if not (directory / RECORD).is_file():
-        trials = sorted(path.parent for path in directory.glob(f"trials/*/{RECORD}"))
-        hint = f"; its trials are, such as {trials[0]}" if trials else f": it has no {RECORD}"
+    if not (directory / CONFIG_FILE).is_file():
+        trials = sorted(path.parent for path in directory.glob(f"trials/*/{CONFIG_FILE}"))
+        hint = f"; its trials are, such as {trials[0]}" if trials else f": it has no {CONFIG_FILE}"
         raise UserError(f"{directory} is no checkpoint{hint}")
     try:
-        record = json.loads((directory / RECORD).read_text())
+        record = json.loads((directory / CONFIG_FILE).read_text())
         params, stats = weight_shapes(record)
     except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{directory / RECORD} is damaged: {e}") from e
+        raise UserError(f"{directory / CONFIG_FILE} is damaged: {e}") from e
     whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), {"params": params, "stats": stats})
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        {"params": params, "stats": stats},
+    )
     context = ocp.Context()
     context.pytree.loading.partial_load = True  # of a training state only these two
     with ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
@@ -106,5 +119,9 @@ def load_net(directory: Path) -> Net:
             with context:
                 weights = checkpointer.load(checkpointer.latest.step, shapes)
         except Exception as e:  # whatever the storage layers below Orbax raise on damaged files
-            raise UserError(f"can't read the checkpoint in {directory / WEIGHTS}: {str(e).strip().partition(chr(10))[0]}") from e
-    return Net.from_record(record, jax.device_get(weights["params"]), jax.device_get(weights["stats"]))
+            raise UserError(
+                f"can't read the checkpoint in {directory / WEIGHTS}: {str(e).strip().partition(chr(10))[0]}"
+            ) from e
+    return Network.from_metadata(
+        record, jax.device_get(weights["params"]), jax.device_get(weights["stats"])
+    )

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from squeeze_jax.data import Data
-from squeeze_jax.net import Classifier
+from squeeze_jax.network import Classifier
 from squeeze_jax.train import metrics
 
 Sums = dict[str, Any]
@@ -24,10 +24,19 @@ def total(parts: Iterable[Sums]) -> Sums:
 def percentages(sums: Sums) -> dict[str, float]:
     """Evaluation sums as eval_loss (nats), top1 and top5 (%)."""
     weight = float(sums["weight"])
-    return dict(eval_loss=float(sums["loss"]) / weight, top1=100 * float(sums["top1"]) / weight, top5=100 * float(sums["top5"]) / weight)
+    return dict(
+        eval_loss=float(sums["loss"]) / weight,
+        top1=100 * float(sums["top1"]) / weight,
+        top5=100 * float(sums["top5"]) / weight,
+    )
 
 
-def evaluate(classifier: Classifier, data: Data, batch_size: int = 32, on_batch: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def evaluate(
+    classifier: Classifier,
+    data: Data,
+    batch_size: int = 32,
+    on_batch: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Accuracy of a trained net, whatever engine computes it.
 
     Args:
@@ -43,7 +52,10 @@ def evaluate(classifier: Classifier, data: Data, batch_size: int = 32, on_batch:
 
 
 def evaluate_each(
-    runs: Sequence[Callable[[np.ndarray], np.ndarray]], data: Data, batch_size: int, on_run: Callable[[], None]
+    runs: Sequence[Callable[[np.ndarray], np.ndarray]],
+    data: Data,
+    batch_size: int,
+    on_run: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """Accuracy of several nets that want their images alike, each image being read and prepared once.
 
@@ -56,7 +68,10 @@ def evaluate_each(
       What `evaluate` does, for each of `runs`.
     """
     pipeline = data.evaluation(batch_size)
-    fetch, add = jax.jit(lambda batch: pipeline.fetch({}, batch, None)), jax.jit(metrics.evaluation_sums)
+    fetch, add = (
+        jax.jit(lambda batch: pipeline.fetch({}, batch, None)),
+        jax.jit(metrics.evaluation_sums),
+    )
 
     def parts():
         for batch in pipeline.batches():

@@ -10,13 +10,23 @@ from ml_collections import ConfigDict
 
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
-from squeeze_jax.models import ops
-from squeeze_jax.net import Net, Preprocessing, Tree, check_patterns, layer_of, leaves, matches, weight_shapes, with_leaves
-from squeeze_jax.train.checkpoint import load_net
+from squeeze_jax.models import layers
+from squeeze_jax.network import (
+    Network,
+    Preprocessing,
+    Tree,
+    check_layer_patterns,
+    layer_name,
+    leaves_by_path,
+    matches_layer,
+    replace_leaves,
+    weight_shapes,
+)
+from squeeze_jax.train.checkpoint import load_network
 
 
-def completed(config: ConfigDict) -> ConfigDict:
-    """The config with what it leaves open (None) taken from the checkpoint `train.init_from`: the model, and the preprocessing.
+def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
+    """The config with what it leaves_by_path open (None) taken from the checkpoint `train.init_from`: the model, and the preprocessing.
 
     Raises:
       UserError: there is no such checkpoint, or the config needs one and names none.
@@ -25,7 +35,9 @@ def completed(config: ConfigDict) -> ConfigDict:
     if config.model.name is not None and not open_keys:
         return config
     if not config.train.init_from:
-        raise UserError("which net? Give --config.train.init_from=CHECKPOINT, a trial's folder or what `squeeze-jax import` wrote")
+        raise UserError(
+            "which net? Give --config.train.init_from=CHECKPOINT, a trial's folder or what `squeeze-jax import` wrote"
+        )
     net = _net(config.train.init_from)
     config = config.copy_and_resolve_references()
     if config.model.name is None:
@@ -48,43 +60,60 @@ def starting_weights(config: ConfigDict, data: Data) -> Callable[[Tree, Tree], t
     net = _net(config.train.init_from)
     same_classes = tuple(net.class_names) == tuple(data.class_names)
     fresh = set() if same_classes else _classifier(config.model, data.num_classes)
-    known = leaves(net.params) | leaves(net.stats)
-    wanted = {path: leaf for path, leaf in _shapes(config.model, data.num_classes).items() if path not in fresh}
-    if wrong := [path for path, leaf in wanted.items() if path not in known or known[path].shape != leaf.shape]:
+    known = leaves_by_path(net.params) | leaves_by_path(net.stats)
+    wanted = {
+        path: leaf
+        for path, leaf in _shapes(config.model, data.num_classes).items()
+        if path not in fresh
+    }
+    if wrong := [
+        path
+        for path, leaf in wanted.items()
+        if path not in known or known[path].shape != leaf.shape
+    ]:
         names = wrong[0] + (f" and {len(wrong) - 1} more do" if len(wrong) > 1 else " does")
         raise UserError(f"{config.train.init_from} is of another design point: {names} not fit")
 
     def start(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        weights = {path: known[path] if path in wanted else leaf for path, leaf in (leaves(params) | leaves(stats)).items()}
-        return with_leaves(params, weights), with_leaves(stats, weights)
+        weights = {
+            path: known[path] if path in wanted else leaf
+            for path, leaf in (leaves_by_path(params) | leaves_by_path(stats)).items()
+        }
+        return replace_leaves(params, weights), replace_leaves(stats, weights)
 
     return start
 
 
 def frozen_labels(params: Tree, patterns: Sequence[str]) -> Tree:
-    """ "frozen" or "trained" for each parameter: frozen are the layers whose name, such as fire2 or fire2/squeeze, a pattern matches.
+    """ "frozen" or "trained" for each parameter: frozen are the layers whose name, such as fire2 or fire2/squeeze, a pattern matches_layer.
 
     Raises:
-      UserError: a pattern matches no layer, or nothing is left to train.
+      UserError: a pattern matches_layer no layer, or nothing is left to train.
     """
-    names = {path: layer_of(path) for path in leaves(params)}
-    check_patterns("train.freeze", patterns, list(names.values()))
-    if all(matches(name, patterns) for name in names.values()):
-        raise UserError("train.freeze leaves nothing to train")
-    return with_leaves(params, {path: "frozen" if matches(name, patterns) else "trained" for path, name in names.items()})
+    names = {path: layer_name(path) for path in leaves_by_path(params)}
+    check_layer_patterns("train.freeze", patterns, list(names.values()))
+    if all(matches_layer(name, patterns) for name in names.values()):
+        raise UserError("train.freeze leaves_by_path nothing to train")
+    return replace_leaves(
+        params,
+        {
+            path: "frozen" if matches_layer(name, patterns) else "trained"
+            for path, name in names.items()
+        },
+    )
 
 
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
     """Makes the BatchNorm of frozen layers use and keep its running statistics in training too."""
     for path, node in nnx.iter_graph(model):
-        if isinstance(node, ops.BatchNorm) and matches("/".join(map(str, path)), patterns):
+        if isinstance(node, layers.BatchNorm) and matches_layer("/".join(map(str, path)), patterns):
             node.frozen = True
 
 
 def _shapes(model: ConfigDict, num_classes: int) -> dict[str, Any]:
     """Every weight and statistic by path, as shapes."""
     params, stats = weight_shapes({"model": model, "num_classes": num_classes})
-    return leaves(params) | leaves(stats)
+    return leaves_by_path(params) | leaves_by_path(stats)
 
 
 def _classifier(model: ConfigDict, num_classes: int) -> set[str]:
@@ -94,5 +123,5 @@ def _classifier(model: ConfigDict, num_classes: int) -> set[str]:
 
 
 @functools.lru_cache(maxsize=1)  # one study starts every trial from the same one
-def _net(path: str) -> Net:
-    return load_net(Path(path).expanduser())
+def _net(path: str) -> Network:
+    return load_network(Path(path).expanduser())

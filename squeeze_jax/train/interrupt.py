@@ -12,7 +12,9 @@ class Interrupted(Exception):
     """The run was asked to stop, and everything is saved; running the same command again continues it."""
 
     def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}, state saved; run the same command again to continue")
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}, state saved; run the same command again to continue"
+        )
         self.exit_code = 128 + signum
 
 
@@ -30,7 +32,11 @@ def interruptible() -> Iterator[Callable[[int], int | None]]:
         received.append(signum)
 
     if jax.process_count() > 1:
-        yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+        yield (
+            lambda step: (
+                signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+            )
+        )
         return
     before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -14,7 +14,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if not label_smoothing:
         return loss
-    return (1 - label_smoothing) * loss - label_smoothing * jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    return (1 - label_smoothing) * loss - label_smoothing * jnp.mean(
+        jax.nn.log_softmax(logits), axis=-1
+    )
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -29,7 +31,9 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(own[:, 0]), jnp.sum(ahead, axis=-1), logits.shape[-1])
 
 
-def evaluation_sums(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+def evaluation_sums(
+    logits: jax.Array, labels: jax.Array, weight: jax.Array
+) -> dict[str, jax.Array]:
     """Weighted sums over a batch, to be added up over batches and devices.
 
     weight, loss, top1, top5 are scalars; labels [classes] counts the examples of each class.

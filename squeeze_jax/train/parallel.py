@@ -18,12 +18,21 @@ Devices = Sequence[jax.Device]
 
 def parallel_train_step(step: TrainStep, devices: Devices) -> Callable:
     """The training step over `devices`: (replicated state, replicated data, divided batch) -> replicated state."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=0, devices=devices)
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        donate_argnums=0,
+        devices=devices,
+    )
 
 
 def parallel_eval_step(step: EvalStep, devices: Devices) -> Callable:
     """The evaluation step over `devices`: (params, stats, data: replicated; batch: divided) -> replicated sums."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, None, 0), out_axes=None, devices=devices)
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, None, None, 0), out_axes=None, devices=devices
+    )
 
 
 def replicated(devices: Devices) -> NamedSharding:
@@ -50,7 +59,9 @@ def _seen_as(tree: Any, sharding: NamedSharding) -> Any:
     """The same buffers under another sharding."""
 
     def view(array: jax.Array) -> jax.Array:
-        return jax.make_array_from_single_device_arrays(array.shape, sharding, [shard.data for shard in array.addressable_shards])
+        return jax.make_array_from_single_device_arrays(
+            array.shape, sharding, [shard.data for shard in array.addressable_shards]
+        )
 
     return jax.tree.map(view, tree)
 

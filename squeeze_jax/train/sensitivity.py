@@ -9,12 +9,24 @@ import numpy as np
 
 from squeeze_jax.compress.prune import kernels, pruned
 from squeeze_jax.data import Data
-from squeeze_jax.net import Net, layer_of, leaves, predict, split_model, with_leaves
+from squeeze_jax.network import (
+    Network,
+    layer_name,
+    leaves_by_path,
+    predict,
+    replace_leaves,
+    split_model,
+)
 from squeeze_jax.train.evaluation import evaluate_each
 
 
 def sensitivity(
-    net: Net, data: Data, fractions: Sequence[float], max_loss: float, batch_size: int = 256, on_net: Callable[[], None] = lambda: None
+    net: Network,
+    data: Data,
+    fractions: Sequence[float],
+    max_loss: float,
+    batch_size: int = 256,
+    on_net: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Top-1 with one layer pruned and all others as they are, without retraining.
 
@@ -33,21 +45,41 @@ def sensitivity(
     graphdef, params, stats = split_model(net.module())
     logits = jax.jit(functools.partial(predict, graphdef))
     params, stats = jax.device_put((params, stats))
-    arrays = leaves(params)
+    arrays = leaves_by_path(params)
 
     def run(path: str, kernel: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda images: np.asarray(logits(with_leaves(params, arrays | {path: kernel}), stats, images))
+        return lambda images: np.asarray(
+            logits(replace_leaves(params, arrays | {path: kernel}), stats, images)
+        )
 
-    weights = {path: np.asarray(arrays[path]) for path, kernel in leaves(kernels(params)).items() if kernel}
+    weights = {
+        path: np.asarray(arrays[path])
+        for path, kernel in leaves_by_path(kernels(params)).items()
+        if kernel
+    }
     whole = next(iter(weights))
     nets = [run(whole, weights[whole])]
-    nets += [run(path, pruned(kernel, fraction)) for path, kernel in weights.items() for fraction in fractions]
+    nets += [
+        run(path, pruned(kernel, fraction))
+        for path, kernel in weights.items()
+        for fraction in fractions
+    ]
     whole, *results = evaluate_each(nets, data, batch_size, on_net)
     top1 = np.reshape([result["top1"] for result in results], (len(weights), len(fractions)))
     layers, keep = [], []
     for (path, kernel), row in zip(weights.items(), top1.tolist(), strict=True):
-        layers.append({"name": layer_of(path), "weights": kernel.size, "top1": dict(zip(map(str, fractions), row, strict=True))})
+        layers.append(
+            {
+                "name": layer_name(path),
+                "weights": kernel.size,
+                "top1": dict(zip(map(str, fractions), row, strict=True)),
+            }
+        )
         # Accuracies are whole images, so a loss of just max_loss must not fall to rounding.
-        within = [fraction for fraction, value in zip(fractions, row) if whole["top1"] - value <= max_loss + 1e-6]
-        keep += [(layer_of(path), min(within))] if within else []
+        within = [
+            fraction
+            for fraction, value in zip(fractions, row)
+            if whole["top1"] - value <= max_loss + 1e-6
+        ]
+        keep += [(layer_name(path), min(within))] if within else []
     return {"images": whole["images"], "top1": whole["top1"], "layers": layers, "keep": keep}

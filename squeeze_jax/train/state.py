@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from squeeze_jax.net import Tree
+from squeeze_jax.network import Tree
 
 
 class TrainState(NamedTuple):
@@ -17,11 +17,17 @@ class TrainState(NamedTuple):
     params: Tree
     stats: Tree  # BatchNorm's running statistics; {} without BatchNorm
     opt_state: Tree
-    running: dict[str, jax.Array]  # sums of the metrics since the last log line, so that a resumed run logs what an unbroken one does
+    running: dict[
+        str, jax.Array
+    ]  # sums of the metrics since the last log line, so that a resumed run logs what an unbroken one does
 
 
-def create(params: Tree, stats: Tree, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def create(
+    params: Tree, stats: Tree, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
     """The state before the first step."""
     running = {"loss": np.float32(0), "top1": np.float32(0)}
     # Under jit, since optax would otherwise compile its zeros for every shape.
-    return TrainState(np.int32(0), np.uint32(seed), params, stats, jax.jit(optimizer.init)(params), running)
+    return TrainState(
+        np.int32(0), np.uint32(seed), params, stats, jax.jit(optimizer.init)(params), running
+    )

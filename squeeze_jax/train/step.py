@@ -13,8 +13,8 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from squeeze_jax.data import Pipeline
-from squeeze_jax.models import ops
-from squeeze_jax.net import Tree, best_parts, forward, predict
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import Tree, forward, num_microbatches, predict
 from squeeze_jax.train import metrics
 from squeeze_jax.train.state import TrainState
 
@@ -29,7 +29,11 @@ def _cast(tree: Tree, dtype: str) -> Tree:
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, pipeline: Pipeline, optimizer: optax.GradientTransformation, config: ConfigDict, lowering: ops.Lowering
+    graphdef: nnx.GraphDef,
+    pipeline: Pipeline,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    lowering: conv_backend.ConvBackend,
 ) -> TrainStep:
     """(state, resident data, batch) -> the state after one step.
 
@@ -45,19 +49,29 @@ def make_train_step(
     def loss_fn(params, stats, part, key):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, part["position"])
         images = part["image"].astype(config.dtype)
-        logits, stats = forward(graphdef, _cast(params, config.dtype), stats, images, train=True, key=keys)
+        logits, stats = forward(
+            graphdef, _cast(params, config.dtype), stats, images, train=True, key=keys
+        )
         loss = jnp.mean(metrics.cross_entropy(logits, part["label"], config.label_smoothing))
         return loss, (stats, jnp.mean(metrics.label_rank(logits, part["label"]) < 1))
 
     def train_step(state, resident, batch):
-        with ops.lowering(lowering):
-            augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
+        with conv_backend.conv_backend(lowering):
+            augment_key, dropout_key = jax.random.split(
+                jax.random.fold_in(jax.random.key(state.seed), state.step)
+            )
             batch = pipeline.fetch(resident, batch, augment_key)
-            count = config.grad_accum_steps or (1 if state.stats else best_parts(graphdef, state.params, {}, batch["image"], train=True))
+            count = config.grad_accum_steps or (
+                1
+                if state.stats
+                else num_microbatches(graphdef, state.params, {}, batch["image"], train=True)
+            )
             parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
             def accumulate(stats, part):
-                (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, stats, part, dropout_key)
+                (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+                    state.params, stats, part, dropout_key
+                )
                 return stats, (grads, {"loss": loss, "top1": top1})
 
             if count == 1:
@@ -70,7 +84,9 @@ def make_train_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             starts = state.step % config.log_every == 0
-            running = jax.tree.map(lambda total, value: jnp.where(starts, 0.0, total) + value, state.running, measured)
+            running = jax.tree.map(
+                lambda total, value: jnp.where(starts, 0.0, total) + value, state.running, measured
+            )
             return TrainState(state.step + 1, state.seed, params, stats, opt_state, running)
 
     return train_step
@@ -88,11 +104,13 @@ def _scan_mean(function, carry, zeros, parts, count):
     return carry, jax.tree.map(lambda x: x / count, total)
 
 
-def make_eval_step(graphdef: nnx.GraphDef, pipeline: Pipeline, dtype: str, lowering: ops.Lowering) -> EvalStep:
+def make_eval_step(
+    graphdef: nnx.GraphDef, pipeline: Pipeline, dtype: str, lowering: conv_backend.ConvBackend
+) -> EvalStep:
     """(params, stats, resident data, batch) -> sums over the global batch (see `metrics.evaluation_sums`)."""
 
     def eval_step(params, stats, resident, batch):
-        with ops.lowering(lowering):
+        with conv_backend.conv_backend(lowering):
             batch = pipeline.fetch(resident, batch, None)
             logits = predict(graphdef, _cast(params, dtype), stats, batch["image"].astype(dtype))
             return lax.psum(metrics.evaluation_sums(logits, batch["label"], batch["weight"]), AXIS)

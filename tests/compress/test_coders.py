@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.compress import arithmetic, contexts, huffman
-from squeeze_jax.compress.levels import LIMIT, Levels, Shared, Uniform, find_shared, outline
+from squeeze_jax.compress.sqz import arithmetic, contexts, huffman
+from squeeze_jax.compress.sqz.quantized_tensor import (
+    LIMIT,
+    Codebook,
+    QuantizedTensor,
+    UniformScale,
+    find_codebook,
+    tensor_spec,
+)
 from squeeze_jax.errors import UserError
 
 SHAPES = [
@@ -26,7 +33,9 @@ DRAWS = {
     "zeros": lambda random, shape: np.zeros(shape),
     "one value": lambda random, shape: np.full(shape, -3),
     "signs": lambda random, shape: random.choice([-1, 1], shape),
-    "sparse": lambda random, shape: random.integers(-100, 101, shape) * (random.random(shape) < 0.1),
+    "sparse": lambda random, shape: (
+        random.integers(-100, 101, shape) * (random.random(shape) < 0.1)
+    ),
     "dense": lambda random, shape: random.integers(-127, 128, shape),
     "positive": lambda random, shape: random.geometric(0.3, shape),
     "long tail": lambda random, shape: np.clip(random.standard_cauchy(shape) * 50, -LIMIT, LIMIT),
@@ -35,24 +44,38 @@ DRAWS = {
 }
 
 
-def drawn(draw: str, shape: tuple[int, ...], seed: int = 0) -> Levels:
+def drawn(draw: str, shape: tuple[int, ...], seed: int = 0) -> QuantizedTensor:
     levels = np.asarray(DRAWS[draw](np.random.default_rng(seed), shape)).astype(np.int32)
-    return Levels(levels, Uniform(0.25))
+    return QuantizedTensor(levels, UniformScale(0.25))
 
 
-def shared(draw: str, shape: tuple[int, ...]) -> Levels:
+def shared(draw: str, shape: tuple[int, ...]) -> QuantizedTensor:
     """With a codebook of values in irregular distances, of which not all need occur."""
     levels = drawn(draw, shape).levels
     below, above = max(0, -int(levels.min(initial=0))), max(0, int(levels.max(initial=0)))
     random = np.random.default_rng(1)
-    negative, positive = (np.cumsum(random.exponential(0.01, n).astype(np.float32) + np.float32(1e-6)) for n in (below, above))
-    return Levels(levels, Shared(np.concatenate([-negative[::-1], [0], positive]).astype(np.float32)))
+    negative, positive = (
+        np.cumsum(random.exponential(0.01, n).astype(np.float32) + np.float32(1e-6))
+        for n in (below, above)
+    )
+    return QuantizedTensor(
+        levels, Codebook(np.concatenate([-negative[::-1], [0], positive]).astype(np.float32))
+    )
 
 
 def same(a, b) -> bool:
-    if isinstance(a, Levels):
-        books = [t.dequantiser.codebook if isinstance(t.dequantiser, Shared) else np.float32(t.dequantiser.step) for t in (a, b)]
-        return a.levels.dtype == b.levels.dtype and np.array_equal(a.levels, b.levels) and books[0].tobytes() == books[1].tobytes()
+    if isinstance(a, QuantizedTensor):
+        books = [
+            t.dequantiser.codebook
+            if isinstance(t.dequantiser, Codebook)
+            else np.float32(t.dequantiser.step)
+            for t in (a, b)
+        ]
+        return (
+            a.levels.dtype == b.levels.dtype
+            and np.array_equal(a.levels, b.levels)
+            and books[0].tobytes() == books[1].tobytes()
+        )
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
@@ -88,8 +111,17 @@ def test_uniform_levels_through_the_huffman_coder(draw):
 def test_numbers_go_through_both_coders_as_they_are(dtype):
     """Every exponent, infinities, NaNs with their payload, both zeros."""
     unsigned = f"u{np.dtype(dtype).itemsize}"
-    random = np.random.default_rng(0).integers(0, 2 ** (8 * np.dtype(dtype).itemsize), (10, 70), unsigned).view(dtype)
-    tensors = [random, np.array([0.0, -0.0, np.inf, -np.inf, np.nan], dtype), np.zeros((0, 3), dtype), np.array(1.5, dtype)]
+    random = (
+        np.random.default_rng(0)
+        .integers(0, 2 ** (8 * np.dtype(dtype).itemsize), (10, 70), unsigned)
+        .view(dtype)
+    )
+    tensors = [
+        random,
+        np.array([0.0, -0.0, np.inf, -np.inf, np.nan], dtype),
+        np.zeros((0, 3), dtype),
+        np.array(1.5, dtype),
+    ]
     check_arithmetic(tensors)
     outlines, payload = huffman.encode(tensors)
     assert all(map(same, tensors, huffman.decode(payload, outlines)))
@@ -98,10 +130,20 @@ def test_numbers_go_through_both_coders_as_they_are(dtype):
 def test_a_model_forgets_nothing_it_should_not():
     """Tensors of all kinds in one code, in any order, and with a table that is far too small for them."""
     random = np.random.default_rng(3)
-    tensors = [shared("dense", (30, 40)), drawn("long tail", (3, 3, 8, 8)), random.normal(0, 1, 99).astype(np.float32)]
-    tensors += [drawn("sparse", (40, 30)), random.normal(0, 1, 50).astype(np.float16), shared("sparse", (3, 3, 10, 20))]
+    tensors = [
+        shared("dense", (30, 40)),
+        drawn("long tail", (3, 3, 8, 8)),
+        random.normal(0, 1, 99).astype(np.float32),
+    ]
+    tensors += [
+        drawn("sparse", (40, 30)),
+        random.normal(0, 1, 50).astype(np.float16),
+        shared("sparse", (3, 3, 10, 20)),
+    ]
     for order in range(3):
-        check_arithmetic([tensors[i] for i in np.random.default_rng(order).permutation(len(tensors))])
+        check_arithmetic(
+            [tensors[i] for i in np.random.default_rng(order).permutation(len(tensors))]
+        )
 
 
 def test_what_can_be_predicted_costs_little():
@@ -111,9 +153,18 @@ def test_what_can_be_predicted_costs_little():
     assert check_arithmetic([drawn("one value", (size // 100, 100))]) < 150
     assert check_arithmetic([drawn("signs", (size // 100, 100))]) < size / 8 * 1.03
     assert check_arithmetic([drawn("dense", (size // 100, 100))]) < size * np.log2(255) / 8 * 1.03
-    mask = np.random.default_rng(0).random((1000, 100)) < np.linspace(0.02, 0.6, 100)  # columns of their own density
-    entropy = -sum(p * np.log2(p) + (1 - p) * np.log2(1 - p) for p in np.linspace(0.02, 0.6, 100)) * 1000 / 8
-    assert check_arithmetic([Levels(mask.astype(np.int32), Uniform(1.0))]) < entropy * 1.05
+    mask = np.random.default_rng(0).random((1000, 100)) < np.linspace(
+        0.02, 0.6, 100
+    )  # columns of their own density
+    entropy = (
+        -sum(p * np.log2(p) + (1 - p) * np.log2(1 - p) for p in np.linspace(0.02, 0.6, 100))
+        * 1000
+        / 8
+    )
+    assert (
+        check_arithmetic([QuantizedTensor(mask.astype(np.int32), UniformScale(1.0))])
+        < entropy * 1.05
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -134,8 +185,15 @@ def test_zeros_among_plain_numbers_cost_their_places(dtype, columns):
 
 def test_codebooks_cost_less_than_their_values():
     """Ascending values in like distances: log2 of the permutations less, and more."""
-    tensor = find_shared(np.repeat(np.sort(np.random.default_rng(0).normal(0, 0.1, 250).astype(np.float32)), 5).reshape(125, 10))
-    assert check_arithmetic([Levels(np.zeros((1, 1250), np.int32), tensor.dequantiser)]) < 250 * 4 * 0.75
+    tensor = find_codebook(
+        np.repeat(
+            np.sort(np.random.default_rng(0).normal(0, 0.1, 250).astype(np.float32)), 5
+        ).reshape(125, 10)
+    )
+    assert (
+        check_arithmetic([QuantizedTensor(np.zeros((1, 1250), np.int32), tensor.dequantiser)])
+        < 250 * 4 * 0.75
+    )
 
 
 def test_a_code_of_another_length_is_refused():
@@ -169,7 +227,7 @@ def test_edges_lie_between_the_values_of_a_codebook():
 def test_shared_values_are_found_exactly():
     values = np.array([-0.3, 0.0, 0.1, 1e-40, 7.0], np.float32)
     weights = values[np.random.default_rng(0).integers(0, 5, (3, 3, 4, 8))]
-    found = find_shared(weights)
+    found = find_codebook(weights)
     assert found.values().tobytes() == weights.tobytes() and (found.below, found.above) == (1, 3)
     assert (found.levels == 0).sum() == (weights == 0).sum()
 
@@ -178,32 +236,32 @@ def test_shared_values_are_found_exactly():
 def test_what_no_codebook_holds_is_not_shared(odd):
     weights = np.ones((10, 10), np.float32)
     weights[3, 4] = odd
-    assert find_shared(weights) is None
+    assert find_codebook(weights) is None
 
 
 def test_many_values_are_not_shared():
-    assert find_shared(np.arange(100, dtype=np.float32)) is None
-    assert find_shared(np.array(0.5, np.float32)) is None
+    assert find_codebook(np.arange(100, dtype=np.float32)) is None
+    assert find_codebook(np.array(0.5, np.float32)) is None
 
 
 @pytest.mark.parametrize(
     "tensor",
     [
-        Levels(np.zeros(3, np.int64), Uniform(1.0)),
-        Levels(np.full(3, LIMIT + 1, np.int32), Uniform(1.0)),
-        Levels(np.full(3, LIMIT, np.int32), Uniform(1e38)),
-        Levels(np.zeros(3, np.int32), Uniform(0.0)),
-        Levels(np.zeros(3, np.int32), Uniform(float("nan"))),
-        Levels(np.zeros(3, np.int32), Shared(np.array([1, 2], np.float32))),
-        Levels(np.zeros(3, np.int32), Shared(np.array([-0.0, 2], np.float32))),
-        Levels(np.zeros(3, np.int32), Shared(np.array([0, 2, 1], np.float32))),
-        Levels(np.zeros(3, np.int32), Shared(np.array([0, np.inf], np.float32))),
-        Levels(np.full(3, 2, np.int32), Shared(np.array([0, 1], np.float32))),
-        Levels(np.zeros(3, np.int32), Shared(np.arange(300, dtype=np.float32))),
-        Levels(np.zeros((1,) * 9, np.int32), Uniform(1.0)),
+        QuantizedTensor(np.zeros(3, np.int64), UniformScale(1.0)),
+        QuantizedTensor(np.full(3, LIMIT + 1, np.int32), UniformScale(1.0)),
+        QuantizedTensor(np.full(3, LIMIT, np.int32), UniformScale(1e38)),
+        QuantizedTensor(np.zeros(3, np.int32), UniformScale(0.0)),
+        QuantizedTensor(np.zeros(3, np.int32), UniformScale(float("nan"))),
+        QuantizedTensor(np.zeros(3, np.int32), Codebook(np.array([1, 2], np.float32))),
+        QuantizedTensor(np.zeros(3, np.int32), Codebook(np.array([-0.0, 2], np.float32))),
+        QuantizedTensor(np.zeros(3, np.int32), Codebook(np.array([0, 2, 1], np.float32))),
+        QuantizedTensor(np.zeros(3, np.int32), Codebook(np.array([0, np.inf], np.float32))),
+        QuantizedTensor(np.full(3, 2, np.int32), Codebook(np.array([0, 1], np.float32))),
+        QuantizedTensor(np.zeros(3, np.int32), Codebook(np.arange(300, dtype=np.float32))),
+        QuantizedTensor(np.zeros((1,) * 9, np.int32), UniformScale(1.0)),
         np.zeros(3),
     ],
 )
 def test_what_no_file_holds_is_refused(tensor):
     with pytest.raises(UserError):
-        outline(tensor)
+        tensor_spec(tensor)

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from squeeze_jax import cli
-from squeeze_jax.compress import container, lossy, table, update
-from squeeze_jax.compress.levels import Levels, Outline, Shared, Uniform
+from squeeze_jax.compress import quantize
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz import delta as update
+from squeeze_jax.compress.sqz import tensor_table as table
+from squeeze_jax.compress.sqz.quantized_tensor import (
+    Codebook,
+    QuantizedTensor,
+    TensorSpec,
+    UniformScale,
+)
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, weight_shapes, with_leaves
+from squeeze_jax.network import Network, Preprocessing, replace_leaves, weight_shapes
 from squeeze_jax.train import checkpoint
 
 PREPROCESSING = Preprocessing(64, 72, "short", "bgr", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
@@ -25,16 +33,27 @@ def random_net(model, few_values, classes=tuple("abcde"), seed=0):
     """A net of random weights; of few distinct ones, most of them zero, if so."""
     random = np.random.default_rng(seed)
     shapes = weight_shapes({"model": model, "num_classes": len(classes)})
-    params, stats = jax.tree.map(lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+    params, stats = jax.tree.map(
+        lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), shapes
+    )
     if few_values:
-        params = jax.tree.map(lambda leaf: np.where(abs(leaf) > 0.1, np.round(leaf, 2), 0).astype(np.float32) + 0, params)
-    return Net(model, classes, PREPROCESSING, params, stats, source="a test")
+        params = jax.tree.map(
+            lambda leaf: np.where(abs(leaf) > 0.1, np.round(leaf, 2), 0).astype(np.float32) + 0,
+            params,
+        )
+    return Network(model, classes, PREPROCESSING, params, stats, source="a test")
 
 
 def same_net(a, b):
     trees = (a.params, a.stats), (b.params, b.stats)
-    same = jax.tree.structure(trees[0]) == jax.tree.structure(trees[1]) and a.record() == b.record()
-    return same and all(x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(*map(jax.tree.leaves, trees)))
+    same = (
+        jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
+        and a.metadata() == b.metadata()
+    )
+    return same and all(
+        x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(*map(jax.tree.leaves, trees))
+    )
 
 
 @pytest.mark.parametrize("model", [V11, NORMED], ids=["v1.1", "BatchNorm"])
@@ -54,10 +73,20 @@ def test_levels_become_weights():
     coded = {}
     for path, leaf in container.paths(net.params, net.stats).items():
         levels = np.round(leaf * 50).astype(np.int32)
-        coded[path] = Levels(levels, Uniform(0.02)) if path.endswith("kernel") else leaf.astype(np.float16)
-    found = container.paths(*(lambda net: (net.params, net.stats))(container.read(container.write(net, coded))))
+        coded[path] = (
+            QuantizedTensor(levels, UniformScale(0.02))
+            if path.endswith("kernel")
+            else leaf.astype(np.float16)
+        )
+    found = container.paths(
+        *(lambda net: (net.params, net.stats))(container.read(container.write(net, coded)))
+    )
     for path, leaf in container.paths(net.params, net.stats).items():
-        expected = np.round(leaf * 50) * np.float32(0.02) if path.endswith("kernel") else leaf.astype(np.float16)
+        expected = (
+            np.round(leaf * 50) * np.float32(0.02)
+            if path.endswith("kernel")
+            else leaf.astype(np.float16)
+        )
         np.testing.assert_array_equal(found[path], expected.astype(np.float32))
 
 
@@ -65,7 +94,9 @@ def test_levels_become_weights():
 @pytest.mark.parametrize("model", [V11, NORMED], ids=["v1.1", "BatchNorm"])
 def test_a_lossy_file_comes_back_losslessly_as_small(model, bits):
     """Steps and half precision are found again among the weights."""
-    data = container.write(net := random_net(model, few_values=False), lossy.to_bits(net, None, bits))
+    data = container.write(
+        net := random_net(model, few_values=False), quantize.to_bits(net, None, bits)
+    )
     decoded = container.read(data)
     again = container.lossless(decoded)
     assert same_net(container.read(again), decoded)
@@ -131,13 +162,21 @@ def test_a_file_that_ends_early_is_refused(small):
 def test_arrays_have_to_be_the_nets(small):
     coded = container.paths(small[0].params, small[0].stats)
     with pytest.raises(UserError, match="1 arrays are missing.*conv1/kernel"):
-        container.write(small[0], {path: leaf for path, leaf in coded.items() if path != "params/conv1/kernel"})
+        container.write(
+            small[0], {path: leaf for path, leaf in coded.items() if path != "params/conv1/kernel"}
+        )
     with pytest.raises(UserError, match="2\\^9"):
         container.write(small[0], coded, bits=9)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"source": 5}, {"model": {"name": "no such net"}}, {"model": V11 | {"base_e": 10**9}}, {"class_names": []}]
+    "changed",
+    [
+        {"source": 5},
+        {"model": {"name": "no such net"}},
+        {"model": V11 | {"base_e": 10**9}},
+        {"class_names": []},
+    ],
 )
 def test_records_of_no_net_are_refused(small, changed):
     net = small[0]
@@ -156,13 +195,15 @@ def arrays_of(net):
 
 
 def with_arrays(net, arrays):
-    return replace(net, **with_leaves({"params": net.params, "stats": net.stats}, arrays))
+    return replace(net, **replace_leaves({"params": net.params, "stats": net.stats}, arrays))
 
 
 def fine_net(model):
     """A net of many values that are multiples of 2^-14, so that sums are exact, with odd numbers in one tensor."""
     net = random_net(model, few_values=False)
-    arrays = {path: np.round(leaf * 2**14) / np.float32(2**14) for path, leaf in arrays_of(net).items()}
+    arrays = {
+        path: np.round(leaf * 2**14) / np.float32(2**14) for path, leaf in arrays_of(net).items()
+    }
     next(leaf for leaf in arrays.values() if leaf.size > 10).reshape(-1)[:3] = -0.0, np.nan, np.inf
     return with_arrays(net, arrays)
 
@@ -172,7 +213,9 @@ def some_changed(net):
     random = np.random.default_rng(1)
     amounts = np.array([-0.5, 0.25, 2], np.float32)
     arrays = {
-        path: np.where(random.random(leaf.shape) < 0.02, leaf + random.choice(amounts, leaf.shape), leaf)
+        path: np.where(
+            random.random(leaf.shape) < 0.02, leaf + random.choice(amounts, leaf.shape), leaf
+        )
         for path, leaf in arrays_of(net).items()
     }
     return with_arrays(net, arrays)
@@ -185,7 +228,12 @@ UPDATES = {
     "some weights": some_changed,
     "another classifier": lambda base: replace(
         random_net(V11, few_values=False, classes=tuple("xyz")),
-        params=base.params | {"conv10": random_net(V11, few_values=False, classes=tuple("xyz"), seed=2).params["conv10"]},
+        params=base.params
+        | {
+            "conv10": random_net(V11, few_values=False, classes=tuple("xyz"), seed=2).params[
+                "conv10"
+            ]
+        },
     ),
     "another net": lambda base: random_net(V11 | {"num_fire": 3}, few_values=True, seed=0),
     "a net without these paths": lambda base: random_net(NORMED, few_values=False),
@@ -230,13 +278,21 @@ def test_levels_are_added_in_one_float32_sum_each(coder):
     coded, expected = {}, {}
     for number, (path, leaf) in enumerate(arrays_of(base).items()):
         levels = random.integers(-1, 3, leaf.shape).astype(np.int32) * (number % 4 != 3)
-        coded[path] = Levels(levels, Shared(book) if number % 2 else Uniform(0.1))
-        values = [book[level + 1] if number % 2 else np.float32(level) * np.float32(0.1) for level in levels.reshape(-1)]
-        sums = [old + value if level else old for old, value, level in zip(leaf.reshape(-1), values, levels.reshape(-1))]
+        coded[path] = QuantizedTensor(levels, Codebook(book) if number % 2 else UniformScale(0.1))
+        values = [
+            book[level + 1] if number % 2 else np.float32(level) * np.float32(0.1)
+            for level in levels.reshape(-1)
+        ]
+        sums = [
+            old + value if level else old
+            for old, value, level in zip(leaf.reshape(-1), values, levels.reshape(-1))
+        ]
         expected[path] = np.array(sums, np.float32).reshape(leaf.shape)
     alone = "params/fire2/squeeze/kernel"
     expected[alone] = coded[alone].values()
-    data = container.write(base, coded, coder=coder, bits=10, base=base, added=coded.keys() - {alone})
+    data = container.write(
+        base, coded, coder=coder, bits=10, base=base, added=coded.keys() - {alone}
+    )
     assert same_net(container.read(data, base=base), with_arrays(base, expected))
 
 
@@ -262,8 +318,12 @@ def test_an_update_takes_what_the_base_has(small):
     """And nothing else, in writing; in reading, whatever its table says."""
     net = small[0]
     coded = dict(arrays_of(net))
-    same = Levels(np.zeros(coded["params/conv1/bias"].shape, np.int32), Uniform(1.0))
-    for base, path in ((None, "params/conv1/bias"), (net, "params/conv1/kernel"), (random_net(NORMED, False), "params/conv1/bias")):
+    same = QuantizedTensor(np.zeros(coded["params/conv1/bias"].shape, np.int32), UniformScale(1.0))
+    for base, path in (
+        (None, "params/conv1/bias"),
+        (net, "params/conv1/kernel"),
+        (random_net(NORMED, False), "params/conv1/bias"),
+    ):
         with pytest.raises(UserError, match=f"nothing that {path}"):
             container.write(net, coded | {"params/conv1/bias": same}, base=base, added=[path])
 
@@ -272,20 +332,20 @@ def test_an_update_takes_what_the_base_has(small):
     "entries",
     [
         {},
-        {"a": Outline((5,), "kept", base=0)},
-        {"a": Outline((7,), "kept", base=0)},
-        {"a": Outline((6,), "kept", base=1)},
-        {"b": Outline((6,), "kept", base=0)},
-        {"a": Outline((4,), "kept", base=0), "b": Outline((2,), "kept", base=3)},
-        {"a": Outline((4,), "kept", base=0), "b": Outline((2, 1), "uniform", base=4)},
-        {"a": Outline((2, 2), "shared", base=1), "b": Outline((2,), "float32")},
-        {"a": Outline((6,), "kept", base=0), "b": Outline((0,), "kept", base=6)},
+        {"a": TensorSpec((5,), "kept", base=0)},
+        {"a": TensorSpec((7,), "kept", base=0)},
+        {"a": TensorSpec((6,), "kept", base=1)},
+        {"b": TensorSpec((6,), "kept", base=0)},
+        {"a": TensorSpec((4,), "kept", base=0), "b": TensorSpec((2,), "kept", base=3)},
+        {"a": TensorSpec((4,), "kept", base=0), "b": TensorSpec((2, 1), "uniform", base=4)},
+        {"a": TensorSpec((2, 2), "shared", base=1), "b": TensorSpec((2,), "float32")},
+        {"a": TensorSpec((6,), "kept", base=0), "b": TensorSpec((0,), "kept", base=6)},
     ],
 )
 def test_tables_that_do_not_fit_the_base_are_refused(entries):
     base = update.Base.of({"a": np.ones((2, 2)), "b": np.zeros(2)})
     shapes = {path: item.shape for path, item in base.outlines.items()}
-    assert update.laid_out(shapes, {"a": Outline((6,), "kept", base=0)}, base) == base.outlines
+    assert update.laid_out(shapes, {"a": TensorSpec((6,), "kept", base=0)}, base) == base.outlines
     with pytest.raises(UserError, match="not those of the net|not there"):
         update.laid_out(shapes, entries, base)
 
@@ -298,18 +358,46 @@ def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["squeeze-jax", *map(str, arguments)])
         return cli.main(), *capsys.readouterr()
 
-    checkpoint.save_net(base, tmp_path / "old")
-    checkpoint.save_net(net, tmp_path / "new")
+    checkpoint.save_network(base, tmp_path / "old")
+    checkpoint.save_network(net, tmp_path / "new")
     assert run("compress", tmp_path / "old", "-o", tmp_path / "old.sqz")[0] == 0
-    code, out, _ = run("compress", tmp_path / "new", "-o", tmp_path / "update.sqz", "--base", tmp_path / "old")
+    code, out, _ = run(
+        "compress", tmp_path / "new", "-o", tmp_path / "update.sqz", "--base", tmp_path / "old"
+    )
     assert code == 0 and f"{(tmp_path / 'update.sqz').stat().st_size:,} bytes" in out
-    assert run("decompress", tmp_path / "update.sqz", "--base", tmp_path / "old.sqz", "-o", tmp_path / "again")[0] == 0
-    assert same_net(checkpoint.load_net(tmp_path / "again"), net)
+    assert (
+        run(
+            "decompress",
+            tmp_path / "update.sqz",
+            "--base",
+            tmp_path / "old.sqz",
+            "-o",
+            tmp_path / "again",
+        )[0]
+        == 0
+    )
+    assert same_net(checkpoint.load_network(tmp_path / "again"), net)
     for arguments, words in (
-        (("decompress", tmp_path / "update.sqz", "-o", tmp_path / "x"), "decompress it with --base"),
+        (
+            ("decompress", tmp_path / "update.sqz", "-o", tmp_path / "x"),
+            "decompress it with --base",
+        ),
         (("evaluate", tmp_path / "update.sqz", "--data", "digits"), "decompress it with --base"),
-        (("export", tmp_path / "update.sqz", "--format", "onnx", "-o", tmp_path / "x"), "decompress it with --base"),
-        (("decompress", tmp_path / "update.sqz", "--base", tmp_path / "new", "-o", tmp_path / "x"), "an update of another net"),
+        (
+            ("export", tmp_path / "update.sqz", "--format", "onnx", "-o", tmp_path / "x"),
+            "decompress it with --base",
+        ),
+        (
+            (
+                "decompress",
+                tmp_path / "update.sqz",
+                "--base",
+                tmp_path / "new",
+                "-o",
+                tmp_path / "x",
+            ),
+            "an update of another net",
+        ),
     ):
         code, out, err = run(*arguments)
         assert code == 2 and out == "" and err.count("\n") == 1 and words in err
@@ -317,13 +405,13 @@ def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_tables_come_back():
     outlines = {
-        "params/a/kernel": Outline((3, 3, 200, 70_000), "uniform", 300, 2**24 - 1, 0.1015625, 1),
-        "params/a/bias": Outline((), "float16"),
-        "params/b": Outline((1000,), "kept", base=7),
-        "stats/ä": Outline((0, 5), "shared", 0, 255),
-        "stats/b": Outline((4, 5), "shared", 3, 2, base=1007),
-        "stats/c": Outline((2, 2), "uniform", 3, 2, 0.5, base=70_000),
-        "t": Outline((2**31 - 1,), "float32"),
+        "params/a/kernel": TensorSpec((3, 3, 200, 70_000), "uniform", 300, 2**24 - 1, 0.1015625, 1),
+        "params/a/bias": TensorSpec((), "float16"),
+        "params/b": TensorSpec((1000,), "kept", base=7),
+        "stats/ä": TensorSpec((0, 5), "shared", 0, 255),
+        "stats/b": TensorSpec((4, 5), "shared", 3, 2, base=1007),
+        "stats/c": TensorSpec((2, 2), "uniform", 3, 2, 0.5, base=70_000),
+        "t": TensorSpec((2**31 - 1,), "float32"),
     }
     packed = table.pack(outlines)
     assert table.unpack(packed, 7, update=True) == outlines
@@ -332,11 +420,16 @@ def test_tables_come_back():
             table.unpack(packed[:size], 7, update=True)
     for name in ("", "x" * 256, "a\0b"):
         with pytest.raises(UserError, match="name"):
-            table.pack({name: Outline((1,), "float32")})
+            table.pack({name: TensorSpec((1,), "float32")})
 
 
 @pytest.mark.parametrize(
-    "item", [Outline((3,), "kept", base=0), Outline((3,), "uniform", 1, 1, 0.5, base=0), Outline((3,), "float32", base=0)]
+    "item",
+    [
+        TensorSpec((3,), "kept", base=0),
+        TensorSpec((3,), "uniform", 1, 1, 0.5, base=0),
+        TensorSpec((3,), "float32", base=0),
+    ],
 )
 def test_only_updates_and_only_levels_are_added(item):
     with pytest.raises(UserError, match="damaged"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.compression import fuzz
-from squeeze_jax.compress import container
-from squeeze_jax.compress.levels import Levels, Uniform
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor, UniformScale
 
 needs_compiler = pytest.mark.skipif(fuzz.compiler() is None, reason="there is no C compiler")
 
@@ -33,20 +33,29 @@ def test_c_reads_the_same_weights(program, tmp_path):
     for seed, bits in ((0, 10), (1, 16)):
         net, coded = fuzz.small_net(seed)
         (tmp_path / "net.sqz").write_bytes(container.write(net, coded, bits=bits))
-        done = subprocess.run([program, tmp_path / "net.sqz", tmp_path / "weights"], capture_output=True)
+        done = subprocess.run(
+            [program, tmp_path / "net.sqz", tmp_path / "weights"], capture_output=True
+        )
         assert (done.returncode, done.stderr) == (0, b"")
         assert (tmp_path / "weights").read_bytes() == fuzz.weights_of(net).astype("<f4").tobytes()
-        assert subprocess.run([program, tmp_path / "net.sqz", "-"], capture_output=True).stdout == (tmp_path / "weights").read_bytes()
+        assert (
+            subprocess.run([program, tmp_path / "net.sqz", "-"], capture_output=True).stdout
+            == (tmp_path / "weights").read_bytes()
+        )
 
 
 @needs_compiler
-@pytest.mark.parametrize("flags", [[], ["-march=native", "-ffp-contract=fast"]], ids=["as it is", "fused multiply-add"])
+@pytest.mark.parametrize(
+    "flags", [[], ["-march=native", "-ffp-contract=fast"]], ids=["as it is", "fused multiply-add"]
+)
 def test_c_applies_an_update(update, tmp_path, flags):
     """In the same bits, even where the compiler may multiply and add at once."""
     net, (program, *arguments) = update
     if flags:
         program = tmp_path / "fused"
-        compiled = subprocess.run([fuzz.compiler(), "-O3", *flags, "-o", program, *fuzz.SOURCES], capture_output=True)
+        compiled = subprocess.run(
+            [fuzz.compiler(), "-O3", *flags, "-o", program, *fuzz.SOURCES], capture_output=True
+        )
         if compiled.returncode:
             pytest.skip("the compiler has no such flags")
     done = subprocess.run([program, *arguments], capture_output=True)
@@ -59,34 +68,58 @@ def test_c_applies_an_update(update, tmp_path, flags):
 def test_c_takes_no_other_base(update, base):
     command = update[1][:3] if base == "none" else update[1]
     right = command[-1].read_bytes() if base != "none" else b""
-    wrong = {"other": right[:-1] + b"\x3f", "short": right[:-4], "long": right + bytes(4), "empty": b""}
+    wrong = {
+        "other": right[:-1] + b"\x3f",
+        "short": right[:-4],
+        "long": right + bytes(4),
+        "empty": b"",
+    }
     if base in wrong:
         command[-1].write_bytes(wrong[base])
     elif base == "missing":
         command[-1].unlink()
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
     assert ("No such file" if base == "missing" else "an update") in done.stderr
 
 
 @needs_compiler
 def test_c_lists_the_tensors_of_an_update(update):
     """Without the base; what stays is one entry."""
-    lines = subprocess.run(update[1][:2], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        update[1][:2], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     total = sum(
-        int(np.prod([int(axis) for axis in line.partition("base" if "added" in line else " ")[2].split() if axis.isdigit()]))
+        int(
+            np.prod(
+                [
+                    int(axis)
+                    for axis in line.partition("base" if "added" in line else " ")[2].split()
+                    if axis.isdigit()
+                ]
+            )
+        )
         for line in lines
     )
     assert total == len(fuzz.weights_of(update[0]))
-    assert any(" kept " in line for line in lines) and any(" added to the base " in line for line in lines)
+    assert any(" kept " in line for line in lines) and any(
+        " added to the base " in line for line in lines
+    )
 
 
 @needs_compiler
 def test_c_lists_the_tensors(program, tmp_path):
     net, coded = fuzz.small_net(0)
     (tmp_path / "net.sqz").write_bytes(container.write(net, coded))
-    lines = subprocess.run([program, tmp_path / "net.sqz"], capture_output=True, text=True, check=True).stdout.splitlines()
-    shapes = {path: [str(axis) for axis in leaf.shape] for path, leaf in container.paths(net.params, net.stats).items()}
+    lines = subprocess.run(
+        [program, tmp_path / "net.sqz"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    shapes = {
+        path: [str(axis) for axis in leaf.shape]
+        for path, leaf in container.paths(net.params, net.stats).items()
+    }
     assert {line.split()[0]: line.split()[2:] for line in lines} == shapes
 
 
@@ -121,19 +154,35 @@ def test_c_gives_small_uniform_levels_as_bytes(update, tmp_path):
     (tmp_path / "net.sqz").write_bytes(container.write(net, coded))
     (tmp_path / "int8.c").write_text(INT8)
     here = fuzz.SOURCES[1].parent
-    subprocess.run([fuzz.compiler(), "-I", here, "-o", tmp_path / "int8", tmp_path / "int8.c", here / "sqz.c"], check=True)
-    found = subprocess.run([tmp_path / "int8", tmp_path / "net.sqz"], capture_output=True, text=True, check=True).stdout.splitlines()
+    subprocess.run(
+        [fuzz.compiler(), "-I", here, "-o", tmp_path / "int8", tmp_path / "int8.c", here / "sqz.c"],
+        check=True,
+    )
+    found = subprocess.run(
+        [tmp_path / "int8", tmp_path / "net.sqz"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     expected = []
     for path, tensor in coded.items():
-        if isinstance(tensor, Levels) and isinstance(tensor.dequantiser, Uniform):
-            expected += [(path, level, tensor.dequantiser.step) for level in tensor.levels.reshape(-1).tolist()]
+        if isinstance(tensor, QuantizedTensor) and isinstance(tensor.dequantiser, UniformScale):
+            expected += [
+                (path, level, tensor.dequantiser.step)
+                for level in tensor.levels.reshape(-1).tolist()
+            ]
     assert len(expected) > 100
-    assert [(name, int(level), float.fromhex(step)) for name, level, *rest in map(str.split, found) for step in rest] == expected
-    found = subprocess.run([tmp_path / "int8", update[1][1]], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [
+        (name, int(level), float.fromhex(step))
+        for name, level, *rest in map(str.split, found)
+        for step in rest
+    ] == expected
+    found = subprocess.run(
+        [tmp_path / "int8", update[1][1]], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     table = container._take_apart(update[1][1].read_bytes()).table
     based = {path for path, item in table.items() if item.base is not None}
     statuses = dict(line.split() for line in found if len(line.split()) == 2)
-    assert based == {path for path, status in statuses.items() if status == "7"} and any(table[path].kind == "uniform" for path in based)
+    assert based == {path for path, status in statuses.items() if status == "7"} and any(
+        table[path].kind == "uniform" for path in based
+    )
 
 
 @needs_compiler
@@ -143,9 +192,15 @@ def test_c_refuses_with_one_line(program, tmp_path, damage):
     data = container.write(net, coded, coder="huffman" if damage == "huffman" else "arithmetic")
     path = tmp_path / "net.sqz"
     if damage != "missing":
-        path.write_bytes({"short": data[:-9], "flipped": data[:99] + b"\0\1" + data[101:], "empty": b""}.get(damage, data))
+        path.write_bytes(
+            {"short": data[:-9], "flipped": data[:99] + b"\0\1" + data[101:], "empty": b""}.get(
+                damage, data
+            )
+        )
     done = subprocess.run([program, path, tmp_path / "weights"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
 
 
 def test_a_few_hundred_damaged_files(tmp_path):

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
-from squeeze_jax.compress.grid import LIMIT, check_on_grid, keep_on_grid
-from squeeze_jax.compress.levels import find_shared, find_step, find_uniform
+from squeeze_jax.compress.qat import LIMIT, check_on_grid, keep_on_grid
+from squeeze_jax.compress.sqz.quantized_tensor import find_codebook, find_step, find_uniform_scale
+from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import optim
+from squeeze_jax.train import optimizers
 
 
 def sparse_levels(shape, most, seed=0):
@@ -45,10 +45,13 @@ def compiled(optimizer):
 @pytest.mark.parametrize("smallest", range(1, 9))
 def test_steps_are_found_among_their_products(smallest):
     for step in steps(50, smallest):
-        levels = sparse_levels((40, 30), 20, smallest) * 8 + np.sign(sparse_levels((40, 30), 20, smallest)) * smallest
+        levels = (
+            sparse_levels((40, 30), 20, smallest) * 8
+            + np.sign(sparse_levels((40, 30), 20, smallest)) * smallest
+        )
         levels[0, :3] = smallest, smallest + 1, 0  # nothing but the step divides both
         weights = products(levels, step)
-        found = find_uniform(weights)
+        found = find_uniform_scale(weights)
         np.testing.assert_array_equal(found.levels, levels)
         np.testing.assert_array_equal(bits(found.values()), bits(weights))
 
@@ -82,12 +85,12 @@ def test_traced_weights_have_the_same_step():
     ],
 )
 def test_no_step_is_invented(weights):
-    assert find_uniform(np.array(weights, np.float32)) is None
+    assert find_uniform_scale(np.array(weights, np.float32)) is None
 
 
 def test_a_step_costs_less_than_a_codebook_where_there_is_one():
     weights = products(sparse_levels((40, 300), 50), 0.01)
-    shared, uniform = find_shared(weights), find_uniform(weights)
+    shared, uniform = find_codebook(weights), find_uniform_scale(weights)
     np.testing.assert_array_equal(np.unique(shared.levels).size, np.unique(uniform.levels).size)
     np.testing.assert_array_equal(shared.values(), uniform.values())
 
@@ -96,23 +99,34 @@ def test_weights_follow_latent_ones_from_step_to_step():
     """Levels move one at a time towards the nearest to the latent weight, biases to the nearest float16; free weights as ever."""
     step, random = np.float32(0.0123456), np.random.default_rng(0)
     levels = sparse_levels((67, 101), 5)
-    half = np.concatenate([random.normal(0, 0.1, 50), random.normal(0, 1e-5, 50)]).astype(np.float16)
+    half = np.concatenate([random.normal(0, 0.1, 50), random.normal(0, 1e-5, 50)]).astype(
+        np.float16
+    )
     free = random.standard_normal((30, 7)).astype(np.float32)
-    params = {"conv1": {"kernel": products(levels, step), "bias": half.astype(np.float32)}, "fc": {"kernel": free, "bias": free[0]}}
+    params = {
+        "conv1": {"kernel": products(levels, step), "bias": half.astype(np.float32)},
+        "fc": {"kernel": free, "bias": free[0]},
+    }
     latent = jax.tree.map(np.copy, params)
     update, params = compiled(keep_on_grid()), jax.tree.map(jnp.asarray, params)
     state = jax.jit(keep_on_grid().init)(params)
     for i in range(20):
-        change = jax.tree.map(lambda w: random.normal(0, 0.02 if i < 6 else 0, w.shape).astype(np.float32), latent)
+        change = jax.tree.map(
+            lambda w: random.normal(0, 0.02 if i < 6 else 0, w.shape).astype(np.float32), latent
+        )
         params, state = update(params, state, change)
         latent = jax.tree.map(np.add, latent, change)
         levels = levels + np.clip(np.round(latent["conv1"]["kernel"] / step) - levels, -1, 1)
         np.testing.assert_array_equal(bits(params["conv1"]["kernel"]), bits(products(levels, step)))
         nearest = latent["conv1"]["bias"].astype(np.float16)
-        np.testing.assert_array_equal(np.asarray(params["conv1"]["bias"]), nearest.astype(np.float32))
+        np.testing.assert_array_equal(
+            np.asarray(params["conv1"]["bias"]), nearest.astype(np.float32)
+        )
         np.testing.assert_array_equal(params["fc"]["kernel"], latent["fc"]["kernel"])
         np.testing.assert_array_equal(params["fc"]["bias"], latent["fc"]["bias"])
-    np.testing.assert_array_equal(levels, np.round(latent["conv1"]["kernel"] / step))  # all have arrived
+    np.testing.assert_array_equal(
+        levels, np.round(latent["conv1"]["kernel"] / step)
+    )  # all have arrived
 
 
 def test_every_move_between_neighbours_is_exact():
@@ -129,8 +143,16 @@ def test_every_move_between_neighbours_is_exact():
 
 def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
     config = base.train()
-    config.update(qat=True, schedule="constant", warmup=0.0, learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0)
-    optimizer = optim.sgd(config, optim.schedule(config, 10))
+    config.update(
+        qat=True,
+        schedule="constant",
+        warmup=0.0,
+        learning_rate=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        clip_norm=1.0,
+    )
+    optimizer = optimizers.sgd(config, optimizers.schedule(config, 10))
     update, params = compiled(optimizer), {"fc": {"kernel": jnp.asarray([[0.0, 1.0, -2.0]])}}
     state, seen = jax.jit(optimizer.init)(params), []
     for gradient in ([1e6, 0.6, 0.0], [0.0, 0.0, -0.4], [0.0, -0.3, -0.4]):
@@ -142,8 +164,13 @@ def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
 
 def test_a_net_on_no_grid_is_refused():
     random = np.random.default_rng(0)
-    noise, coarse = random.standard_normal((5, 6)).astype(np.float32), products(sparse_levels((5, 6), 3), 0.1)
-    check_on_grid({"conv1": {"kernel": noise, "bias": np.zeros(6, np.float32)}, "fc": {"kernel": coarse}})
+    noise, coarse = (
+        random.standard_normal((5, 6)).astype(np.float32),
+        products(sparse_levels((5, 6), 3), 0.1),
+    )
+    check_on_grid(
+        {"conv1": {"kernel": noise, "bias": np.zeros(6, np.float32)}, "fc": {"kernel": coarse}}
+    )
     for kernel in (noise, np.zeros((5, 6), np.float32), products(np.arange(1, LIMIT + 2), 0.1)):
         with pytest.raises(UserError, match="train.qat: no kernel is multiples of one step"):
             check_on_grid({"conv1": {"kernel": kernel, "bias": coarse[0]}})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.compress import huffman
+from squeeze_jax.compress.sqz import huffman
 from squeeze_jax.errors import UserError
 
 COUNTS = {
@@ -30,13 +30,17 @@ def test_words_are_as_long_as_they_must_be(name):
     mean = (counts * lengths).sum() / counts.sum()
     assert entropy(counts) <= mean < entropy(counts) + 1
     order = np.argsort(counts[counts > 0], kind="stable")
-    assert (np.diff(lengths[counts > 0][order].astype(int)) <= 0).all() or len(set(counts)) < len(counts)  # rarer, longer
+    assert (np.diff(lengths[counts > 0][order].astype(int)) <= 0).all() or len(set(counts)) < len(
+        counts
+    )  # rarer, longer
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_word_begins_another(name):
     lengths = huffman.word_lengths(COUNTS[name])
-    words = sorted(f"{word:0{length}b}" for word, length in zip(huffman.words(lengths), lengths) if length)
+    words = sorted(
+        f"{word:0{length}b}" for word, length in zip(huffman.words(lengths), lengths) if length
+    )
     assert not any(second.startswith(first) for first, second in zip(words, words[1:]))
 
 

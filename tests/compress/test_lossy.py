@@ -8,19 +8,29 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from squeeze_jax.compress import calibration, container, lossy, recipe, rounding
-from squeeze_jax.compress.levels import Levels
+from squeeze_jax.compress import calibrate, gptq, quantize, rate_search
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor
 from squeeze_jax.errors import UserError
-from squeeze_jax.models import ops
-from squeeze_jax.net import Net, Preprocessing, build_model, forward, split_model
+from squeeze_jax.models import layers
+from squeeze_jax.network import Network, Preprocessing, build_model, forward, split_model
 
 PREPROCESSING = Preprocessing(32, 32, "squash", "rgb", (127.5,) * 3, (127.5,) * 3)
-SMALL = dict(name="squeezenet_v1_0", base_e=8, incr_e=8, conv1_filters=8, conv1_kernel=3, squeeze_ratio=0.5, conv10_relu=False, init="he")
+SMALL = dict(
+    name="squeezenet_v1_0",
+    base_e=8,
+    incr_e=8,
+    conv1_filters=8,
+    conv1_kernel=3,
+    squeeze_ratio=0.5,
+    conv10_relu=False,
+    init="he",
+)
 
 
-def make_net(model, classes=5, seed=0) -> Net:
+def make_net(model, classes=5, seed=0) -> Network:
     _, params, stats = split_model(build_model(model, classes, seed))
-    return Net(model, [f"class {i}" for i in range(classes)], PREPROCESSING, params, stats)
+    return Network(model, [f"class {i}" for i in range(classes)], PREPROCESSING, params, stats)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +47,17 @@ def net():
 
 @pytest.fixture(scope="module")
 def calibrated(net, images):
-    return calibration.calibrate(net, images[:24], samples=2)
+    return calibrate.calibrate(net, images[:24], samples=2)
 
 
 def random_problem(k=3, outputs=2, seed=0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(1, k, k))
-    return rng.normal(size=(1, k, outputs)), root @ root.transpose(0, 2, 1) + 0.1 * np.eye(k), rng.uniform(0.5, 2, size=(1, outputs))
+    return (
+        rng.normal(size=(1, k, outputs)),
+        root @ root.transpose(0, 2, 1) + 0.1 * np.eye(k),
+        rng.uniform(0.5, 2, size=(1, outputs)),
+    )
 
 
 def distortion(targets, hessians, importance, levels, step):
@@ -55,13 +69,20 @@ def distortion(targets, hessians, importance, levels, step):
 def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(seed):
     given = random_problem(seed=seed)
     step = 0.4
-    rounded = rounding.at_step(rounding.problem(*given), step)
+    rounded = gptq.at_step(gptq.problem(*given), step)
     found = distortion(*given, rounded.levels, rounded.step)
     assert found == pytest.approx(rounded.distortion, rel=1e-6)
     plain = np.rint(given[0] / step)
-    choices = [plain + np.reshape(moves, (1, 3, 1)) for moves in itertools.product((-1, 0, 1), repeat=3)]
+    choices = [
+        plain + np.reshape(moves, (1, 3, 1)) for moves in itertools.product((-1, 0, 1), repeat=3)
+    ]
     best = sum(  # outputs don't interact
-        min(distortion(given[0][..., o : o + 1], given[1], given[2][:, o : o + 1], c[..., o : o + 1], step) for c in choices)
+        min(
+            distortion(
+                given[0][..., o : o + 1], given[1], given[2][:, o : o + 1], c[..., o : o + 1], step
+            )
+            for c in choices
+        )
         for o in (0, 1)
     )
     assert best <= found * (1 + 1e-5)
@@ -70,20 +91,22 @@ def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(s
 
 def test_error_feedback_beats_the_nearest_levels_on_correlated_inputs():
     targets, hessians, importance = random_problem(k=40, outputs=30)
-    rounded = rounding.at_step(rounding.problem(targets, hessians, importance), 0.5)
-    assert rounded.distortion < 0.5 * distortion(targets, hessians, importance, np.rint(targets / 0.5), 0.5)
+    rounded = gptq.at_step(gptq.problem(targets, hessians, importance), 0.5)
+    assert rounded.distortion < 0.5 * distortion(
+        targets, hessians, importance, np.rint(targets / 0.5), 0.5
+    )
 
 
 def test_without_correlations_the_nearest_level_is_taken_and_no_level_exceeds_the_limit():
     targets, _, importance = random_problem(k=20, outputs=10)
-    given = rounding.problem(targets, np.eye(20)[None], importance)
-    np.testing.assert_array_equal(rounding.at_step(given, 0.1).levels, np.rint(targets / 0.1))
-    assert np.abs(rounding.at_step(given, 0.1, limit=3).levels).max() == 3
+    given = gptq.problem(targets, np.eye(20)[None], importance)
+    np.testing.assert_array_equal(gptq.at_step(given, 0.1).levels, np.rint(targets / 0.1))
+    assert np.abs(gptq.at_step(given, 0.1, limit=3).levels).max() == 3
 
 
 def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
-    given = rounding.problem(*random_problem(k=60, outputs=50))
-    results = [rounding.best_step(given, multiplier) for multiplier in (1e-4, 1e-3, 1e-2, 1e-1)]
+    given = gptq.problem(*random_problem(k=60, outputs=50))
+    results = [gptq.best_step(given, multiplier) for multiplier in (1e-4, 1e-3, 1e-2, 1e-1)]
     assert [r.bits for r in results] == sorted((r.bits for r in results), reverse=True)
     assert [r.distortion for r in results] == sorted(r.distortion for r in results)
     assert results[0].bits > 2 * results[-1].bits
@@ -91,7 +114,7 @@ def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
 
 def test_a_layer_of_zeros_stays_one():
     _, hessians, importance = random_problem(k=6, outputs=4)
-    rounded = rounding.best_step(rounding.problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
+    rounded = gptq.best_step(gptq.problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
     assert not rounded.levels.any() and rounded.bits == 0 and rounded.step > 0
 
 
@@ -109,25 +132,38 @@ def test_patches_times_matrices_are_the_layer(layer, size):
     rngs = jax.random.key(0)
     options = dict(kernel_init=lambda key, shape, dtype: jax.random.normal(rngs, shape, dtype))
     if layer is None:
-        module, x = ops.Dense(12, 6, rngs=nnx.Rngs(0), **options), rng.normal(size=(2, 12)).astype(np.float32)
+        module, x = (
+            layers.Dense(12, 6, rngs=nnx.Rngs(0), **options),
+            rng.normal(size=(2, 12)).astype(np.float32),
+        )
     else:
-        module, x = ops.Conv(4, 6, rngs=nnx.Rngs(0), **layer, **options), rng.normal(size=(2, size, size, 4)).astype(np.float32)
-    seen, matrices = calibration.patches(module, x), calibration.matrices(module, np.asarray(module.kernel[...]))
+        module, x = (
+            layers.Conv(4, 6, rngs=nnx.Rngs(0), **layer, **options),
+            rng.normal(size=(2, size, size, 4)).astype(np.float32),
+        )
+    seen, matrices = (
+        calibrate.patches(module, x),
+        calibrate.matrices(module, np.asarray(module.kernel[...])),
+    )
     outputs = jnp.einsum("npbk,bko->npbo", seen, matrices)
-    np.testing.assert_allclose(np.asarray(outputs).reshape(-1), np.asarray(module(x)).reshape(-1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(calibration.kernel(module, matrices), module.kernel[...])
+    np.testing.assert_allclose(
+        np.asarray(outputs).reshape(-1), np.asarray(module(x)).reshape(-1), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(calibrate.kernel(module, matrices), module.kernel[...])
 
 
 def test_a_large_fully_connected_layer_comes_in_equal_blocks():
-    assert calibration.dense_blocks(4096) == 1
-    assert calibration.dense_blocks(9216) == 2
-    assert calibration.dense_blocks(25088) == 7  # VGG's fc6
+    assert calibrate.dense_blocks(4096) == 1
+    assert calibrate.dense_blocks(9216) == 2
+    assert calibrate.dense_blocks(25088) == 7  # VGG's fc6
 
 
 def test_gradients_are_those_of_the_fisher_information(net, images):
     """Against the exact one, sum over labels of p * gradient of log p, by autodiff of the parameters."""
     few = images[:2]
-    found = calibration.calibrate(net, np.tile(few, (64, 1, 1, 1)), samples=4).layers["fire9/squeeze"]  # 256 directions of each
+    found = calibrate.calibrate(net, np.tile(few, (64, 1, 1, 1)), samples=4).layers[
+        "fire9/squeeze"
+    ]  # 256 directions of each
     graphdef, params, stats = split_model(net.module())
 
     def log_p(params, image):
@@ -135,7 +171,9 @@ def test_gradients_are_those_of_the_fisher_information(net, images):
 
     exact = 0.0
     for image in few:
-        gradients = np.asarray(jax.jacrev(log_p)(params, image)["fire9"]["squeeze"]["kernel"])[:, 0, 0]  # [labels, in, out]
+        gradients = np.asarray(jax.jacrev(log_p)(params, image)["fire9"]["squeeze"]["kernel"])[
+            :, 0, 0
+        ]  # [labels, in, out]
         p = np.exp(np.asarray(log_p(params, image)))
         exact = exact + np.einsum("l,lko,ljo->kj", p, gradients, gradients) / len(few)
     assert np.abs(found.gradients[0] - exact).max() < 0.15 * np.abs(exact).max()
@@ -144,60 +182,73 @@ def test_gradients_are_those_of_the_fisher_information(net, images):
 
 def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrated, images):
     held_out = images[24:]
-    plain = recipe.to_bits(net, None, 5)
-    calibrated_file = recipe.to_size(net, calibrated, len(plain))
+    plain = rate_search.to_bits(net, None, 5)
+    calibrated_file = rate_search.to_size(net, calibrated, len(plain))
     assert 0.9 * len(plain) < len(calibrated_file) <= len(plain)
-    losses = [lossy.divergence_from(net, held_out)(container.read(content)) for content in (plain, calibrated_file)]
+    losses = [
+        quantize.divergence_from(net, held_out)(container.read(content))
+        for content in (plain, calibrated_file)
+    ]
     assert losses[1] < 0.5 * losses[0]
 
 
 def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, monkeypatch):
     """Rounding each layer as if it were alone is what `estimate` does; `quantise` ends up closer to the net."""
-    together = lossy.quantise(net, calibrated, 3e-5)
-    monkeypatch.setattr(lossy, "_inputs", lambda layer, own, rounded, weights: next(still))
-    names = calibration.layers(net.module())
-    still = iter([lossy._still(calibrated.layers[path]) for path in calibration._output_shapes(net)])
-    alone = lossy.quantise(net, calibrated, 3e-5)
+    together = quantize.quantize(net, calibrated, 3e-5)
+    monkeypatch.setattr(quantize, "_inputs", lambda layer, own, rounded, weights: next(still))
+    names = calibrate.linear_layers(net.module())
+    still = iter(
+        [quantize._still(calibrated.layers[path]) for path in calibrate._output_shapes(net)]
+    )
+    alone = quantize.quantize(net, calibrated, 3e-5)
     assert names.keys() == calibrated.layers.keys()
-    losses = [lossy.divergence_from(net, images[24:])(container.read(container.write(net, coded))) for coded in (together, alone)]
+    losses = [
+        quantize.divergence_from(net, images[24:])(container.read(container.write(net, coded)))
+        for coded in (together, alone)
+    ]
     assert losses[0] < losses[1]
 
 
 def test_a_loss_is_kept_to(net, calibrated, images):
-    content = recipe.to_loss(net, calibrated, 1e-3, images[24:])
-    assert 0.5e-3 < lossy.divergence_from(net, images[24:])(container.read(content)) <= 1e-3
+    content = rate_search.to_loss(net, calibrated, 1e-3, images[24:])
+    assert 0.5e-3 < quantize.divergence_from(net, images[24:])(container.read(content)) <= 1e-3
     assert len(content) < len(container.lossless(net)) / 3
 
 
 def test_what_fits_anyway_is_lossless_and_what_cannot_fit_is_an_error(net, calibrated):
     whole = container.lossless(net)
-    assert recipe.to_size(net, calibrated, len(whole)) == whole
+    assert rate_search.to_size(net, calibrated, len(whole)) == whole
     with pytest.raises(UserError, match="without its kernels"):
-        recipe.to_size(net, calibrated, 100)
+        rate_search.to_size(net, calibrated, 100)
     with pytest.raises(UserError, match="2 to 16"):
-        recipe.to_bits(net, None, 1)
+        rate_search.to_bits(net, None, 1)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_bits_bound_the_levels(net, bits):
-    coded = lossy.to_bits(net, None, bits)
-    levels = [tensor.levels for tensor in coded.values() if isinstance(tensor, Levels)]
+    coded = quantize.to_bits(net, None, bits)
+    levels = [tensor.levels for tensor in coded.values() if isinstance(tensor, QuantizedTensor)]
     assert all(np.abs(level).max() == 2 ** (bits - 1) - 1 for level in levels)
     whole = container.paths(net.params, net.stats)
     for path, tensor in coded.items():
-        if isinstance(tensor, Levels):
+        if isinstance(tensor, QuantizedTensor):
             assert np.abs(tensor.values() - whole[path]).max() <= tensor.dequantiser.step * 0.5001
 
 
 def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda x: x + (0.02 * x.std() * rng.normal(size=x.shape)).astype(np.float32), net.params)
-    changed = Net(net.model, net.class_names, net.preprocessing, params, net.stats)
-    again = calibration.calibrate(changed, images[:24])
+    params = jax.tree.map(
+        lambda x: x + (0.02 * x.std() * rng.normal(size=x.shape)).astype(np.float32), net.params
+    )
+    changed = Network(net.model, net.class_names, net.preprocessing, params, net.stats)
+    again = calibrate.calibrate(changed, images[:24])
     held_out = images[24:]
-    whole, update = recipe.to_loss(changed, again, 1e-3, held_out), recipe.to_loss(changed, again, 1e-3, held_out, base=net)
+    whole, update = (
+        rate_search.to_loss(changed, again, 1e-3, held_out),
+        rate_search.to_loss(changed, again, 1e-3, held_out, base=net),
+    )
     assert len(update) < 0.6 * len(whole)
-    assert lossy.divergence_from(changed, held_out)(container.read(update, base=net)) <= 1e-3
+    assert quantize.divergence_from(changed, held_out)(container.read(update, base=net)) <= 1e-3
 
 
 @pytest.mark.parametrize(
@@ -205,19 +256,28 @@ def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     [
         dict(name="squeezenext_23", width=0.25, blocks=(1, 1, 1, 1)),
         dict(name="mobilenet_v1", width=0.125),
-        dict(name="squeezenet_v1_0", base_e=8, incr_e=8, conv1_filters=8, conv1_kernel=3, pct3x3=0.0, bypass="complex", batch_norm=True),
+        dict(
+            name="squeezenet_v1_0",
+            base_e=8,
+            incr_e=8,
+            conv1_filters=8,
+            conv1_kernel=3,
+            pct3x3=0.0,
+            bypass="complex",
+            batch_norm=True,
+        ),
     ],
 )
 def test_every_kind_of_layer_is_rounded(model, images):
     net = make_net(model)
-    calibrated = calibration.calibrate(net, images[:8], samples=1)
-    coded = lossy.quantise(net, calibrated, 1e-6)
+    calibrated = calibrate.calibrate(net, images[:8], samples=1)
+    coded = quantize.quantize(net, calibrated, 1e-6)
     kernels = [path for path in container.paths(net.params, net.stats) if path.endswith("kernel")]
-    assert all(isinstance(coded[path], Levels) for path in kernels)
+    assert all(isinstance(coded[path], QuantizedTensor) for path in kernels)
     read = container.read(container.write(net, coded))
-    assert lossy.divergence_from(net, images[8:16])(read) < 0.05
+    assert quantize.divergence_from(net, images[8:16])(read) < 0.05
 
 
 def test_no_images_is_an_error(net, images):
     with pytest.raises(UserError, match="no images"):
-        calibration.calibrate(net, images[:0])
+        calibrate.calibrate(net, images[:0])

@@ -5,12 +5,15 @@ import io
 import numpy as np
 import pytest
 
-from squeeze_jax.compress.low_rank import low_rank
-from squeeze_jax.net import leaves
+from squeeze_jax.compress.svd import low_rank
+from squeeze_jax.network import leaves_by_path
 
 RNG = np.random.default_rng(0)
 PARAMS = {
-    "conv1": {"kernel": RNG.standard_normal((3, 3, 8, 40)).astype(np.float32), "bias": np.ones(40, np.float32)},
+    "conv1": {
+        "kernel": RNG.standard_normal((3, 3, 8, 40)).astype(np.float32),
+        "bias": np.ones(40, np.float32),
+    },
     "fc": {"kernel": RNG.standard_normal((120, 30)).astype(np.float32)},
     "thin": {"kernel": RNG.standard_normal((1, 1, 2, 2)).astype(np.float32)},
 }
@@ -39,6 +42,10 @@ def test_the_file_gives_the_same_kernels():
     np.savez(file, **stored)
     read = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
     assert all(array.dtype == np.float32 for array in read.values())
-    for path, kernel in leaves(params).items():
-        found = read[path] if path in read else (read[f"{path}/left"] @ read[f"{path}/right"]).reshape(kernel.shape)
+    for path, kernel in leaves_by_path(params).items():
+        found = (
+            read[path]
+            if path in read
+            else (read[f"{path}/left"] @ read[f"{path}/right"]).reshape(kernel.shape)
+        )
         np.testing.assert_array_equal(found, kernel)

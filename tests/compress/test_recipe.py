@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from squeeze_jax.compress import recipe
+from squeeze_jax.compress import rate_search
 from squeeze_jax.errors import UserError
 
 
@@ -16,11 +16,15 @@ def search(curve, goal, start, slope, tolerance=0.05, most=8):
         tried.append(multiplier)
         return curve(multiplier), multiplier
 
-    return recipe._search(measure, goal, start, slope, tolerance, most, said=lambda value: f"{value:.0f} bytes"), tried
+    return rate_search._search(
+        measure, goal, start, slope, tolerance, most, said=lambda value: f"{value:.0f} bytes"
+    ), tried
 
 
 @pytest.mark.parametrize("start", [1e-3, 0.9, 1.1, 1e4])
-@pytest.mark.parametrize(("power", "slope"), [(1.2, 1.2), (0.7, 1.2), (2.0, 1.2), (-1 / 8, -1 / 8), (-1 / 5, -1 / 8)])
+@pytest.mark.parametrize(
+    ("power", "slope"), [(1.2, 1.2), (0.7, 1.2), (2.0, 1.2), (-1 / 8, -1 / 8), (-1 / 5, -1 / 8)]
+)
 def test_powers_are_found_from_afar(start, power, slope):
     found, _ = search(lambda multiplier: 5 * multiplier**power, goal=5.0, start=start, slope=slope)
     assert 0.95 <= found**power <= 1

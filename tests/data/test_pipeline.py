@@ -41,8 +41,14 @@ def take(pipeline, count, start=0):
 def fetched(pipeline, batches, seed=None, start=0):
     """The batches as the training step sees them; the key is a function of (seed, step)."""
     fetch = jax.jit(pipeline.fetch)
-    step_keys = [None if seed is None else jax.random.fold_in(jax.random.key(seed), start + i) for i in range(len(batches))]
-    return [jax.tree.map(np.asarray, fetch(pipeline.resident, batch, key)) for batch, key in zip(batches, step_keys, strict=True)]
+    step_keys = [
+        None if seed is None else jax.random.fold_in(jax.random.key(seed), start + i)
+        for i in range(len(batches))
+    ]
+    return [
+        jax.tree.map(np.asarray, fetch(pipeline.resident, batch, key))
+        for batch, key in zip(batches, step_keys, strict=True)
+    ]
 
 
 def assert_same(left, right):
@@ -54,16 +60,28 @@ def assert_same(left, right):
 def test_an_epoch_shows_each_example_at_most_once(folder, placement):
     opened = data.open_data(settings(folder, placement=placement))
     train = opened.train(BATCH, seed=3)
-    assert (opened.num_train, opened.num_eval, train.num_examples, train.steps_per_epoch) == (NUM_TRAIN, NUM_EVAL, NUM_TRAIN, 5)
+    assert (opened.num_train, opened.num_eval, train.num_examples, train.steps_per_epoch) == (
+        NUM_TRAIN,
+        NUM_EVAL,
+        NUM_TRAIN,
+        5,
+    )
     batches = fetched(train, take(train, 3 * train.steps_per_epoch))
-    epochs = [np.concatenate([b["image"] for b in batches[e * 5 : e * 5 + 5]]).reshape(20, -1) for e in range(3)]
+    epochs = [
+        np.concatenate([b["image"] for b in batches[e * 5 : e * 5 + 5]]).reshape(20, -1)
+        for e in range(3)
+    ]
     assert all(len({image.tobytes() for image in epoch}) == 20 for epoch in epochs)
     assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
 
 
 def test_a_batch_of_everything_is_a_permutation_that_differs_between_epochs_and_seeds(folder):
     opened = data.open_data(settings(folder))
-    orders = [tuple(batch["index"].tolist()) for seed in (0, 1) for batch in take(opened.train(NUM_TRAIN, seed), 3)]
+    orders = [
+        tuple(batch["index"].tolist())
+        for seed in (0, 1)
+        for batch in take(opened.train(NUM_TRAIN, seed), 3)
+    ]
     assert all(sorted(order) == list(range(NUM_TRAIN)) for order in orders)
     assert len(set(orders)) == 6
 
@@ -83,11 +101,18 @@ def test_starting_late_costs_no_epochs(folder):
 @pytest.mark.parametrize("pad, image_size", [(0, 10), (2, 10), (0, 7)])
 def test_streaming_changes_nothing_augmentation_included(folder, pad, image_size):
     augmentation = {"pad": pad, "mirror": True, "image_size": image_size}
-    memory, stream = (data.open_data(settings(folder, placement=placement, **augmentation)) for placement in ("memory", "stream"))
+    memory, stream = (
+        data.open_data(settings(folder, placement=placement, **augmentation))
+        for placement in ("memory", "stream")
+    )
     assert memory.train(BATCH, 0).resident and not stream.train(BATCH, 0).resident
-    results = [fetched(p, take(p, 12), seed=7) for p in (memory.train(BATCH, 5), stream.train(BATCH, 5))]
+    results = [
+        fetched(p, take(p, 12), seed=7) for p in (memory.train(BATCH, 5), stream.train(BATCH, 5))
+    ]
     assert_same(*results)
-    assert_same(*[fetched(p, take(p, 99)) for p in (memory.evaluation(BATCH), stream.evaluation(BATCH))])
+    assert_same(
+        *[fetched(p, take(p, 99)) for p in (memory.evaluation(BATCH), stream.evaluation(BATCH))]
+    )
 
 
 @PLACEMENTS
@@ -96,12 +121,22 @@ def test_processes_shares_make_up_the_batch(folder, placement, split):
     opened = data.open_data(settings(folder, placement=placement, pad=1, mirror=True))
 
     def results(**process):
-        pipeline = opened.train(BATCH, 2, **process) if split == "train" else opened.evaluation(BATCH, **process)
+        pipeline = (
+            opened.train(BATCH, 2, **process)
+            if split == "train"
+            else opened.evaluation(BATCH, **process)
+        )
         return fetched(pipeline, take(pipeline, 7), seed=0 if split == "train" else None)
 
     whole = results()
     shares = [results(process_index=i, process_count=2) for i in range(2)]
-    assert_same(whole, [jax.tree.map(lambda a, b: np.concatenate([a, b]), *pair) for pair in zip(*shares, strict=True)])
+    assert_same(
+        whole,
+        [
+            jax.tree.map(lambda a, b: np.concatenate([a, b]), *pair)
+            for pair in zip(*shares, strict=True)
+        ],
+    )
     assert whole[0]["position"].tolist() == [0, 1, 2, 3]
 
 
@@ -123,11 +158,20 @@ def test_evaluation_visits_each_example_once(folder, placement, batch_size):
     batches = fetched(evaluation, list(evaluation.batches()))
     assert len(batches) == evaluation.steps_per_epoch == -(-NUM_EVAL // batch_size)
     assert all(batch["image"].shape == (batch_size, 10, 10, 3) for batch in batches)
-    image, label, weight = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "weight"))
+    image, label, weight = (
+        np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "weight")
+    )
     assert weight.tolist() == [1] * NUM_EVAL + [0] * (len(weight) - NUM_EVAL)
     assert label[:NUM_EVAL].tolist() == list(opened.eval_source.labels)
-    pixels = np.stack([np.asarray(Image.open(path).resize((10, 10), Image.Resampling.BILINEAR)) for path in opened.eval_source.paths])
-    np.testing.assert_allclose(image[:NUM_EVAL], (pixels - np.array(MEAN)) / [50, 60, 70], rtol=1e-5, atol=1e-5)
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(path).resize((10, 10), Image.Resampling.BILINEAR))
+            for path in opened.eval_source.paths
+        ]
+    )
+    np.testing.assert_allclose(
+        image[:NUM_EVAL], (pixels - np.array(MEAN)) / [50, 60, 70], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_padding_is_the_mean_pixel(folder):
@@ -142,7 +186,12 @@ def test_dtypes(folder):
         for pipeline in (opened.train(BATCH, 0), opened.evaluation(BATCH)):
             batch = fetched(pipeline, take(pipeline, 1))[0]
             dtypes = {name: str(value.dtype) for name, value in batch.items()}
-            assert dtypes == {"image": "float32", "label": "int32", "weight": "float32", "position": "int32"}
+            assert dtypes == {
+                "image": "float32",
+                "label": "int32",
+                "weight": "float32",
+                "position": "int32",
+            }
 
 
 def test_auto_keeps_small_sets_in_memory_and_streams_large_ones(folder, monkeypatch):
@@ -161,7 +210,11 @@ def test_a_corrupt_image_is_named(folder, tmp_path, placement, workers):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes() if path.name != "07.png" else b"broken")
     with pytest.raises(UserError, match="^cannot read image .*07.png: ") as caught:
-        list(data.open_data(settings(tmp_path, placement=placement, workers=workers)).evaluation(BATCH).batches())
+        list(
+            data.open_data(settings(tmp_path, placement=placement, workers=workers))
+            .evaluation(BATCH)
+            .batches()
+        )
     assert "\n" not in str(caught.value)
 
 

@@ -16,7 +16,13 @@ from squeeze_jax.errors import UserError
 
 def settings(name="folder", data_dir="", holdout=0.25, train_split="train", eval_split="test"):
     return ml_collections.ConfigDict(
-        {"name": name, "data_dir": str(data_dir), "holdout": holdout, "train_split": train_split, "eval_split": eval_split}
+        {
+            "name": name,
+            "data_dir": str(data_dir),
+            "holdout": holdout,
+            "train_split": train_split,
+            "eval_split": eval_split,
+        }
     )
 
 
@@ -66,7 +72,9 @@ def test_digits_images_fill_the_byte_range_in_three_equal_channels():
 def test_folder_holds_out_a_fraction_of_every_class(folder):
     train, evaluation = sources.load(settings(data_dir=folder))
     assert train.class_names == ("ant", "cat")
-    assert np.bincount(train.labels).tolist() == [1, 6] and np.bincount(evaluation.labels).tolist() == [1, 2]
+    assert np.bincount(train.labels).tolist() == [1, 6] and np.bincount(
+        evaluation.labels
+    ).tolist() == [1, 2]
     assert sorted(colours(train) + colours(evaluation)) == [*range(8), 100, 101]
     assert colours(sources.load(settings(data_dir=folder))[1]) == colours(evaluation)
 
@@ -78,7 +86,11 @@ def test_folder_with_splits(tmp_path, held_out):
     save(tmp_path / held_out / "b" / "1.JPeG")
     save(tmp_path / ".git" / "objects" / "1.png")
     train, evaluation = sources.load(settings(data_dir=tmp_path))
-    assert (train.class_names, list(train.labels), list(evaluation.labels)) == (("a", "b"), [0, 1], [1])
+    assert (train.class_names, list(train.labels), list(evaluation.labels)) == (
+        ("a", "b"),
+        [0, 1],
+        [1],
+    )
 
 
 def test_train_and_val_may_be_classes(tmp_path):
@@ -99,7 +111,9 @@ def test_modes_and_orientation_become_upright_rgb(tmp_path):
         picture.convert(mode).save(tmp_path / f"{mode}.png")
         decoded = sources.decode(tmp_path / f"{mode}.png", mode)
         assert decoded.shape == (4, 6, 3) and decoded.dtype == np.uint8
-    np.testing.assert_array_equal(sources.decode(tmp_path / "RGBA.png", "RGBA"), np.asarray(picture))
+    np.testing.assert_array_equal(
+        sources.decode(tmp_path / "RGBA.png", "RGBA"), np.asarray(picture)
+    )
 
 
 def expect(config, *words):
@@ -131,10 +145,17 @@ def test_unknown_class_in_val(tmp_path):
 
 def broken_images(folder: Path) -> list[Path]:
     whole = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole, "JPEG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        whole, "JPEG"
+    )
     png = io.BytesIO()
     Image.new("RGB", (9, 9)).save(png, "PNG")
-    contents = {"empty.jpg": b"", "text.png": b"not an image", "cut.jpg": whole.getvalue()[:-900], "cut.png": png.getvalue()[:45]}
+    contents = {
+        "empty.jpg": b"",
+        "text.png": b"not an image",
+        "cut.jpg": whole.getvalue()[:-900],
+        "cut.png": png.getvalue()[:45],
+    }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     Image.fromarray(np.full((3, 3), 4096, np.uint16)).save(folder / "deep.png")
@@ -158,15 +179,22 @@ def test_decompression_bomb_is_named(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- TFDS
 
 
-def write_tfds(data_dir: Path, name: str, images: dict[str, list[np.ndarray]], file_format="array_record") -> None:
+def write_tfds(
+    data_dir: Path, name: str, images: dict[str, list[np.ndarray]], file_format="array_record"
+) -> None:
     """Prepares a data set as TFDS would, without TensorFlow: the labels run 0, 1, 0, 1, ..."""
     import tensorflow_datasets as tfds
 
     folder = data_dir / name / "1.0.0"
     folder.mkdir(parents=True)
-    image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["no", "yes"])
+    image, label = (
+        tfds.features.Image(shape=(None, None, 3)),
+        tfds.features.ClassLabel(names=["no", "yes"]),
+    )
     features = tfds.features.FeaturesDict({"image": image, "label": label})
-    identity = tfds.core.DatasetIdentity(name=name, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__)
+    identity = tfds.core.DatasetIdentity(
+        name=name, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+    )
     info = tfds.core.DatasetInfo(builder=identity, features=features)
     writer = tfds.core.SequentialWriter(info, max_examples_per_shard=3, file_format=file_format)
     writer.initialize_splits(list(images))
@@ -183,14 +211,19 @@ def write_tfds(data_dir: Path, name: str, images: dict[str, list[np.ndarray]], f
 def prepared(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("tfds")
     rng = np.random.default_rng(0)
-    images = {split: [rng.integers(0, 256, (4 + i, 5, 3), np.uint8) for i in range(n)] for split, n in (("train", 5), ("test", 2))}
+    images = {
+        split: [rng.integers(0, 256, (4 + i, 5, 3), np.uint8) for i in range(n)]
+        for split, n in (("train", 5), ("test", 2))
+    }
     write_tfds(data_dir, "tiny", images)
     return data_dir, images
 
 
 def test_tfds_reads_what_was_written(prepared):
     data_dir, images = prepared
-    for source, split in zip(sources.load(settings("tiny", data_dir)), ("train", "test"), strict=True):
+    for source, split in zip(
+        sources.load(settings("tiny", data_dir)), ("train", "test"), strict=True
+    ):
         assert (len(source), source.class_names) == (len(images[split]), ("no", "yes"))
         order = list(reversed(range(len(source))))
         for i, (image, label) in zip(order, source.read(order), strict=True):
@@ -200,7 +233,9 @@ def test_tfds_reads_what_was_written(prepared):
 
 
 def test_tfds_slices_of_splits(prepared):
-    train, evaluation = sources.load(settings("tiny:1.0.0", prepared[0], train_split="train[:3]", eval_split="train[3:]"))
+    train, evaluation = sources.load(
+        settings("tiny:1.0.0", prepared[0], train_split="train[:3]", eval_split="train[3:]")
+    )
     assert (len(train), len(evaluation)) == (3, 2)
 
 
@@ -214,13 +249,23 @@ train, _ = sources.load(ml_collections.ConfigDict({settings("tiny", prepared[0])
 assert train[0][0].shape == (4, 5, 3)
 assert "tensorflow" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
 
 
 def test_tfds_errors(prepared, tmp_path):
     data_dir, _ = prepared
-    expect(settings("cifar10", tmp_path), "pip install -e '.[prepare]' && tfds build cifar10 --file_format=array_record", str(tmp_path))
-    expect(settings("imagenet2012", tmp_path), "tfds build imagenet2012", f"{tmp_path}/downloads/manual")
+    expect(
+        settings("cifar10", tmp_path),
+        "pip install -e '.[prepare]' && tfds build cifar10 --file_format=array_record",
+        str(tmp_path),
+    )
+    expect(
+        settings("imagenet2012", tmp_path),
+        "tfds build imagenet2012",
+        f"{tmp_path}/downloads/manual",
+    )
     expect(settings("cifarten", tmp_path), "unknown data set 'cifarten'")
     expect(settings("no such name!", tmp_path), "unknown data set 'no such name!'")
     expect(settings("tiny", data_dir, eval_split="validation"), "split 'validation'", "tiny")

@@ -16,7 +16,11 @@ SHAPE = (3, 3, 64, 96)
     ("init", "std", "bound"),
     [
         (initializers.fan_in(1.0, "uniform"), (1 / 576) ** 0.5, (3 / 576) ** 0.5),  # Caffe's xavier
-        (initializers.fan_in(2.0, "uniform"), (2 / 576) ** 0.5, (6 / 576) ** 0.5),  # torchvision's kaiming_uniform
+        (
+            initializers.fan_in(2.0, "uniform"),
+            (2 / 576) ** 0.5,
+            (6 / 576) ** 0.5,
+        ),  # torchvision's kaiming_uniform
         (initializers.fan_in(2.0, "gaussian"), (2 / 576) ** 0.5, None),
         (initializers.gaussian(0.01), 0.01, None),
     ],
@@ -34,7 +38,9 @@ def test_moments(init, std, bound):
 
 def test_the_same_numbers_traced_and_not():
     init = initializers.fan_in(2.0, "gaussian")
-    np.testing.assert_array_equal(init(jax.random.key(3), SHAPE), jax.jit(lambda key: init(key, SHAPE))(jax.random.key(3)))
+    np.testing.assert_array_equal(
+        init(jax.random.key(3), SHAPE), jax.jit(lambda key: init(key, SHAPE))(jax.random.key(3))
+    )
 
 
 def test_seeds_and_layers_differ():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from squeeze_jax.models import ops
+from squeeze_jax.models import conv_backend, functional
 
 LOWERINGS = ("native", "matmul")
 
@@ -14,13 +14,17 @@ def convolution(x, kernel, stride, padding, groups):
     """Cross-correlation by its definition, one output position at a time, in float64."""
     x = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
     kh, kw, cin, cout = kernel.shape
-    out = np.zeros((x.shape[0], (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1, cout))
+    out = np.zeros(
+        (x.shape[0], (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1, cout)
+    )
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
             patch = x[:, i * stride : i * stride + kh, j * stride : j * stride + kw]
             for g in range(groups):
                 outputs = slice(g * cout // groups, (g + 1) * cout // groups)
-                out[:, i, j, outputs] = np.tensordot(patch[..., g * cin : (g + 1) * cin], kernel[..., outputs].astype(np.float64), 3)
+                out[:, i, j, outputs] = np.tensordot(
+                    patch[..., g * cin : (g + 1) * cin], kernel[..., outputs].astype(np.float64), 3
+                )
     return out
 
 
@@ -29,7 +33,15 @@ def max_pooling(x, window, stride):
     rows, columns = (-(-(size - window) // stride) + 1 for size in x.shape[1:3])
     return np.stack(
         [
-            np.stack([x[:, i * stride : i * stride + window, j * stride : j * stride + window].max((1, 2)) for j in range(columns)], 1)
+            np.stack(
+                [
+                    x[:, i * stride : i * stride + window, j * stride : j * stride + window].max(
+                        (1, 2)
+                    )
+                    for j in range(columns)
+                ],
+                1,
+            )
             for i in range(rows)
         ],
         1,
@@ -57,9 +69,11 @@ def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, group
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *size, 4), np.float32)
     weights = rng.standard_normal((*kernel, 4 // groups, 10), np.float32)
-    with ops.lowering(lowering):
-        y = ops.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
-    np.testing.assert_allclose(y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5)
+    with conv_backend.conv_backend(lowering):
+        y = functional.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
+    np.testing.assert_allclose(
+        y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -70,9 +84,11 @@ def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *size, 32)), dtype)
     weights = jnp.asarray(rng.standard_normal((3, 3, 32, 10)) / np.sqrt(9 * 32), dtype)
-    with ops.lowering("matmul"):
-        y = ops.conv2d(x, weights, padding=padding, train=False)
-    expected = convolution(np.asarray(x, np.float32), np.asarray(weights, np.float32), 1, padding, 1)
+    with conv_backend.conv_backend("matmul"):
+        y = functional.conv2d(x, weights, padding=padding, train=False)
+    expected = convolution(
+        np.asarray(x, np.float32), np.asarray(weights, np.float32), 1, padding, 1
+    )
     assert y.dtype == dtype and y.shape == expected.shape
     error = np.abs(np.asarray(y, np.float64) - expected) / np.abs(expected).max()
     assert error.max() < {"float32": 1e-6, "bfloat16": 2**-7}[dtype]
@@ -91,14 +107,22 @@ def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
 def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, products):
     """Where there is no gradient; each product sees its own rows, and together they see all."""
     rng = np.random.default_rng(0)
-    x, weights = rng.standard_normal((images, *size, 3), np.float32), rng.standard_normal((7, 7, 3, 5), np.float32)
+    x, weights = (
+        rng.standard_normal((images, *size, 3), np.float32),
+        rng.standard_normal((7, 7, 3, 5), np.float32),
+    )
 
     def conv(x, train):
-        with ops.lowering("matmul"):
-            return ops.conv2d(x, jnp.asarray(weights), 2, padding, train=train)
+        with conv_backend.conv_backend("matmul"):
+            return functional.conv2d(x, jnp.asarray(weights), 2, padding, train=train)
 
-    np.testing.assert_allclose(conv(jnp.asarray(x), False), convolution(x, weights, 2, padding, 1), rtol=1e-5, atol=1e-4)
-    assert [str(jax.make_jaxpr(lambda x: conv(x, train))(x)).count("dot_general[") for train in (False, True)] == [products, 1]
+    np.testing.assert_allclose(
+        conv(jnp.asarray(x), False), convolution(x, weights, 2, padding, 1), rtol=1e-5, atol=1e-4
+    )
+    assert [
+        str(jax.make_jaxpr(lambda x: conv(x, train))(x)).count("dot_general[")
+        for train in (False, True)
+    ] == [products, 1]
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
@@ -106,10 +130,12 @@ def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, p
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_max_pool_rounds_up(lowering, size, dtype):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 3)), dtype)
-    with ops.lowering(lowering):
-        y = ops.max_pool(x)
+    with conv_backend.conv_backend(lowering):
+        y = functional.max_pool(x)
     assert y.dtype == x.dtype
-    np.testing.assert_array_equal(np.asarray(y, np.float32), max_pooling(np.asarray(x, np.float32), 3, 2))
+    np.testing.assert_array_equal(
+        np.asarray(y, np.float32), max_pooling(np.asarray(x, np.float32), 3, 2)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -121,8 +147,13 @@ def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding,
 
     def gradients(lowering):
         def loss(x, weights):
-            with ops.lowering(lowering):
-                return jnp.sum(ops.max_pool(ops.conv2d(x, weights, stride, padding, groups)).astype(jnp.float32) ** 2)
+            with conv_backend.conv_backend(lowering):
+                return jnp.sum(
+                    functional.max_pool(
+                        functional.conv2d(x, weights, stride, padding, groups)
+                    ).astype(jnp.float32)
+                    ** 2
+                )
 
         return jax.grad(loss, (0, 1))(x, weights)
 
@@ -130,7 +161,12 @@ def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding,
     for native, matmul in zip(*map(gradients, LOWERINGS), strict=True):
         assert matmul.dtype == dtype
         scale = float(jnp.max(jnp.abs(native)))
-        np.testing.assert_allclose(np.asarray(native, np.float32), np.asarray(matmul, np.float32), rtol=tolerance, atol=tolerance * scale)
+        np.testing.assert_allclose(
+            np.asarray(native, np.float32),
+            np.asarray(matmul, np.float32),
+            rtol=tolerance,
+            atol=tolerance * scale,
+        )
 
 
 @pytest.mark.parametrize(
@@ -140,28 +176,40 @@ def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding,
         (256, 294_912, 2_900_000, 32),  # small images: eight at a time fill the caches
         (7, 2**21, 0, 7),  # two at a time would not divide the batch
         (64, 27_648, 200_000, 1),
-        (32, 4_392_300, 244_000_000, 1),  # AlexNet: its dense layers' weights are more than all patches
+        (
+            32,
+            4_392_300,
+            244_000_000,
+            1,
+        ),  # AlexNet: its dense layers' weights are more than all patches
     ],
 )
-def test_parts_are_small_enough_for_caches_and_large_enough_for_the_weights(images, seen, params, parts):
-    with ops.lowering("matmul"):
-        assert ops.best_parts(images, seen, params, train=True) == parts
-        assert ops.best_parts(images, seen, params, train=False) <= parts
-    with ops.lowering("native"):
-        assert ops.best_parts(images, seen, params, train=True) == 1
+def test_parts_are_small_enough_for_caches_and_large_enough_for_the_weights(
+    images, seen, params, parts
+):
+    with conv_backend.conv_backend("matmul"):
+        assert conv_backend.num_microbatches(images, seen, params, train=True) == parts
+        assert conv_backend.num_microbatches(images, seen, params, train=False) <= parts
+    with conv_backend.conv_backend("native"):
+        assert conv_backend.num_microbatches(images, seen, params, train=True) == 1
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
 def test_relu_and_pool_commute_with_their_gradients(lowering):
     rng = np.random.default_rng(0)
-    x, weights = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, 9, 9, 8), (2, 4, 4, 8)))
+    x, weights = (
+        jnp.asarray(rng.standard_normal(shape, np.float32))
+        for shape in ((2, 9, 9, 8), (2, 4, 4, 8))
+    )
     x = x.at[0, :5].set(-1.0)  # windows without anything positive
 
     def loss(x, train):
-        with ops.lowering(lowering):
-            return jnp.sum(weights * ops.relu_max_pool(x, train=train))
+        with conv_backend.conv_backend(lowering):
+            return jnp.sum(weights * functional.relu_max_pool(x, train=train))
 
-    for found, expected in zip(jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False)):
+    for found, expected in zip(
+        jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False)
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -169,33 +217,46 @@ def test_relu_and_pool_commute_with_their_gradients(lowering):
 @pytest.mark.parametrize("train", [False, True])
 def test_parts_joined_before_or_after_their_activation(lowering, train):
     rng = np.random.default_rng(0)
-    parts = [jnp.asarray(rng.standard_normal((2, 6, 5, channels), np.float32)) for channels in (3, 1, 4)]
-    with ops.lowering(lowering):
-        y = ops.joined(parts, lambda x: ops.relu_max_pool(x, train=train))
+    parts = [
+        jnp.asarray(rng.standard_normal((2, 6, 5, channels), np.float32)) for channels in (3, 1, 4)
+    ]
+    with conv_backend.conv_backend(lowering):
+        y = functional.concat_channels(parts, lambda x: functional.relu_max_pool(x, train=train))
     whole = np.concatenate(parts, axis=-1)
     np.testing.assert_array_equal(y, max_pooling(np.maximum(whole, 0), 3, 2))
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
 def test_too_small_an_input_is_named(lowering):
-    with ops.lowering(lowering):
+    with conv_backend.conv_backend(lowering):
         with pytest.raises(ValueError, match="3x3 convolution.*2x2"):
-            ops.conv2d(jnp.zeros((1, 2, 2, 1)), jnp.zeros((3, 3, 1, 1)))
+            functional.conv2d(jnp.zeros((1, 2, 2, 1)), jnp.zeros((3, 3, 1, 1)))
         with pytest.raises(ValueError, match="max pooling got 1x1"):
-            ops.max_pool(jnp.zeros((1, 1, 1, 1)))
+            functional.max_pool(jnp.zeros((1, 1, 1, 1)))
 
 
 def test_dropout_depends_on_the_examples_key_alone():
     x = jnp.ones((6, 5, 5, 8))
     keys = jax.random.split(jax.random.key(0), 6)
-    whole = ops.dropout(x, 0.5, keys)
-    halves = jnp.concatenate([ops.dropout(x[:3], 0.5, keys[:3]), ops.dropout(x[3:], 0.5, keys[3:])])
+    whole = functional.dropout(x, 0.5, keys)
+    halves = jnp.concatenate(
+        [functional.dropout(x[:3], 0.5, keys[:3]), functional.dropout(x[3:], 0.5, keys[3:])]
+    )
     np.testing.assert_array_equal(whole, halves)
     assert set(np.unique(whole)) == {0.0, 2.0}
     assert 0.4 < float(jnp.mean(whole == 0)) < 0.6
-    assert ops.dropout(x, 0.0, keys) is x
+    assert functional.dropout(x, 0.0, keys) is x
 
 
 def test_few_images_are_not_worth_the_longer_compilation():
-    assert ops.best_lowering("cpu") == ops.best_lowering("cpu", 50_000 * 224**2) == "matmul"
-    assert ops.best_lowering("cpu", 360 * 32**2) == ops.best_lowering("tpu") == ops.best_lowering("gpu") == "native"
+    assert (
+        conv_backend.default_conv_backend("cpu")
+        == conv_backend.default_conv_backend("cpu", 50_000 * 224**2)
+        == "matmul"
+    )
+    assert (
+        conv_backend.default_conv_backend("cpu", 360 * 32**2)
+        == conv_backend.default_conv_backend("tpu")
+        == conv_backend.default_conv_backend("gpu")
+        == "native"
+    )

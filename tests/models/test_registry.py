@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from squeeze_jax import models, trace
+from squeeze_jax import models
+from squeeze_jax.cost import trace
 from squeeze_jax.errors import UserError
 
 COUNTS = json.loads((Path(__file__).parents[1] / "golden/counts.json").read_text())
@@ -17,7 +18,9 @@ def abstract(name, **options):
     return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
 
 
-@pytest.mark.parametrize("row", COUNTS, ids=lambda row: f"{row['model']}-{row['options']}-{row['input_size']}")
+@pytest.mark.parametrize(
+    "row", COUNTS, ids=lambda row: f"{row['model']}-{row['options']}-{row['input_size']}"
+)
 def test_parameters_are_golden(row):
     assert trace.parameter_count(abstract(row["model"], **row["options"])) == row["params"]
 
@@ -45,4 +48,7 @@ def test_a_bad_option_is_one_clear_line(name, options, words):
 
 
 def test_none_keeps_the_default():
-    assert trace.parameter_count(abstract("squeezenet_v1_1", squeeze_ratio=None, conv1_filters=None)) == 1_235_496
+    assert (
+        trace.parameter_count(abstract("squeezenet_v1_1", squeeze_ratio=None, conv1_filters=None))
+        == 1_235_496
+    )

@@ -12,7 +12,13 @@ from tests.models.test_ops import convolution, max_pooling
 
 
 def test_metaparameters_make_table_1():
-    squeeze, expand = zip(*[(w.squeeze, w.expand3x3) for w in (fire_widths(i, 128, 128, 2, 0.5, 0.125) for i in range(8))], strict=True)
+    squeeze, expand = zip(
+        *[
+            (w.squeeze, w.expand3x3)
+            for w in (fire_widths(i, 128, 128, 2, 0.5, 0.125) for i in range(8))
+        ],
+        strict=True,
+    )
     assert squeeze == (16, 16, 32, 32, 48, 48, 64, 64)
     assert expand == (64, 64, 128, 128, 192, 192, 256, 256)
 
@@ -33,11 +39,16 @@ def written_out(params, x, net):
         layer = params
         for part in name.split("/"):
             layer = layer[part]
-        return convolution(x, np.asarray(layer["kernel"]), stride, ((pad, pad), (pad, pad)), 1) + np.asarray(layer["bias"])
+        return convolution(
+            x, np.asarray(layer["kernel"]), stride, ((pad, pad), (pad, pad)), 1
+        ) + np.asarray(layer["bias"])
 
     def fire(name, x):
         s = np.maximum(conv(f"{name}/squeeze", x), 0)
-        return np.maximum(np.concatenate([conv(f"{name}/expand1x1", s), conv(f"{name}/expand3x3", s, pad=1)], -1), 0)
+        return np.maximum(
+            np.concatenate([conv(f"{name}/expand1x1", s), conv(f"{name}/expand3x3", s, pad=1)], -1),
+            0,
+        )
 
     pools = {"v1_1": ("conv1", "fire3", "fire5")}.get(net, ("conv1", "fire4", "fire8"))
     x = np.maximum(conv("conv1", x, stride=2), 0)
@@ -52,13 +63,20 @@ def written_out(params, x, net):
     return np.maximum(conv("conv10", x, pad=1 if net == "v1_0_released" else 0), 0).mean((1, 2))
 
 
-@pytest.mark.parametrize("net", ["v1_0", "v1_0_released", "v1_1", "simple_bypass", "complex_bypass"])
+@pytest.mark.parametrize(
+    "net", ["v1_0", "v1_0_released", "v1_1", "simple_bypass", "complex_bypass"]
+)
 def test_forward_is_the_papers(net):
-    model = models.create(f"squeezenet_{net}", rngs=nnx.Rngs(0), num_classes=7, base_e=16, incr_e=16, init="he")
+    model = models.create(
+        f"squeezenet_{net}", rngs=nnx.Rngs(0), num_classes=7, base_e=16, incr_e=16, init="he"
+    )
     rng = np.random.default_rng(0)
     graphdef, params = nnx.split(model)
     # Biases start at 0: drawn here, so that a bias in the wrong place shows.
-    params = jax.tree.map(lambda p: p if p.ndim > 1 else rng.standard_normal(p.shape).astype(np.float32), nnx.to_pure_dict(params))
+    params = jax.tree.map(
+        lambda p: p if p.ndim > 1 else rng.standard_normal(p.shape).astype(np.float32),
+        nnx.to_pure_dict(params),
+    )
     images = rng.standard_normal((2, 67, 64, 3)).astype(np.float32)
     logits = nnx.merge(graphdef, params)(jnp.asarray(images))
     expected = written_out(params, images, net)
@@ -70,11 +88,21 @@ def test_conv10_relu_is_an_option():
     options = dict(rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, conv1_kernel=3, init="he")
     images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 33, 33, 3)), jnp.float32)
     assert float(jnp.min(models.create("squeezenet_v1_0", **options)(images))) >= 0
-    assert float(jnp.min(models.create("squeezenet_v1_0", conv10_relu=False, **options)(images))) < 0
+    assert (
+        float(jnp.min(models.create("squeezenet_v1_0", conv10_relu=False, **options)(images))) < 0
+    )
 
 
 def test_batch_norm_replaces_the_bias_and_normalises():
-    model = models.create("squeezenet_v1_1", rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, batch_norm=True, dropout=0.0)
+    model = models.create(
+        "squeezenet_v1_1",
+        rngs=nnx.Rngs(0),
+        num_classes=5,
+        base_e=8,
+        incr_e=8,
+        batch_norm=True,
+        dropout=0.0,
+    )
     assert not hasattr(model.fire2.squeeze, "bias") and hasattr(model.conv10, "bias")
     x = jnp.asarray(5 + 3 * np.random.default_rng(0).standard_normal((8, 33, 33, 3)), jnp.float32)
     y = model.conv1(x, train=True)
@@ -84,7 +112,9 @@ def test_batch_norm_replaces_the_bias_and_normalises():
 
 
 def test_dropout_is_on_in_training_only():
-    model = models.create("squeezenet_v1_1", rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, init="he")
+    model = models.create(
+        "squeezenet_v1_1", rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, init="he"
+    )
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 33, 33, 3)), jnp.float32)
     first, second = (model(x, train=True, key=jax.random.key(seed)) for seed in (0, 1))
     assert not np.allclose(first, second)

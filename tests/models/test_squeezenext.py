@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from squeeze_jax import models, trace
+from squeeze_jax import models
+from squeeze_jax.cost import trace
 from squeeze_jax.errors import UserError
 from tests.models.test_ops import convolution, max_pooling
 
@@ -18,7 +19,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden/squeezenext_layers.json
 
 @pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith("squeezenext")])
 def test_layer_for_layer(name):
-    layers = trace.trace(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
+    layers = trace.trace_layers(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
     found = [
         [
             layer.input_shape[3], layer.output_shape[3], list(layer.kernel_size), layer.stride[0],
@@ -30,7 +31,10 @@ def test_layer_for_layer(name):
     *convolutions, classifier = GOLDEN[name]
     assert found == convolutions
     (dense,) = [layer for layer in layers if layer.kind == "dense"]
-    assert [dense.input_shape[1], dense.output_shape[1], dense.parameters, dense.macs] == [*classifier[:2], *classifier[-2:]]
+    assert [dense.input_shape[1], dense.output_shape[1], dense.parameters, dense.macs] == [
+        *classifier[:2],
+        *classifier[-2:],
+    ]
 
 
 def written_out(params, stats, x, blocks, rewired):
@@ -40,8 +44,12 @@ def written_out(params, stats, x, blocks, rewired):
         layer, stat = params, stats
         for part in name.split("/"):
             layer, stat = layer[part], stat[part]
-        y = convolution(x, np.asarray(layer["kernel"]), stride, ((pad[0],) * 2, (pad[1],) * 2), groups)
-        y = (y - stat["bn"]["mean"]) / np.sqrt(stat["bn"]["var"] + 1e-5) * layer["bn"]["scale"] + layer["bn"]["bias"]
+        y = convolution(
+            x, np.asarray(layer["kernel"]), stride, ((pad[0],) * 2, (pad[1],) * 2), groups
+        )
+        y = (y - stat["bn"]["mean"]) / np.sqrt(stat["bn"]["var"] + 1e-5) * layer["bn"][
+            "scale"
+        ] + layer["bn"]["bias"]
         return np.maximum(y, 0)
 
     x = max_pooling(conv("conv1", x, 2), 3, 2)
@@ -56,25 +64,39 @@ def written_out(params, stats, x, blocks, rewired):
             pads = ((1, 0), (0, 1)) if number % 2 else ((0, 1), (1, 0))
             y = conv(f"{name}/separable2", conv(f"{name}/separable1", y, pad=pads[0]), pad=pads[1])
             x = np.maximum(shortcut + conv(f"{name}/expand", y), 0)
-    return conv("bottleneck", x).mean((1, 2)) @ np.asarray(params["classifier"]["kernel"], np.float64)
+    return conv("bottleneck", x).mean((1, 2)) @ np.asarray(
+        params["classifier"]["kernel"], np.float64
+    )
 
 
 @pytest.mark.parametrize("version", [1, 5])
 def test_forward_is_the_papers(version):
     blocks = (2, 1, 2, 1)
     model = models.create(
-        "squeezenext_23", rngs=nnx.Rngs(0), version=version, blocks=blocks, width=0.25, num_classes=7, conv1_filters=8, bottleneck=16
+        "squeezenext_23",
+        rngs=nnx.Rngs(0),
+        version=version,
+        blocks=blocks,
+        width=0.25,
+        num_classes=7,
+        conv1_filters=8,
+        bottleneck=16,
     )
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     rng = np.random.default_rng(0)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
     # Scales, shifts and statistics start at 0 or 1: drawn here, so that one in the wrong place shows.
-    params = jax.tree.map(lambda p: p if p.ndim > 1 else rng.uniform(0.5, 1.5, p.shape).astype(np.float32), params)
+    params = jax.tree.map(
+        lambda p: p if p.ndim > 1 else rng.uniform(0.5, 1.5, p.shape).astype(np.float32), params
+    )
     stats = jax.tree.map(lambda p: rng.uniform(0.5, 1.5, p.shape).astype(np.float32), stats)
     images = rng.standard_normal((2, 67, 64, 3)).astype(np.float32)
     expected = written_out(params, stats, images, blocks, version > 1)
     np.testing.assert_allclose(
-        nnx.merge(graphdef, params, stats)(jnp.asarray(images)), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
+        nnx.merge(graphdef, params, stats)(jnp.asarray(images)),
+        expected,
+        rtol=1e-3,
+        atol=1e-4 * np.abs(expected).max(),
     )
 
 

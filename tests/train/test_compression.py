@@ -7,12 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from squeeze_jax.compress import container, lossy
-from squeeze_jax.compress.levels import find_shared, find_uniform
+from squeeze_jax.compress import quantize
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.quantized_tensor import find_codebook, find_uniform_scale
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, build_model, leaves, split_model, with_leaves
-from squeeze_jax.train import Interrupted, build_program, check_config, train
-from squeeze_jax.train.checkpoint import Checkpoints, load_net, save_net
+from squeeze_jax.network import (
+    Network,
+    Preprocessing,
+    build_model,
+    leaves_by_path,
+    replace_leaves,
+    split_model,
+)
+from squeeze_jax.train import Interrupted, check_config, compile_trial, train
+from squeeze_jax.train.checkpoint import Checkpoints, load_network, save_network
 
 KEEP = (("conv10", 0.3), ("fire*", 0.5))
 
@@ -25,7 +33,16 @@ def checkpoint(config, tmp_path):
     kernel = np.array(params["fire2"]["squeeze"]["kernel"])
     kernel[..., ::2] = 0
     params["fire2"]["squeeze"]["kernel"] = kernel
-    save_net(Net(config.model.to_dict(), tuple("0123456789"), Preprocessing.from_record(config.data), params, stats), tmp_path / "net")
+    save_network(
+        Network(
+            config.model.to_dict(),
+            tuple("0123456789"),
+            Preprocessing.from_metadata(config.data),
+            params,
+            stats,
+        ),
+        tmp_path / "net",
+    )
     return tmp_path / "net"
 
 
@@ -34,17 +51,25 @@ def weights_around(config, data, directory):
 
     Masks and groups are part of that state: they are not found anew among the weights at the stop.
     """
-    program = build_program(config, data, jax.devices())
+    program = compile_trial(config, data, jax.devices())
     train(program, config, data, directory / "unbroken")
     with pytest.raises(Interrupted):
-        train(program, config, data, directory / "broken", asked_to_stop=lambda step: signal.SIGTERM if step == 4 else None)
+        train(
+            program,
+            config,
+            data,
+            directory / "broken",
+            asked_to_stop=lambda step: signal.SIGTERM if step == 4 else None,
+        )
     train(program, config, data, directory / "broken")
     states = []
     for name in ("unbroken", "broken"):
         with Checkpoints(directory / name / "checkpoints") as checkpoints:
             states.append(jax.device_get(checkpoints.restore(program.initial_shapes)))
     jax.tree.map(np.testing.assert_array_equal, *states)
-    return leaves(jax.device_get(program.initial_state(config).params)), leaves(states[0].params)
+    return leaves_by_path(jax.device_get(program.initial_state(config).params)), leaves_by_path(
+        states[0].params
+    )
 
 
 def kernels(weights):
@@ -60,12 +85,21 @@ def test_pruned_weights_stay_zero(config, digits, tmp_path):
         np.testing.assert_array_equal(weights != 0, start[path] != 0)
         assert not weights.view(np.uint32)[start[path] == 0].any()
         assert (weights != start[path])[start[path] != 0].mean() > 0.5
-    assert all(np.any(end[path] != start[path]) for path in end)  # biases, which start at zero, included
+    assert all(
+        np.any(end[path] != start[path]) for path in end
+    )  # biases, which start at zero, included
 
 
 def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
     """Pruned and shared at once, from a sparse net, with a layer that stays as it is."""
-    config.train.update(init_from=str(checkpoint), prune_density=(("*", 0.5),), codebook_bits=3, freeze=("conv1",), momentum=0.9, weight_decay=0.01)
+    config.train.update(
+        init_from=str(checkpoint),
+        prune_density=(("*", 0.5),),
+        codebook_bits=3,
+        freeze=("conv1",),
+        momentum=0.9,
+        weight_decay=0.01,
+    )
     start, end = weights_around(config, digits, tmp_path)
     for path, weights in kernels(end).items():
         assert np.array_equal(weights, start[path]) == path.startswith("conv1/")
@@ -73,25 +107,32 @@ def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
         assert not weights.view(np.uint32)[start[path] == 0].any()
         for value in np.unique(start[path]):
             assert len(np.unique(weights[start[path] == value].view(np.uint32))) == 1
-    assert find_shared(end["fire3/expand3x3/kernel"]) is not None
+    assert find_codebook(end["fire3/expand3x3/kernel"]) is not None
 
 
 @pytest.fixture
 def coarse(checkpoint, tmp_path):
     """That net as a lossy file has it, and the file."""
-    net = load_net(checkpoint)
-    data = container.write(net, lossy.to_bits(net, None, 4))
-    save_net(container.read(data), tmp_path / "coarse")
+    net = load_network(checkpoint)
+    data = container.write(net, quantize.to_bits(net, None, 4))
+    save_network(container.read(data), tmp_path / "coarse")
     return tmp_path / "coarse", data
 
 
 def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
     """With a layer that stays as it is; the trained net's file is as small as the one that it came from, but for biases that were zero."""
     directory, data = coarse
-    config.train.update(init_from=str(directory), qat=True, freeze=("conv1",), learning_rate=0.3, momentum=0.9, weight_decay=0.01)
+    config.train.update(
+        init_from=str(directory),
+        qat=True,
+        freeze=("conv1",),
+        learning_rate=0.3,
+        momentum=0.9,
+        weight_decay=0.01,
+    )
     start, end = weights_around(config, digits, tmp_path)
     for path, weights in kernels(end).items():
-        before = find_uniform(start[path])
+        before = find_uniform_scale(start[path])
         levels = np.round(weights / np.float32(before.dequantiser.step))
         np.testing.assert_array_equal(weights, before.dequantiser.values(levels))
         assert not weights.view(np.uint32)[(start[path] == 0) | (levels == 0)].any()
@@ -101,13 +142,17 @@ def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
     for path in biases:
         np.testing.assert_array_equal(end[path], end[path].astype(np.float16).astype(np.float32))
         assert np.any(end[path] != start[path]) != path.startswith("conv1/")
-    trained = dataclasses.replace(load_net(directory), params=with_leaves(load_net(directory).params, end))
-    assert len(container.lossless(trained)) <= 1.03 * len(data) + 2 * sum(end[path].size for path in biases)
+    trained = dataclasses.replace(
+        load_network(directory), params=replace_leaves(load_network(directory).params, end)
+    )
+    assert len(container.lossless(trained)) <= 1.03 * len(data) + 2 * sum(
+        end[path].size for path in biases
+    )
 
 
 def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
     config.train.qat = True
-    program = build_program(config, digits, jax.devices())
+    program = compile_trial(config, digits, jax.devices())
     with pytest.raises(UserError, match="no kernel is multiples of one step"):
         train(program, config, digits, tmp_path / "trial")
 
@@ -115,16 +160,19 @@ def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
 def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
     """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
     config.train.prune_density = (("*", 1.0),)
-    program = build_program(config, digits, jax.devices())
-    fresh = leaves(program.initial_state(config).params)
+    program = compile_trial(config, digits, jax.devices())
+    fresh = leaves_by_path(program.initial_state(config).params)
     config.train.init_from = str(checkpoint)
     state = program.initial_state(config)
-    for path, weights in leaves(load_net(checkpoint).params).items():
-        np.testing.assert_array_equal(leaves(state.params)[path], weights)
+    for path, weights in leaves_by_path(load_network(checkpoint).params).items():
+        np.testing.assert_array_equal(leaves_by_path(state.params)[path], weights)
     assert np.all(fresh["fire2/squeeze/kernel"] != 0)
-    masks = [leaf for leaf in jax.tree.leaves(jax.device_get(state.opt_state)) if leaf.dtype == bool]
+    masks = [
+        leaf for leaf in jax.tree.leaves(jax.device_get(state.opt_state)) if leaf.dtype == bool
+    ]
     assert sorted((mask.size, int(mask.sum())) for mask in masks) == sorted(
-        (weights.size, np.count_nonzero(weights)) for weights in kernels(leaves(state.params)).values()
+        (weights.size, np.count_nonzero(weights))
+        for weights in kernels(leaves_by_path(state.params)).values()
     )
 
 

@@ -3,36 +3,50 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.data import evaluation_data, load_split, relabelled, transforms
+from squeeze_jax.data import evaluation_data, load_split, relabel
 from squeeze_jax.data.sources import Arrays
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, build_model, split_model
+from squeeze_jax.network import Network, Preprocessing, build_model, preprocessing, split_model
 from squeeze_jax.train import evaluation
 
 
 @pytest.fixture
 def net(config):
     _, params, stats = split_model(build_model(config.model, 10, seed=1))
-    return Net(config.model.to_dict(), tuple(map(str, range(10))), Preprocessing.from_record(config.data), params, stats)
+    return Network(
+        config.model.to_dict(),
+        tuple(map(str, range(10))),
+        Preprocessing.from_metadata(config.data),
+        params,
+        stats,
+    )
 
 
 def test_evaluation_is_numpys(net):
     """Top-1, top-5 and loss of every image, from the module called on one batch."""
     source = load_split("digits", "", None)
     images, labels = zip(*source.read(range(len(source))), strict=True)
-    result = evaluation.evaluate(net.classifier(), evaluation_data(source, net.preprocessing), batch_size=77)
-    prepared = np.stack([transforms.prepare(image, net.preprocessing) for image in images])
+    result = evaluation.evaluate(
+        net.classifier(), evaluation_data(source, net.preprocessing), batch_size=77
+    )
+    prepared = np.stack([preprocessing.preprocess(image, net.preprocessing) for image in images])
     logits = np.asarray(net.module()(prepared), np.float64)
     order, labels = np.argsort(-logits, axis=1), np.asarray(labels)
     assert result["images"] == len(labels) == 360
     assert result["top1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))
-    assert result["top5"] == pytest.approx(100 * np.mean((order[:, :5] == labels[:, None]).any(axis=1)))
+    assert result["top5"] == pytest.approx(
+        100 * np.mean((order[:, :5] == labels[:, None]).any(axis=1))
+    )
     log_sums = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
-    assert result["eval_loss"] == pytest.approx(np.mean(log_sums - logits[np.arange(360), labels]), rel=1e-4)
+    assert result["eval_loss"] == pytest.approx(
+        np.mean(log_sums - logits[np.arange(360), labels]), rel=1e-4
+    )
 
 
 def test_probabilities_sum_to_one(net):
-    rows = evaluation.probabilities(net.classifier(), [np.full(net.input_shape, value, np.float32) for value in (0, 1)])
+    rows = evaluation.probabilities(
+        net.classifier(), [np.full(net.input_shape, value, np.float32) for value in (0, 1)]
+    )
     assert rows.shape == (2, 10)
     np.testing.assert_allclose(rows.sum(1), 1, rtol=1e-5)
 
@@ -43,16 +57,24 @@ def named(*names):
 
 def test_classes_are_matched_by_name_or_by_number():
     net_classes = ("n01 tench", "n02 goldfish", "n03 crane", "n04 crane")
-    assert [relabelled(named("n04", "n02"), net_classes)[i][1] for i in range(2)] == [3, 1]
-    assert [relabelled(named("goldfish", "n01 tench"), net_classes)[i][1] for i in range(2)] == [1, 0]
-    assert [relabelled(named("w", "x", "y", "z"), net_classes).read(range(4))[i][1] for i in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(UserError, match="set has 2 classes and the net 4; 1 of them are not the net's, such as 'cat'"):
-        relabelled(named("tench", "cat"), net_classes)
+    assert [relabel(named("n04", "n02"), net_classes)[i][1] for i in range(2)] == [3, 1]
+    assert [relabel(named("goldfish", "n01 tench"), net_classes)[i][1] for i in range(2)] == [1, 0]
+    assert [
+        relabel(named("w", "x", "y", "z"), net_classes).read(range(4))[i][1] for i in range(4)
+    ] == [0, 1, 2, 3]
+    with pytest.raises(
+        UserError,
+        match="set has 2 classes and the net 4; 1 of them are not the net's, such as 'cat'",
+    ):
+        relabel(named("tench", "cat"), net_classes)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("digits", "", "val"), "splits train and test, not 'val'"), (("folder", "/nowhere", None), "no such image folder")],
+    [
+        (("digits", "", "val"), "splits train and test, not 'val'"),
+        (("folder", "/nowhere", None), "no such image folder"),
+    ],
 )
 def test_bad_data_is_one_clear_line(arguments, words):
     with pytest.raises(UserError, match=words):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, finetune
+from squeeze_jax.configs import base, finetune
 from squeeze_jax.data.sources import Arrays
 from squeeze_jax.errors import UserError
-from squeeze_jax.net import Net, Preprocessing, build_model, split_model
-from squeeze_jax.train import build_program, check_config, completed, train
-from squeeze_jax.train.checkpoint import Checkpoints, load_net, save_net
+from squeeze_jax.network import Network, Preprocessing, build_model, split_model
+from squeeze_jax.train import check_config, compile_trial, fill_from_checkpoint, train
+from squeeze_jax.train.checkpoint import Checkpoints, load_network, save_network
 from squeeze_jax.train.finetune import frozen_labels
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -26,12 +26,14 @@ def net(config):
     config.model.batch_norm = True
     _, params, stats = split_model(build_model(config.model, 10, seed=7))
     stats = jax.tree.map(lambda x: x + np.float32(0.25), stats)
-    return Net(config.model.to_dict(), DIGITS, Preprocessing.from_record(config.data), params, stats)
+    return Network(
+        config.model.to_dict(), DIGITS, Preprocessing.from_metadata(config.data), params, stats
+    )
 
 
 @pytest.fixture
 def checkpoint(net, tmp_path):
-    save_net(net, tmp_path / "net")
+    save_network(net, tmp_path / "net")
     return str(tmp_path / "net")
 
 
@@ -44,28 +46,37 @@ def letters(digits):
         resident = {name: values[rows] for name, values in resident.items()}
         return Arrays("letters", LETTERS, resident["image"], resident["label"]), resident
 
-    (train_source, train_resident), (eval_source, eval_resident) = map(renamed, (digits.train_resident, digits.eval_resident))
+    (train_source, train_resident), (eval_source, eval_resident) = map(
+        renamed, (digits.train_resident, digits.eval_resident)
+    )
     return dataclasses.replace(
-        digits, train_source=train_source, eval_source=eval_source, train_resident=train_resident, eval_resident=eval_resident
+        digits,
+        train_source=train_source,
+        eval_source=eval_source,
+        train_resident=train_resident,
+        eval_resident=eval_resident,
     )
 
 
 def leaves(tree):
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def as_json(net):
-    return json.loads(json.dumps(net.record()))
+    return json.loads(json.dumps(net.metadata()))
 
 
 def start(config, data):
-    state = build_program(config, data, jax.devices()).initial_state(config)
+    state = compile_trial(config, data, jax.devices()).initial_state(config)
     return leaves((state.params, state.stats))
 
 
 def test_saved_and_loaded_is_the_same_net(net, checkpoint, tmp_path):
-    loaded = load_net(tmp_path / "net")
-    assert loaded.record() == as_json(net)
+    loaded = load_network(tmp_path / "net")
+    assert loaded.metadata() == as_json(net)
     assert leaves((loaded.params, loaded.stats)).keys() == leaves((net.params, net.stats)).keys()
     for path, leaf in leaves((loaded.params, loaded.stats)).items():
         np.testing.assert_array_equal(leaf, leaves((net.params, net.stats))[path])
@@ -75,15 +86,18 @@ def test_what_the_config_leaves_open_comes_from_the_checkpoint(net, checkpoint):
     config = finetune.get_config("folder")
     config.train.init_from = checkpoint
     config.data.image_size = 28
-    config = completed(config)
+    config = fill_from_checkpoint(config)
     assert json.loads(json.dumps(config.model.to_dict())) == as_json(net)["model"]
-    assert config.data.resize == net.preprocessing.resize and tuple(config.data.mean) == net.preprocessing.mean
+    assert (
+        config.data.resize == net.preprocessing.resize
+        and tuple(config.data.mean) == net.preprocessing.mean
+    )
     assert config.data.image_size == 28
 
 
 def test_a_config_that_is_complete_stays_as_it_is():
     config = base.get_config("digits", "test")
-    assert completed(config) is config
+    assert fill_from_checkpoint(config) is config
 
 
 def test_other_classes_draw_the_classifier_anew(config, net, checkpoint, letters):
@@ -91,7 +105,9 @@ def test_other_classes_draw_the_classifier_anew(config, net, checkpoint, letters
     config.train.init_from = checkpoint
     found, given = start(config, letters), leaves((net.params, net.stats))
     for path, leaf in found.items():
-        np.testing.assert_array_equal(leaf, fresh[path] if "conv10" in path else given[path], err_msg=path)
+        np.testing.assert_array_equal(
+            leaf, fresh[path] if "conv10" in path else given[path], err_msg=path
+        )
 
 
 def test_the_same_classes_keep_the_classifier(config, net, checkpoint, digits):
@@ -103,25 +119,29 @@ def test_the_same_classes_keep_the_classifier(config, net, checkpoint, digits):
 
 def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letters, tmp_path):
     config.train.update(init_from=checkpoint, freeze=("conv1", "fire2/squeeze"), learning_rate=0.05)
-    program = build_program(config, letters, jax.devices())
+    program = compile_trial(config, letters, jax.devices())
     train(program, config, letters, tmp_path / "trial")
     with Checkpoints(tmp_path / "trial/checkpoints") as checkpoints:
         state = jax.device_get(checkpoints.restore(program.initial_shapes))
     given = leaves((net.params, net.stats))
     for path, leaf in leaves((state.params, state.stats)).items():
         frozen = "'conv1'" in path or "'fire2']['squeeze'" in path
-        assert frozen == (leaf.shape == given[path].shape and np.array_equal(leaf, given[path])), path
+        assert frozen == (leaf.shape == given[path].shape and np.array_equal(leaf, given[path])), (
+            path
+        )
 
 
 def test_frozen_parameters_count_in_no_norm(config, letters):
     """The optimiser keeps no state for them."""
     config.train.freeze = ("conv1", "fire*")
-    state = build_program(config, letters, jax.devices()).initial_state(config)
+    state = compile_trial(config, letters, jax.devices()).initial_state(config)
     momenta = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert sorted(momenta) == sorted(leaf.shape for leaf in jax.tree.leaves(state.params["conv10"]))
 
 
-@pytest.mark.parametrize(("patterns", "frozen"), [(["fire2"], 6), (["fire[23]/squeeze"], 4), (["conv1", "fire*"], 14)])
+@pytest.mark.parametrize(
+    ("patterns", "frozen"), [(["fire2"], 6), (["fire[23]/squeeze"], 4), (["conv1", "fire*"], 14)]
+)
 def test_patterns(config, patterns, frozen):
     config.model.batch_norm = False
     _, params, _ = split_model(build_model(config.model, 10))
@@ -131,7 +151,10 @@ def test_patterns(config, patterns, frozen):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"freeze": ("fire9",)}, r"no layer is called 'fire9'; there are conv1, conv10, fire2, fire3"),
+        (
+            {"freeze": ("fire9",)},
+            r"no layer is called 'fire9'; there are conv1, conv10, fire2, fire3",
+        ),
         ({"freeze": ("*",)}, "nothing to train"),
         ({"init_from": "/nowhere"}, "/nowhere is no checkpoint"),
     ],
@@ -145,7 +168,9 @@ def test_bad_settings_are_one_clear_line(config, digits, change, words):
 def test_another_design_point_is_named(config, checkpoint, digits):
     config.model.base_e = 12
     config.train.init_from = checkpoint
-    with pytest.raises(UserError, match=r"another design point: conv10/kernel and \d+ more do not fit"):
+    with pytest.raises(
+        UserError, match=r"another design point: conv10/kernel and \d+ more do not fit"
+    ):
         check_config(config, digits, jax.devices())
 
 
@@ -153,14 +178,17 @@ def test_a_config_that_needs_a_checkpoint_asks_for_one():
     config = base.get_config("digits", "test")
     config.model = ConfigDict({"name": None})
     with pytest.raises(UserError, match="which net"):
-        completed(config)
+        fill_from_checkpoint(config)
 
 
 def test_damaged_checkpoints_are_one_clear_line(checkpoint, tmp_path):
-    largest = max((tmp_path / "net/checkpoints").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest = max(
+        (tmp_path / "net/checkpoints").rglob("*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
     largest.write_bytes(b"\0" * largest.stat().st_size)
     with pytest.raises(UserError, match="can't read the checkpoint"):
-        load_net(tmp_path / "net")
+        load_network(tmp_path / "net")
     (tmp_path / "net/config.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
-        load_net(tmp_path / "net")
+        load_network(tmp_path / "net")

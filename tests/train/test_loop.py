@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import Interrupted, build_program, check_config, total_steps, train
+from squeeze_jax.train import Interrupted, check_config, compile_trial, total_steps, train
 from squeeze_jax.train.checkpoint import Checkpoints
 
 
 def run(config, data, directory, **options):
-    return train(build_program(config, data, jax.devices()), config, data, directory, **options)
+    return train(compile_trial(config, data, jax.devices()), config, data, directory, **options)
 
 
 def lines(directory):
     """The log without what depends on the clock."""
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
+        for row in rows
+    ]
 
 
 def parameters(config, data, directory):
-    program = build_program(config, data, jax.devices())
+    program = compile_trial(config, data, jax.devices())
     with Checkpoints(directory / "checkpoints") as checkpoints:
         return jax.device_get(checkpoints.restore(program.initial_shapes).params)
 
@@ -32,7 +35,14 @@ def parameters(config, data, directory):
 @pytest.mark.parametrize(("batch_norm", "top1"), [(False, 60), (True, 90)])
 def test_it_learns_the_digits(config, digits, tmp_path, batch_norm, top1):
     """Three seeds reached 78 to 84 % without BatchNorm and 96 to 97 % with it."""
-    config.model.update(base_e=32, incr_e=32, conv1_filters=24, num_fire=4, pool_after=("conv1", "fire4"), batch_norm=batch_norm)
+    config.model.update(
+        base_e=32,
+        incr_e=32,
+        conv1_filters=24,
+        num_fire=4,
+        pool_after=("conv1", "fire4"),
+        batch_norm=batch_norm,
+    )
     config.train.update(steps=110, log_every=22, batch_size=64)
     result = run(config, digits, tmp_path)
     assert result["status"] == "ok"
@@ -61,14 +71,25 @@ def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop
     config.train.update(eval_every=2)
     unbroken = run(config, digits, tmp_path / "unbroken")
     with pytest.raises(Interrupted, match="SIGTERM.*same command"):
-        run(config, digits, tmp_path / "broken", asked_to_stop=lambda step: signal.SIGTERM if step == stop_at else None)
+        run(
+            config,
+            digits,
+            tmp_path / "broken",
+            asked_to_stop=lambda step: signal.SIGTERM if step == stop_at else None,
+        )
     with (tmp_path / "broken/metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')  # what a kill in the middle of a write leaves
     resumed = run(config, digits, tmp_path / "broken")
     for key in ("status", "top1", "top5", "loss", "steps"):
         assert resumed[key] == unbroken[key]
     assert lines(tmp_path / "broken") == lines(tmp_path / "unbroken")
-    for x, y in zip(*(jax.tree.leaves(parameters(config, digits, tmp_path / name)) for name in ("broken", "unbroken")), strict=True):
+    for x, y in zip(
+        *(
+            jax.tree.leaves(parameters(config, digits, tmp_path / name))
+            for name in ("broken", "unbroken")
+        ),
+        strict=True,
+    ):
         np.testing.assert_array_equal(x, y)
 
 

@@ -19,16 +19,25 @@ def test_sums_are_scikit_learns(batch):
     sums = metrics.evaluation_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200))
     probabilities = np.exp(logits.astype(np.float64))
     probabilities /= probabilities.sum(1, keepdims=True)
-    assert float(sums["top1"]) == pytest.approx(200 * top_k_accuracy_score(labels, logits, k=1, labels=range(10)))
-    assert float(sums["top5"]) == pytest.approx(200 * top_k_accuracy_score(labels, logits, k=5, labels=range(10)))
-    assert float(sums["loss"]) == pytest.approx(200 * log_loss(labels, probabilities, labels=range(10)), rel=1e-4)
+    assert float(sums["top1"]) == pytest.approx(
+        200 * top_k_accuracy_score(labels, logits, k=1, labels=range(10))
+    )
+    assert float(sums["top5"]) == pytest.approx(
+        200 * top_k_accuracy_score(labels, logits, k=5, labels=range(10))
+    )
+    assert float(sums["loss"]) == pytest.approx(
+        200 * log_loss(labels, probabilities, labels=range(10)), rel=1e-4
+    )
     np.testing.assert_array_equal(sums["labels"], np.bincount(labels, minlength=10))
 
 
 def test_weight_leaves_padding_out(batch):
     logits, labels = map(jnp.asarray, batch)
     weight = (jnp.arange(200) < 150).astype(jnp.float32)
-    padded, cut = metrics.evaluation_sums(logits, labels, weight), metrics.evaluation_sums(logits[:150], labels[:150], weight[:150])
+    padded, cut = (
+        metrics.evaluation_sums(logits, labels, weight),
+        metrics.evaluation_sums(logits[:150], labels[:150], weight[:150]),
+    )
     for name in cut:
         np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
 
@@ -60,4 +69,6 @@ def test_label_smoothing_is_cross_entropy_with_the_smoothed_target(batch):
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     expected = -(target * log_probabilities).sum(1)
-    np.testing.assert_allclose(metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.1), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.1), expected, rtol=1e-4
+    )

@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
+from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import optim
+from squeeze_jax.train import optimizers
 
 
 def settings(**changes):
@@ -18,11 +18,18 @@ def settings(**changes):
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
 def test_sgd_is_caffes(clip_norm):
-    config = settings(momentum=0.9, weight_decay=2e-4, clip_norm=clip_norm, schedule="linear", warmup=0.0, learning_rate=0.04)
+    config = settings(
+        momentum=0.9,
+        weight_decay=2e-4,
+        clip_norm=clip_norm,
+        schedule="linear",
+        warmup=0.0,
+        learning_rate=0.04,
+    )
     rng = np.random.default_rng(0)
     w = rng.standard_normal(5)
     v, params = np.zeros(5), jnp.asarray(w, jnp.float32)
-    optimizer = optim.sgd(config, optim.schedule(config, 10))
+    optimizer = optimizers.sgd(config, optimizers.schedule(config, 10))
     state = optimizer.init(params)
     for step in range(10):
         gradient = rng.standard_normal(5)
@@ -45,7 +52,9 @@ def test_sgd_is_caffes(clip_norm):
     ],
 )
 def test_schedules(name, formula):
-    rate = optim.schedule(settings(schedule=name, power=2.0, warmup=0.2, warmup_from=0.1, learning_rate=0.5), 100)
+    rate = optimizers.schedule(
+        settings(schedule=name, power=2.0, warmup=0.2, warmup_from=0.1, learning_rate=0.5), 100
+    )
     for step in range(20):
         assert rate(step) == pytest.approx(0.1 + 0.4 * step / 20, rel=1e-5)
     for step in range(20, 100, 7):
@@ -53,13 +62,13 @@ def test_schedules(name, formula):
 
 
 def test_the_papers_schedule_has_no_warmup():
-    rate = optim.schedule(base.get_config("imagenet", "x").train, 170_000)
+    rate = optimizers.schedule(base.get_config("imagenet", "x").train, 170_000)
     assert rate(0) == pytest.approx(0.04)
     assert rate(85_000) == pytest.approx(0.02, rel=1e-4)
 
 
 def test_bad_settings_are_named():
     with pytest.raises(UserError, match="constant, linear, poly, cosine.*'step'"):
-        optim.schedule(settings(schedule="step"), 10)
+        optimizers.schedule(settings(schedule="step"), 10)
     with pytest.raises(UserError, match="warmup.*1.5"):
-        optim.schedule(settings(warmup=1.5), 10)
+        optimizers.schedule(settings(warmup=1.5), 10)

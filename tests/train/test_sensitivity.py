@@ -8,9 +8,9 @@ import pytest
 from squeeze_jax import cli
 from squeeze_jax.compress.prune import prune
 from squeeze_jax.data import evaluation_data, load_split
-from squeeze_jax.net import Net, Preprocessing, build_model, leaves, split_model
+from squeeze_jax.network import Network, Preprocessing, build_model, leaves_by_path, split_model
 from squeeze_jax.train import evaluation
-from squeeze_jax.train.checkpoint import save_net
+from squeeze_jax.train.checkpoint import save_network
 from squeeze_jax.train.sensitivity import sensitivity
 
 FRACTIONS = [0.1, 0.6]
@@ -19,7 +19,13 @@ FRACTIONS = [0.1, 0.6]
 @pytest.fixture
 def net(config):
     _, params, stats = split_model(build_model(config.model, 10, seed=1))
-    return Net(config.model.to_dict(), tuple("0123456789"), Preprocessing.from_record(config.data), params, stats)
+    return Network(
+        config.model.to_dict(),
+        tuple("0123456789"),
+        Preprocessing.from_metadata(config.data),
+        params,
+        stats,
+    )
 
 
 @pytest.fixture
@@ -30,14 +36,26 @@ def data(net):
 def test_sensitivity_is_that_of_nets_pruned_one_by_one(net, data):
     ticks = []
     result = sensitivity(net, data, FRACTIONS, 1.0, 180, lambda: ticks.append(1))
-    assert result["images"] == 360 and result["top1"] == evaluation.evaluate(net.classifier(), data)["top1"]
+    assert (
+        result["images"] == 360
+        and result["top1"] == evaluation.evaluate(net.classifier(), data)["top1"]
+    )
     weights = {layer["name"]: layer["weights"] for layer in result["layers"]}
-    assert weights == {path.removesuffix("/kernel"): leaf.size for path, leaf in leaves(net.params).items() if path.endswith("kernel")}
+    assert weights == {
+        path.removesuffix("/kernel"): leaf.size
+        for path, leaf in leaves_by_path(net.params).items()
+        if path.endswith("kernel")
+    }
     assert len(ticks) == 2 * (len(weights) * len(FRACTIONS) + 1)
-    for layer in [layer for layer in result["layers"] if layer["name"] in ("conv10", "fire2/expand3x3")]:
+    for layer in [
+        layer for layer in result["layers"] if layer["name"] in ("conv10", "fire2/expand3x3")
+    ]:
         for fraction in FRACTIONS:
             alone = dataclasses.replace(net, params=prune(net.params, [(layer["name"], fraction)]))
-            assert layer["top1"][str(fraction)] == evaluation.evaluate(alone.classifier(), data)["top1"]
+            assert (
+                layer["top1"][str(fraction)]
+                == evaluation.evaluate(alone.classifier(), data)["top1"]
+            )
 
 
 @pytest.mark.parametrize("max_loss", [0.0, 2.0, 100.0])
@@ -45,16 +63,29 @@ def test_keep_has_the_smallest_fractions_within_the_loss(net, data, max_loss):
     result = sensitivity(net, data, FRACTIONS, max_loss)
     keep = dict(result["keep"])
     for layer in result["layers"]:
-        within = [fraction for fraction in FRACTIONS if layer["top1"][str(fraction)] > result["top1"] - max_loss - 0.01]
+        within = [
+            fraction
+            for fraction in FRACTIONS
+            if layer["top1"][str(fraction)] > result["top1"] - max_loss - 0.01
+        ]
         assert keep.get(layer["name"]) == min(within, default=None)
 
 
 def test_the_command_prints_what_train_keep_takes(net, tmp_path, monkeypatch, capsys):
     """The last line is a flag of launch.py whose pairs `prune` accepts; JSON has the same."""
-    save_net(net, tmp_path / "net")
+    save_network(net, tmp_path / "net")
     outputs = []
     for style in ("text", "json"):
-        arguments = ["sensitivity", str(tmp_path / "net"), "--data", "digits", "--fractions", "0.6,0.1", "--max-loss", "100"]
+        arguments = [
+            "sensitivity",
+            str(tmp_path / "net"),
+            "--data",
+            "digits",
+            "--fractions",
+            "0.6,0.1",
+            "--max-loss",
+            "100",
+        ]
         monkeypatch.setattr("sys.argv", ["squeeze-jax", *arguments, "--format", style])
         assert cli.main() == 0
         outputs.append(capsys.readouterr().out)
@@ -67,6 +98,8 @@ def test_the_command_prints_what_train_keep_takes(net, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("fractions", ["", "0.5,x", "0,0.5", "0.5,1"])
 def test_fractions_that_can_not_be_meant(tmp_path, fractions, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["squeeze-jax", "sensitivity", str(tmp_path), "--fractions", fractions])
+    monkeypatch.setattr(
+        "sys.argv", ["squeeze-jax", "sensitivity", str(tmp_path), "--fractions", fractions]
+    )
     assert cli.main() == 2
     assert "between 0 and 1" in capsys.readouterr().err

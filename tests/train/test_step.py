@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from squeeze_jax.data import open_data
-from squeeze_jax.models import ops
-from squeeze_jax.net import build_model
+from squeeze_jax.models import conv_backend, functional
+from squeeze_jax.network import build_model
 from squeeze_jax.train import loop, parallel
 
 
 def states(config, data, devices, steps=3):
     """The states after each of the first steps."""
-    program = loop.build_program(config, data, devices)
+    program = loop.compile_trial(config, data, devices)
     state = parallel.replicate(program.initial_state(config), devices)
     batches = loop.training_pipeline(config, data).batches()
     for _ in range(steps):
-        state = program.train_step(state, program.train_resident, parallel.divide(next(batches), devices))
+        state = program.train_step(
+            state, program.train_resident, parallel.divide(next(batches), devices)
+        )
         yield jax.device_get(state)
 
 
@@ -33,7 +35,9 @@ def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeyp
     config.train.grad_accum_steps = 1
     whole = list(states(config, digits, jax.devices()[:1]))
     config.train.grad_accum_steps = accumulate
-    monkeypatch.setattr(ops, "best_parts", lambda images, seen_bytes, params_bytes, train: 8)  # its own choice for a net so small is 1
+    monkeypatch.setattr(
+        conv_backend, "num_microbatches", lambda images, seen_bytes, params_bytes, train: 8
+    )  # its own choice for a net so small is 1
     parts = list(states(config, digits, jax.devices()[:1]))
     for one, four in zip(whole, parts, strict=True):
         assert_close(four.params, one.params)
@@ -57,7 +61,11 @@ def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
     config.train.dtype = "bfloat16"
     rough = list(states(config, digits, jax.devices()[:1]))[-1]
     assert {leaf.dtype for leaf in jax.tree.leaves(rough.params)} == {np.dtype("float32")}
-    assert 0 < abs(float(rough.running["loss"]) - float(exact.running["loss"])) < 0.05 * float(exact.running["loss"])
+    assert (
+        0
+        < abs(float(rough.running["loss"]) - float(exact.running["loss"]))
+        < 0.05 * float(exact.running["loss"])
+    )
 
 
 def test_batch_norm_statistics_are_the_devices_mean(config, digits):
@@ -67,7 +75,7 @@ def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     pipeline = loop.training_pipeline(config, digits)
     images = pipeline.fetch(pipeline.resident, next(pipeline.batches()), jax.random.key(0))["image"]
     kernel = build_model(config.model, 10, config.seed).conv1.kernel[...]
-    output = np.asarray(ops.conv2d(images, jnp.asarray(kernel), stride=2))
+    output = np.asarray(functional.conv2d(images, jnp.asarray(kernel), stride=2))
     # From 0 and 1, with momentum 0.9; the variance is the mean of the devices' own, which the halves of the batch are.
     np.testing.assert_allclose(stats["mean"], 0.1 * output.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
     halves = output.reshape(2, -1, output.shape[-1])
@@ -76,9 +84,13 @@ def test_batch_norm_statistics_are_the_devices_mean(config, digits):
 
 def test_running_sums_start_over_at_each_log_line(config, digits):
     config.train.log_every = 2
-    losses = [float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)]
+    losses = [
+        float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)
+    ]
     config.train.log_every = 1
-    single = [float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)]
+    single = [
+        float(state.running["loss"]) for state in states(config, digits, jax.devices()[:1], steps=3)
+    ]
     assert losses == pytest.approx([single[0], single[0] + single[1], single[2]], rel=1e-5)
 
 

@@ -3,10 +3,10 @@
 import jax
 import pytest
 
-from configs import base, deep_compression, dsd, equal_params
 from squeeze_jax.compress.prune import kept_fractions
-from squeeze_jax.net import weight_shapes
-from squeeze_jax.sweep import make_trials
+from squeeze_jax.configs import base, deep_compression, dsd, equal_params
+from squeeze_jax.network import weight_shapes
+from squeeze_jax.study import make_trials
 
 PRESETS = ("digits", "cifar10", "imagenet", "folder")
 
@@ -14,7 +14,9 @@ PRESETS = ("digits", "cifar10", "imagenet", "folder")
 def trials_of(study, preset, **settings):
     config = study.get_config(preset)
     config.update(settings)
-    return {trial.name: trial.config for trial in make_trials(config, study.sweep, (), study.derive)}
+    return {
+        trial.name: trial.config for trial in make_trials(config, study.sweep, (), study.derive)
+    }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -30,7 +32,10 @@ def test_stages_start_from_one_another(study, starts, preset):
     assert len(trials) == 2 * (len(starts) + 1)
     for stage, start in starts.items():
         for seed in range(2):
-            assert trials[f"stage={stage},seed={seed}"].train.init_from == f"trial:stage={start},seed={seed}"
+            assert (
+                trials[f"stage={stage},seed={seed}"].train.init_from
+                == f"trial:stage={start},seed={seed}"
+            )
     dense = trials["stage=dense,seed=1"]
     assert dense.train.to_dict() == base.get_config(preset, "x").train.to_dict()
     params, _ = weight_shapes({"model": dense.model, "num_classes": 10})
@@ -40,17 +45,26 @@ def test_stages_start_from_one_another(study, starts, preset):
 
 def test_retraining_is_shorter_and_slower():
     trials = trials_of(deep_compression, "imagenet")
-    dense, pruned, shared = (trials[f"stage={stage},seed=0"].train for stage in ("dense", "pruned", "shared6"))
+    dense, pruned, shared = (
+        trials[f"stage={stage},seed=0"].train for stage in ("dense", "pruned", "shared6")
+    )
     assert dense.learning_rate > pruned.learning_rate > shared.learning_rate > 0
     assert dense.steps > pruned.steps > shared.steps > 0
     assert (dense.codebook_bits, pruned.codebook_bits, shared.codebook_bits) == (0, 0, 6)
-    assert (dense.prune_density, pruned.prune_density, shared.prune_density) == ((), deep_compression.TABLE_1, ())
+    assert (dense.prune_density, pruned.prune_density, shared.prune_density) == (
+        (),
+        deep_compression.TABLE_1,
+        (),
+    )
 
 
 def test_dsds_control_differs_in_the_mask_alone():
     trials = trials_of(dsd, "cifar10")
     for masked, control in (("sparse", "unmasked"), ("dsd", "longer")):
-        masked, control = (trials[f"stage={stage},seed=2"].train.copy_and_resolve_references() for stage in (masked, control))
+        masked, control = (
+            trials[f"stage={stage},seed=2"].train.copy_and_resolve_references()
+            for stage in (masked, control)
+        )
         masked.init_from = control.init_from
         masked.prune_density = ()
         assert masked.to_dict() == control.to_dict()
@@ -59,7 +73,10 @@ def test_dsds_control_differs_in_the_mask_alone():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_nets_of_equal_params_are_of_equal_size(preset):
     trials = trials_of(equal_params, preset, seeds=1)
-    shapes = [weight_shapes({"model": trial.model, "num_classes": 1000 if preset == "imagenet" else 10}) for trial in trials.values()]
+    shapes = [
+        weight_shapes({"model": trial.model, "num_classes": 1000 if preset == "imagenet" else 10})
+        for trial in trials.values()
+    ]
     counts = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params, _ in shapes]
     assert max(counts) < 1.02 * min(counts)
     assert [bool(stats) for _, stats in shapes] == [False, True, True]

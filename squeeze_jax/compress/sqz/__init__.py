@@ -1,0 +1,1 @@
+"""The .sqz file: its container, its tensors and their coders."""

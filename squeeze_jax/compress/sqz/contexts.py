@@ -1,0 +1,363 @@
+"""What a tensor's decisions are, and under which contexts each is coded: levels, codebooks, and numbers nothing is known about.
+
+A level is coded as: is it zero; its sign; its bit length less one, in unary; its bits below the leading one, from the top. The decisions
+that the largest level of its sign leaves no choice in are not coded. Each context keeps one probability in each node of that tree.
+"""
+
+import numba
+import numpy as np
+
+from squeeze_jax.compress.sqz.mixing import (
+    BITS,
+    CHOICES,
+    FAILED,
+    INPUTS,
+    VALUE_BITS,
+    code,
+    size_class,
+    slots_for,
+)
+
+_NODES = 1 << 14  # of a level's tree; a context is multiplied by this
+_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # nodes
+_BIAS = 256  # an input that says nothing, for the mixers to set a level with
+_FEW = 6  # inputs of the decisions that are next to noise: the bits from the third below the leading one on
+
+
+@numba.njit(cache=True)
+def _signed_class(value):
+    return 64 + size_class(value) if value >= 0 else 64 - size_class(value)
+
+
+@numba.njit(cache=True)
+def _sign(value):
+    return 1 if value == 0 else (2 if value > 0 else 0)
+
+
+@numba.njit(cache=True)
+def _set_bases(m, contexts):
+    for i in range(INPUTS - 1):
+        m.bases[i + 1] = contexts[i] * _NODES + i
+
+
+@numba.njit(cache=True)
+def _upper_part(m, edges, low, middle, high):
+    """The logit of middle..high among low..high, were all values in these levels' cells equally likely."""
+    if len(edges) == 0:
+        upper, whole = high - middle + 1, high - low + 1
+    else:
+        upper, whole = edges[high] - edges[middle - 1], edges[high] - edges[low - 1]
+    return np.int64(m.stretch[upper * 4094 // max(whole, 1) + 1])
+
+
+@numba.njit(cache=True)
+def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_class):
+    """Codes a magnitude 1..largest, whose cells' upper edges are `edges`, under m.bases."""
+    bits = m.coder[BITS]
+    k = 0
+    if magnitude > 1:
+        while magnitude >> (k + 1):
+            k += 1
+    length = 0
+    while (2 << length) <= largest:
+        low, middle = 1 << length, 2 << length
+        logit = _upper_part(m, edges, low, middle, largest)
+        slots_for(m, 0, bits, INPUTS, _LENGTH + length)
+        m.bases[1] = 3
+        slots_for(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
+        m.chosen[0] = 2 + length
+        m.chosen[1] = 100 + row_class
+        m.chosen[2] = 300 + column_class
+        if not code(m, INPUTS, logit, 2 + length, np.int64(length < k)):
+            break
+        length += 1
+    node = 1
+    for depth in range(length):
+        left = length - 1 - depth
+        bit = (magnitude >> left) & 1
+        low = node << (left + 1)
+        middle, high = low + (1 << left), min(low + (2 << left) - 1, largest)
+        if middle > largest:
+            node *= 2
+            continue
+        logit = _upper_part(m, edges, low, middle, high)
+        count = INPUTS if depth < 2 else _FEW
+        slots_for(
+            m,
+            0,
+            bits,
+            count,
+            _BELOW + 256 * length + node if depth < 8 else _BELOW + 256 * 25 + depth,
+        )
+        m.bases[1] = 3
+        slots_for(m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1))
+        m.chosen[0] = 40 + 8 * length + min(depth, 7)
+        m.chosen[1] = 164 + row_class
+        m.chosen[2] = 364 + column_class
+        node = node * 2 + code(m, count, logit, 64 + depth, bit)
+    return node
+
+
+@numba.njit(cache=True)
+def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, negative_edges):
+    """Codes a tensor's levels, or fills them in.
+
+    Args:
+      m: the model.
+      levels: int32 [weights], the tensor as it lies in memory.
+      sizes: of the loops over it: outer and inner channels, taps of the kernel.
+      strides: of the same in `levels`.
+      width: of the kernel, taps.
+      below: largest magnitude of a negative level.
+      above: largest positive level.
+      positive_edges: `edges` of the positive levels; none if all cells are as wide.
+      negative_edges: of the negative ones.
+    """
+    outer, inner, taps = sizes
+    outer_stride, inner_stride, tap_stride = strides
+    bits = m.coder[BITS]
+    # What was learned of the widths of cells holds for every tensor, the rest for this one.
+    m.states[1 << bits : (INPUTS - 1) << bits] = np.uint32(1 << 31)
+    row_count, row_sum = np.zeros(outer, np.int64), np.zeros(outer, np.int64)
+    column_count, column_sum = np.zeros(inner, np.int64), np.zeros(inner, np.int64)
+    for a in range(outer):
+        for b in range(inner):
+            kernel_count, kernel_sum, kernel_mask = 0, 0, 0
+            for t in range(taps):
+                at = a * outer_stride + b * inner_stride + t * tap_stride
+                left, left2 = np.int64(0), np.int64(0)  # the same tap of the inner channels before
+                up, up2, corner = (
+                    np.int64(0),
+                    np.int64(0),
+                    np.int64(0),
+                )  # of the outer channels before
+                west, north, northwest = (
+                    np.int64(0),
+                    np.int64(0),
+                    np.int64(0),
+                )  # taps of the same kernel
+                if b > 0:
+                    left = np.int64(levels[at - inner_stride])
+                    left2 = np.int64(levels[at - 2 * inner_stride]) if b > 1 else left2
+                    corner = np.int64(levels[at - inner_stride - outer_stride]) if a > 0 else corner
+                if a > 0:
+                    up = np.int64(levels[at - outer_stride])
+                    up2 = np.int64(levels[at - 2 * outer_stride]) if a > 1 else up2
+                if t % width > 0:
+                    west = np.int64(levels[at - tap_stride])
+                    northwest = (
+                        np.int64(levels[at - (width + 1) * tap_stride]) if t >= width else northwest
+                    )
+                if t >= width:
+                    north = np.int64(levels[at - width * tap_stride])
+                row_seen, column_seen = b * taps + t, a * taps + t
+                row_density = row_count[a] * 32 // (row_seen + 1)
+                column_density = column_count[b] * 32 // (column_seen + 1)
+                row_class = size_class(row_sum[a] * 4 // (row_count[a] + 1))
+                column_class = size_class(column_sum[b] * 4 // (column_count[b] + 1))
+                row_age, column_age = size_class(row_seen), size_class(column_seen)
+                around = (
+                    (left != 0)
+                    | ((up != 0) << 1)
+                    | ((left2 != 0) << 2)
+                    | ((up2 != 0) << 3)
+                    | ((corner != 0) << 4)
+                )
+                beside = (west != 0) | ((north != 0) << 1)
+                _set_bases(
+                    m,
+                    (
+                        row_density * 64 + row_age,
+                        t,
+                        a,
+                        b,
+                        b * taps + t,
+                        a * taps + t,
+                        row_density * 40 + column_density,
+                        around * 4 + beside,
+                        (min(t, 15) * 32 + min(kernel_count, 15)) * 2 + (west != 0),
+                        kernel_mask,
+                        size_class(left) * 64 + size_class(up),
+                        row_class * 64 + column_class,
+                        (row_density >> 1) * 32 + (column_density >> 1),
+                    ),
+                )
+                slots_for(m, 0, bits, INPUTS, _ZERO)
+                m.chosen[0] = 0
+                m.chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2)
+                m.chosen[2] = min(row_age, 15) * 16 + min(column_age, 15)
+                nonzero = code(m, INPUTS, _BIAS, 0, np.int64(levels[at] != 0))
+                if m.coder[FAILED]:
+                    return
+                if not nonzero:
+                    levels[at] = 0
+                    kernel_mask = (kernel_mask * 2) & 0xFFFF
+                    continue
+
+                value = np.int64(levels[at])
+                gradient = west + north - northwest
+                negative = np.int64(above == 0)
+                if above > 0 and below > 0:
+                    channels, neighbours = (
+                        _sign(left) + 3 * _sign(up),
+                        _sign(west) + 3 * _sign(north) + 9 * _sign(northwest),
+                    )
+                    _set_bases(
+                        m,
+                        (
+                            t,
+                            0,
+                            a,
+                            b,
+                            b * taps + t,
+                            a * taps + t,
+                            channels,
+                            neighbours,
+                            _signed_class(west) * 128 + _signed_class(north),
+                            _signed_class(left) * 128 + _signed_class(up),
+                            _signed_class(gradient),
+                            channels * 27 + neighbours,
+                            _signed_class(left),
+                        ),
+                    )
+                    slots_for(m, 0, bits, INPUTS, _SIGN)
+                    m.chosen[0] = 1
+                    m.chosen[1] = 0
+                    m.chosen[2] = 256 + min(t, 7)
+                    negative = code(m, INPUTS, _BIAS, 1, np.int64(value < 0))
+
+                total = abs(left) + abs(up) + abs(left2) + abs(up2) + 2 * abs(west) + 2 * abs(north)
+                usual = row_sum[a] * 2 // (row_count[a] + 1) + column_sum[b] * 2 // (
+                    column_count[b] + 1
+                )
+                _set_bases(
+                    m,
+                    (
+                        0,
+                        0,
+                        negative,
+                        row_class * 2 + negative,
+                        column_class * 2 + negative,
+                        (row_class * 64 + column_class) * 2 + negative,
+                        size_class(left) * 64 + size_class(up),
+                        size_class(west) * 64 + size_class(north),
+                        size_class(kernel_sum * 4 // (kernel_count + 1)) * 16 + min(t, 15),
+                        a,
+                        b,
+                        _signed_class(gradient) * 2 + negative,
+                        size_class(total) * 64 + size_class(usual),
+                    ),
+                )
+                largest = below if negative else above
+                edges = negative_edges if negative else positive_edges
+                magnitude = _code_magnitude(
+                    m, abs(value), negative, edges, largest, row_class, column_class
+                )
+                levels[at] = -magnitude if negative else magnitude
+                row_count[a] += 1
+                row_sum[a] += magnitude
+                column_count[b] += 1
+                column_sum[b] += magnitude
+                kernel_count += 1
+                kernel_sum += magnitude
+                kernel_mask = (kernel_mask * 2 + 1) & 0xFFFF
+
+
+@numba.njit(cache=True)
+def _value_bits(m, value, width, shown, number, phase, first, second):
+    """Codes `width` bits of a number from the top, the first `shown` of them under contexts, the rest by their place alone."""
+    table = (INPUTS - 1) << m.coder[BITS]
+    node = np.int64(1)
+    for place in range(width):
+        bit = (value >> (width - 1 - place)) & 1
+        if place < shown:
+            count, at = 6, node
+        else:
+            count, at = 2, (1 << 13) + place
+        m.bases[1] = (phase * 2) << 14
+        m.bases[2] = ((phase * 64 + number) * 2 + 1) << 14
+        m.bases[3] = (phase * 4096 + first) << 14
+        m.bases[4] = (phase * 4096 + second) << 14
+        m.bases[5] = ((phase * 4096 + first) * 64 + second) << 14
+        slots_for(m, table, VALUE_BITS, count, at)
+        m.chosen[0] = 256 + phase * 34 + place
+        m.chosen[1] = 240
+        m.chosen[2] = CHOICES - 1 - phase
+        node = node * 2 + code(m, count, _BIAS, 95, bit)
+        if m.coder[FAILED]:
+            return np.int64(0)
+    return node - (np.int64(1) << width)
+
+
+@numba.njit(cache=True)
+def code_values(m, values, width, columns, number):
+    """Codes floating-point numbers, or fills them in: whether each is 0, all bits of it, and its bits if it is not.
+
+    Args:
+      m: the model.
+      values: int64 [values], of 32 or 16 bits each.
+      width: 32 or 16.
+      columns: of the matrix that the numbers fill row by row.
+      number: of the tensor in the file.
+    """
+    head = 9 if width == 32 else 6  # sign and exponent
+    before, before2 = np.int64(0), np.int64(0)  # exponents of the last numbers that are not 0
+    here = np.int64(0)  # which of the last 12 numbers are 0
+    for i in range(len(values)):
+        above = np.int64(0)  # which of the 6 above are not
+        for k in range(1, min(6, i // columns) + 1):
+            above = above * 2 + (values[i - k * columns] != 0)
+        some = _value_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
+        if some:
+            values[i] = _value_bits(
+                m, values[i], width, head + 2, number, width >> 5, before, before2
+            )
+            before2 = before
+            before = (values[i] >> (width - head)) & ((1 << (head - 1)) - 1)
+        else:
+            values[i] = 0
+        if m.coder[FAILED]:
+            return
+        here = (here * 2 + 1 - some) & 4095
+
+
+@numba.njit(cache=True)
+def code_codebook(m, values, number):
+    """Codes one side of a codebook, outwards from zero: its values' bits, int64 [values], ascending; or fills them in."""
+    value = np.int64(0)
+    gap, gap_length, exponent = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(len(values)):
+        # The gap before this one, in the units in the last place that hold here; values of a codebook lie in similar distances.
+        expected = size_class(gap >> min((value >> 23) - exponent, 31)) if i > 1 else 60 + i
+        step = values[i] - value
+        length = 0
+        while step >> (length + 1) > 0:
+            length += 1
+        length = _value_bits(m, length, 5, 5, number, 2, expected, gap_length)
+        step = (np.int64(1) << length) + _value_bits(
+            m, step, length, 3, number, 3, length, expected
+        )
+        if m.coder[FAILED] or value + step > 0x7F7FFFFF:
+            m.coder[FAILED] = 1
+            return
+        exponent = (value + (step >> 1)) >> 23
+        value += step
+        gap, gap_length = step, length
+        values[i] = value
+
+
+def edges(values: np.ndarray) -> np.ndarray:
+    """Where the cells of a codebook's values end, half way between neighbours: int64 [values + 1] in 1/2^20 of the largest's power of 2.
+
+    Args:
+      values: the bits of one side's magnitudes, int64 [values], ascending.
+    """
+    if not len(values):
+        return np.zeros(1, np.int64)
+    exponents = np.maximum(values >> 23, 1)
+    mantissas = (values & 0x7FFFFF) + ((values >> 23 > 0).astype(np.int64) << 23)
+    fixed = mantissas >> np.minimum(exponents[-1:] - exponents + 3, 31)
+    ends = np.zeros(len(values) + 1, np.int64)
+    ends[:-1] = (fixed + np.append(0, fixed[:-1])) >> 1
+    ends[-1:] = 2 * fixed[-1:] - ends[-2:-1]
+    return ends

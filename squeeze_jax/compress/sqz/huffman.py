@@ -1,0 +1,297 @@
+"""Tensors in the manner of Deep Compression (arXiv 1510.00149): Huffman codes of shared values and of the gaps between them.
+
+An entry is a non-zero weight, or a filler zero where more zeros follow one another than a gap can say; its code is its level, its gap
+the zeros before it, in the order [out, in, height, width]. Each tensor has a Huffman code for each of the two; both are canonical, so
+that only the lengths of their words are stored.
+"""
+
+import heapq
+import math
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from squeeze_jax.compress.sqz.quantized_tensor import (
+    Codebook,
+    QuantizedTensor,
+    Tensor,
+    TensorSpec,
+    UniformScale,
+    tensor_spec,
+)
+from squeeze_jax.errors import UserError
+
+GAP_BITS = (4, 5, 8)
+MOST_SYMBOLS = 65_536
+LONGEST = 56  # bits of a word; the longest of n symbols' is shorter than log n to the base of the golden ratio
+
+
+def word_lengths(counts: np.ndarray) -> np.ndarray:
+    """Lengths of the words of a Huffman code: uint8 [symbols], 0 for symbols that do not occur, 1 for a symbol alone.
+
+    Args:
+      counts: how often each symbol occurs, int [symbols].
+    """
+    lengths = np.zeros(len(counts), np.uint8)
+    heap = [(int(counts[symbol]), int(symbol), None) for symbol in np.flatnonzero(counts)]
+    heapq.heapify(heap)
+    number = len(counts)
+    while len(heap) > 1:
+        first, second = heapq.heappop(heap), heapq.heappop(heap)
+        heapq.heappush(heap, (first[0] + second[0], number, (first, second)))
+        number += 1
+    stack = [(heap[0], 0)] if heap else []
+    while stack:
+        (_, symbol, parts), depth = stack.pop()
+        if parts is None:
+            lengths[symbol] = max(depth, 1)
+        else:
+            stack += [(part, depth + 1) for part in parts]
+    return lengths
+
+
+def words(lengths: np.ndarray) -> np.ndarray:
+    """The canonical code of these lengths: int64 [symbols], words counted up by length, then by symbol."""
+    code, last = 0, 0
+    result = np.zeros(len(lengths), np.int64)
+    for symbol in np.argsort(lengths, kind="stable"):
+        if length := int(lengths[symbol]):
+            code <<= length - last
+            result[symbol], last = code, length
+            code += 1
+    return result
+
+
+def pack(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
+    """The symbols' words one after another, the first bit the highest of its byte.
+
+    Args:
+      symbols: int [n].
+      lengths: of the words by symbol, as `word_lengths` gives them.
+    """
+    each = lengths[symbols].astype(np.int64)
+    starts = np.cumsum(each) - each
+    below = np.repeat(starts + each - 1, each) - np.arange(
+        int(each.sum())
+    )  # how many bits of the word follow
+    return np.packbits(
+        (np.repeat(words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
+    ).tobytes()
+
+
+def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
+    """`count` symbols, int64, of `pack`'s bytes.
+
+    Raises:
+      UserError: the lengths are not those of a Huffman code, or the bytes not those of so many words.
+    """
+    used = lengths[lengths > 0].astype(np.int64)
+    if count and (
+        not len(used) or used.max() > LONGEST or sum(2.0**-used) != (0.5 if len(used) == 1 else 1.0)
+    ):
+        raise UserError("the lengths of its words are not those of a Huffman code")
+    if count > 8 * len(data):
+        raise UserError("it has fewer bits than symbols")
+    order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+    symbols = np.zeros(count, np.int64)
+    read = _read_words(
+        np.frombuffer(data, np.uint8).copy(),
+        np.bincount(used, minlength=LONGEST + 1),
+        order,
+        symbols,
+    )
+    if read < 0 or (read + 7) // 8 != len(data):
+        raise UserError("its words do not end where its bytes do")
+    return symbols
+
+
+@numba.njit(cache=True)
+def _read_words(data, per_length, order, symbols):
+    """Fills in the symbols and returns how many bits they took, -1 where there were none left or no such word."""
+    position, total = 0, 8 * len(data)
+    for i in range(len(symbols)):
+        word, first, before, length = 0, 0, 0, 0
+        while True:
+            if position == total or length + 1 == len(per_length):
+                return -1
+            word = word * 2 + ((np.int64(data[position >> 3]) >> (7 - (position & 7))) & 1)
+            position += 1
+            length += 1
+            first *= 2
+            if word - first < per_length[length]:
+                symbols[i] = order[before + word - first]
+                break
+            first += per_length[length]
+            before += per_length[length]
+    return position
+
+
+class Entries(NamedTuple):
+    """A tensor's stored entries."""
+
+    codes: np.ndarray  # int64 [entries]: levels, 0 for fillers
+    gaps: np.ndarray  # int64 [entries]: zeros skipped before each
+
+
+def entries(levels: np.ndarray, gap_bits: int) -> Entries:
+    """What is stored of a tensor's levels, int32 in our layout, with gaps of so many bits."""
+    flat = _published(levels).reshape(-1)
+    positions = np.flatnonzero(flat)
+    skipped = np.diff(positions, prepend=-1) - 1
+    fillers = (
+        skipped >> gap_bits
+    )  # a filler stands for 2^bits positions: the zeros that it skips and its own
+    last = np.cumsum(fillers + 1) - 1
+    codes = np.zeros(int((fillers + 1).sum()), np.int64)
+    gaps = np.full(len(codes), 2**gap_bits - 1)
+    codes[last] = flat[positions]
+    gaps[last] = skipped & (2**gap_bits - 1)
+    return Entries(codes, gaps)
+
+
+def _published(levels: np.ndarray) -> np.ndarray:
+    """[..., in, out] -> [out, in, ...]"""
+    return np.moveaxis(levels, (-1, -2), (0, 1)) if levels.ndim >= 2 else levels
+
+
+def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
+    """The levels of which these are the entries.
+
+    Raises:
+      UserError: an entry lies outside.
+    """
+    flat = np.zeros(math.prod(shape), np.int32)
+    positions = np.cumsum(stored.gaps + 1) - 1
+    if len(positions) and positions[-1] >= len(flat):
+        raise UserError("an entry lies outside its tensor")
+    flat[positions] = stored.codes
+    if len(shape) < 2:
+        return flat.reshape(shape)
+    return np.ascontiguousarray(
+        np.moveaxis(flat.reshape(shape[-1], shape[-2], *shape[:-2]), (0, 1), (-1, -2))
+    )
+
+
+def sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
+    """Bytes of a tensor's coded codes and gaps, without the lengths of the words."""
+    stored = entries(levels, gap_bits)
+    counts = [np.bincount(part - part.min(initial=0)) for part in stored]
+    return tuple(float((count * word_lengths(count)).sum() / 8) for count in counts)
+
+
+def encode(
+    tensors: Sequence[Tensor], gap_bits: int | None = None
+) -> tuple[list[TensorSpec], bytes]:
+    """The outlines that `decode` needs, and the code.
+
+    Args:
+      tensors: in the order in which they are decoded.
+      gap_bits: 4, 5 or 8; for each tensor what is smallest if None.
+
+    Raises:
+      UserError: a tensor is none that a file holds, or its levels are too many for a table of words.
+    """
+    outlines = [tensor_spec(tensor) for tensor in tensors]
+    parts = []
+    for tensor, item in zip(tensors, outlines):
+        if not isinstance(tensor, QuantizedTensor):
+            parts.append(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
+            continue
+        if item.below + item.above >= MOST_SYMBOLS:
+            raise UserError(
+                f"Huffman codes are of at most {MOST_SYMBOLS:,} levels, not {item.below + item.above + 1:,}"
+            )
+        if item.kind == "shared":
+            parts.append(np.delete(tensor.dequantiser.codebook, item.below).astype("<f4").tobytes())
+        parts.append(
+            min(
+                (
+                    _encode_levels(tensor.levels, item, bits)
+                    for bits in ([gap_bits] if gap_bits else GAP_BITS)
+                ),
+                key=len,
+            )
+        )
+    return outlines, b"".join(parts)
+
+
+def _encode_levels(levels: np.ndarray, item: TensorSpec, gap_bits: int) -> bytes:
+    """One byte of gap bits, the number of entries, and for codes and for gaps: packed lengths of words, and words, each by its size."""
+    stored = entries(levels, gap_bits)
+    parts = [bytes([gap_bits]), len(stored.codes).to_bytes(4, "little")]
+    for symbols, alphabet in (
+        (stored.codes + item.below, item.below + item.above + 1),
+        (stored.gaps, 2**gap_bits),
+    ):
+        lengths = word_lengths(np.bincount(symbols, minlength=alphabet))
+        for part in (zlib.compress(lengths.tobytes(), 9), pack(symbols, lengths)):
+            parts += [len(part).to_bytes(4, "little"), part]
+    return b"".join(parts)
+
+
+class _Reader:
+    """The payload, from front to back."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise UserError("it ends early")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self) -> int:
+        return int.from_bytes(self.take(4), "little")
+
+
+def decode(payload: bytes, outlines: Sequence[TensorSpec]) -> list[Tensor]:
+    """The tensors of a code.
+
+    Raises:
+      UserError: it is none, or does not end where the tensors do.
+    """
+    reader, tensors = _Reader(payload), []
+    for item in outlines:
+        if item.kind.startswith("float"):
+            dtype = np.dtype(item.kind).newbyteorder("<")
+            tensors.append(
+                np.frombuffer(reader.take(item.size * dtype.itemsize), dtype)
+                .astype(item.kind)
+                .reshape(item.shape)
+            )
+            continue
+        rule = UniformScale(item.step)
+        if item.kind == "shared":
+            book = np.frombuffer(reader.take(4 * (item.below + item.above)), "<f4").astype(
+                np.float32
+            )
+            rule = Codebook(np.insert(book, item.below, np.float32(0)))
+        tensor = QuantizedTensor(_decode_levels(reader, item), rule)
+        tensor.check()
+        tensors.append(tensor)
+    if reader.at != len(payload):
+        raise UserError("its code does not end where its tensors do")
+    return tensors
+
+
+def _decode_levels(reader: _Reader, item: TensorSpec) -> np.ndarray:
+    gap_bits, count = reader.take(1)[0], reader.number()
+    if gap_bits not in GAP_BITS or count > item.size or item.below + item.above >= MOST_SYMBOLS:
+        raise UserError(
+            "its entries are more than its weights, or their gaps of a width that is not used"
+        )
+    fields = []
+    for alphabet in (item.below + item.above + 1, 2**gap_bits):
+        inflate = zlib.decompressobj()
+        try:
+            lengths = inflate.decompress(reader.take(reader.number()), alphabet + 1)
+        except zlib.error as e:
+            raise UserError(f"the lengths of its words are damaged: {e}") from e
+        if len(lengths) != alphabet or not inflate.eof or inflate.unused_data:
+            raise UserError(f"it has lengths of other than {alphabet:,} words")
+        fields.append(unpack(reader.take(reader.number()), count, np.frombuffer(lengths, np.uint8)))
+    return _levels(item.shape, Entries((fields[0] - item.below).astype(np.int32), fields[1]))

@@ -1,0 +1,214 @@
+"""Binary arithmetic coding under mixed contexts: one function that codes a decision, in either direction, in integers only.
+
+A decision's probability is mixed, as in the PAQ family (M. Mahoney, lpaq1; "Adaptive Weighing of Context Models for Lossless Data
+Compression", 2005): every context keeps an adaptive probability, their logits are the inputs of gated linear mixers that learn online,
+and a last stage corrects the mix by what came of it before. Logits are in 1/256, probabilities in 1/65536. The coder is the carry-less
+32-bit one of the same programs. c/sqz.c does the same operation by operation; a change here is a change of the format.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+INPUTS = 14  # of a mixer: number 0 is given, each of the others has a table of contexts
+SETS = 3  # of mixers, each choosing one by a small context of its own; their logits are averaged
+CHOICES = 512  # mixers of a set
+REFINED = 96  # contexts of the last stage, each a curve through 33 points
+VALUE_BITS = 12  # log2 of the contexts in each table for floating-point numbers
+
+# Places in `Model.coder`.
+LOW, HIGH, CODE, POSITION, FAILED, DECODING, BITS = range(7)
+
+# Constants of learning; chosen on the released Deep-Compressed SqueezeNet.
+_RATE = 13  # a mixer's step is error * input / 2^13
+_REFINING = 6
+_LEARNED = 1000  # decisions after which a context's rate no longer falls
+_WEIGHT, _PRIOR_WEIGHT = 104_858, 419_430  # of a new mixer, 2^20 being 1
+
+
+class Model(NamedTuple):
+    """Everything a coder remembers; numba takes it apart."""
+
+    coder: np.ndarray  # int64 [7]
+    data: np.ndarray  # uint8, written or read
+    states: (
+        np.ndarray
+    )  # uint32: 22 bits of probability, 10 of count; 13 tables of 2^BITS, then 13 of 2^VALUE_BITS
+    slots: np.ndarray  # int64 [INPUTS]: the states this decision uses
+    bases: np.ndarray  # int64 [INPUTS]: the contexts of this symbol
+    inputs: np.ndarray  # int64 [INPUTS]
+    weights: np.ndarray  # int32 [SETS, CHOICES, INPUTS]
+    chosen: np.ndarray  # int64 [SETS]
+    refined: np.ndarray  # int32 [REFINED * 33]
+    squash: np.ndarray  # int32 [4096]
+    stretch: np.ndarray  # int32 [4096]
+    rates: np.ndarray  # int32 [1024]
+    trust: np.ndarray  # int32 [1024]
+
+
+def _curves() -> tuple[np.ndarray, np.ndarray]:
+    """The logistic function of -2048..2047 in 1/256, and its inverse at 4,096 probabilities; the same integers on every machine."""
+    squash = np.zeros(4096, np.int32)
+    power = 2**32  # of e^(-1/256), in 1/2^32
+    for k in range(2048):
+        squash[2048 + k] = min(65535, 2**48 // (2**32 + power))
+        squash[2048 - k] = 65536 - squash[2048 + k]
+        power = power * 4_278_222_805 >> 32
+    squash[0] = squash[1]
+    # Inverse: the first logit whose probability reaches the middle of the step.
+    stretch = np.searchsorted(squash, np.arange(4096) * 16 + 8).astype(np.int32) - 2048
+    return squash, np.minimum(stretch, 2047)
+
+
+_SQUASH, _STRETCH = _curves()
+# With n decisions seen: the rate 1 / (n + 1.6), and how far an input is trusted, n / (n + 0.5).
+_RATES = np.array([65536 * 5 // (5 * min(n, _LEARNED) + 8) for n in range(1024)], np.int32)
+_TRUST = np.array([512 * n // (2 * n + 1) for n in range(1024)], np.int32)
+
+
+def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
+    """A coder that knows nothing yet.
+
+    Args:
+      data: uint8 [bytes], room to write, or what to read.
+      bits: log2 of the contexts in each table for levels; 52 * 2^bits bytes of memory.
+      decoding: whether it reads.
+    """
+    tables = INPUTS - 1
+    weights = np.full((SETS, CHOICES, INPUTS), _WEIGHT, np.int32)
+    weights[:, :, 0] = _PRIOR_WEIGHT
+    coder = np.array([0, 0xFFFFFFFF, 0, 0, 0, decoding, bits], np.int64)
+    if decoding:
+        coder[CODE] = int.from_bytes(bytes(data[:4]).ljust(4, b"\0"), "big")
+        coder[POSITION] = 4
+    return Model(
+        coder=coder,
+        data=data,
+        states=np.full(tables * (2**bits + 2**VALUE_BITS), 2**31, np.uint32),
+        slots=np.zeros(INPUTS, np.int64),
+        bases=np.zeros(INPUTS, np.int64),
+        inputs=np.zeros(INPUTS, np.int64),
+        weights=weights,
+        chosen=np.zeros(SETS, np.int64),
+        refined=np.tile(_SQUASH[np.minimum(np.arange(33) * 128, 4095)], REFINED),
+        squash=_SQUASH,
+        stretch=_STRETCH,
+        rates=_RATES,
+        trust=_TRUST,
+    )
+
+
+@numba.njit(cache=True)
+def slots_for(m, first, bits, count, node):
+    """Points the inputs 1..count-1 at the states of their contexts, m.bases, at a node of the symbol's tree of decisions."""
+    for i in range(1, count):
+        m.slots[i] = (
+            first
+            + ((i - 1) << bits)
+            + ((((m.bases[i] + node) * 0x2F0B4C47) & 0xFFFFFFFF) >> (32 - bits))
+        )
+
+
+@numba.njit(cache=True)
+def _code_interval(m, p, bit):
+    """Codes a bit that is 1 with probability p / 65536: writes it, or returns what it reads."""
+    coder = m.coder
+    low, high = coder[LOW], coder[HIGH]
+    middle = low + (((high - low) * p) >> 16)
+    if coder[DECODING]:
+        bit = np.int64(coder[CODE] <= middle)
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    while (low ^ high) & 0xFF000000 == 0:
+        at = coder[POSITION]
+        coder[POSITION] = at + 1
+        if coder[DECODING]:
+            # One byte stands for four at the end of the stream; a stream that needs more is not ours.
+            coder[CODE] = ((coder[CODE] << 8) & 0xFFFFFFFF) | (
+                np.int64(m.data[at]) if at < len(m.data) else 0
+            )
+            if at >= len(m.data) + 3:
+                coder[FAILED] = 1
+        elif at < len(m.data):
+            m.data[at] = high >> 24
+        else:
+            coder[FAILED] = 1
+        low = (low << 8) & 0xFFFFFFFF
+        high = ((high << 8) & 0xFFFFFFFF) | 255
+    coder[LOW], coder[HIGH] = low, high
+    return bit
+
+
+@numba.njit(cache=True)
+def code(m, count, prior, refining, bit):
+    """Codes one decision and learns from it.
+
+    Args:
+      m: the model, with the states in m.slots and the mixers in m.chosen.
+      count: of the inputs that take part.
+      prior: input 0, a logit.
+      refining: the context of the last stage.
+      bit: the decision; anything when decoding.
+
+    Returns:
+      The decision.
+    """
+    inputs, slots, states = m.inputs, m.slots, m.states
+    inputs[0] = prior
+    for i in range(1, count):
+        state = np.int64(states[slots[i]])
+        inputs[i] = (np.int64(m.stretch[state >> 20]) * m.trust[state & 1023]) >> 8
+    total = 0
+    dots = (0, 0, 0)
+    for s in range(SETS):
+        weights = m.weights[s, m.chosen[s]]
+        dot = 0
+        for i in range(count):
+            dot += np.int64(weights[i]) * inputs[i]
+        dot = min(max(dot >> 20, -2047), 2047)
+        total += dot
+        dots = (dots[1], dots[2], dot)
+    logit = (total + 3 * 2048) // SETS - 2048
+    at = (logit + 2048) * 32
+    curve = refining * 33 + (at >> 12)
+    part = at & 4095
+    refined = (
+        np.int64(m.refined[curve]) * (4096 - part) + np.int64(m.refined[curve + 1]) * part
+    ) >> 12
+    p = min(max((3 * np.int64(m.squash[logit + 2048]) + refined) >> 2, 1), 65535)
+
+    bit = _code_interval(m, p, bit)
+
+    for s in range(SETS):
+        weights = m.weights[s, m.chosen[s]]
+        error = (bit << 16) - np.int64(m.squash[dots[s] + 2048])
+        for i in range(count):
+            weight = weights[i] + ((inputs[i] * error + (1 << (_RATE - 1))) >> _RATE)
+            weights[i] = min(max(weight, -(1 << 30)), 1 << 30)
+    if part >= 2048:
+        curve += 1
+    m.refined[curve] += ((bit << 16) - np.int64(m.refined[curve])) >> _REFINING
+    for i in range(1, count):
+        state = np.int64(states[slots[i]])
+        seen = state & 1023
+        p22 = state >> 10
+        p22 += (((bit << 22) - p22) * m.rates[seen]) >> 16
+        p22 = min(max(p22, 1), (1 << 22) - 1)
+        states[slots[i]] = (p22 << 10) | min(seen + 1, _LEARNED)
+    return bit
+
+
+@numba.njit(cache=True)
+def size_class(value):
+    """Two classes an octave of a magnitude: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...; at most 63."""
+    value = abs(value)
+    if value < 4:
+        return value
+    octave = 0
+    while value >= 4:
+        value >>= 1
+        octave += 1
+    return min(2 + 2 * octave + (value & 1), 63)

@@ -1,0 +1,166 @@
+"""A traced Flax module -> an ONNX graph.
+
+The module's jaxpr is run on symbolic values: what depends on constants alone is computed, every other equation becomes an operator
+(`onnx_operators`), and what nobody reads in the end is left out.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+from jax.extend import core
+from onnx import TensorProto, helper, numpy_helper
+
+from squeeze_jax.convert.onnx_operators import Constant, Value, operator
+from squeeze_jax.errors import UserError
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import Tree, leaves_by_path
+
+# Primitives that only call another jaxpr once. Others that hold one (a scan, a branch) are unknown.
+CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
+KINDS = {
+    "MaxPool": "max_pool",
+    "GlobalAveragePool": "mean_pool",
+}  # operator -> its name in a layer table; others are lower case
+
+
+def trace(
+    forward: Callable[[Tree, jax.Array], jax.Array], params: Tree, input_shape: tuple[int, int, int]
+) -> list[Value]:
+    """The operators of `forward`, in the order of computation: the input first, the logits last.
+
+    Args:
+      forward: (params, images [N, H, W, 3] float32) -> logits [N, classes].
+      params: nested dicts of arrays.
+      input_shape: height, width, channels.
+
+    Raises:
+      UserError: `forward` computes what the export does not know; a value's first axis is not the batch.
+      ValueError: the image is too small for the module.
+    """
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    with conv_backend.conv_backend("native"):
+        closed = jax.make_jaxpr(forward)(params, images)
+    constants = [Constant(np.asarray(leaf), path) for path, leaf in leaves_by_path(params).items()]
+    (logits,) = _run(closed, [*constants, Value("Input", (), {}, images.shape)])
+    if isinstance(logits, Constant) or len(logits.shape) != 2 or logits.flattened:
+        raise UserError("the ONNX export needs a module that makes logits [N, classes] of images")
+    live, waiting = {logits}, [logits]
+    while waiting:
+        new = set(waiting.pop().children) - live
+        live |= new
+        waiting.extend(new)
+    return sorted(live, key=lambda value: value.number)
+
+
+def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[Value | Constant]:
+    """The outputs of a jaxpr, the calls nested in it included."""
+    jaxpr = closed.jaxpr
+    known = dict(
+        zip(
+            [*jaxpr.constvars, *jaxpr.invars],
+            [*(Constant(np.asarray(const)) for const in closed.consts), *inputs],
+        )
+    )
+
+    def read(variable: Any) -> Value | Constant:
+        return (
+            Constant(np.asarray(variable.val, variable.aval.dtype))
+            if isinstance(variable, core.Literal)
+            else known[variable]
+        )
+
+    for eqn in jaxpr.eqns:
+        operands = [read(variable) for variable in eqn.invars]
+        if eqn.primitive.name in CALLS:
+            inner = next(
+                eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params
+            )
+            outputs = _run(
+                inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ()),
+                operands,
+            )
+        elif all(isinstance(operand, Constant) for operand in operands):
+            outputs = _evaluated(eqn, operands)
+        else:
+            outputs = [operator(eqn, operands)]
+        known.update(zip(eqn.outvars, outputs))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _evaluated(eqn: Any, operands: list[Constant]) -> list[Constant]:
+    """The constants that an equation makes of constants; a cast or reshaped parameter keeps its name."""
+    result = eqn.primitive.bind(*(operand.array for operand in operands), **eqn.params)
+    path = operands[0].path if len(operands) == 1 else ""
+    return [
+        Constant(np.asarray(array), path)
+        for array in (result if eqn.primitive.multiple_results else [result])
+    ]
+
+
+def proto(values: Sequence[Value], batch: int | None) -> onnx.GraphProto:
+    """The graph of `trace`'s values, from "images" [batch, 3, H, W] to "logits" [batch, classes], both float32.
+
+    A convolution is named after its module, another operator after the module that it follows, and a weight as the parameter
+    is: "fire2/squeeze", "fire2/squeeze/relu", "fire2/squeeze/kernel".
+
+    Args:
+      values: the input first, the logits last.
+      batch: images a call; None leaves_by_path it open.
+    """
+    first, *operators, last = values
+    taken = {"images", "logits"}
+    names, weights, nodes = {first: "images"}, {}, []
+    for value in [*operators, last]:
+        name = _unused(_name(value), taken)
+        taken.add(name)
+        names[value] = "logits" if value is last else name
+        inputs = []
+        for position, source in enumerate(value.inputs):
+            if isinstance(source, Constant):
+                weight = source.path or f"{name}/constant{position}"
+                if weight not in weights or not np.array_equal(weights[weight], source.array):
+                    weight = _unused(weight, taken)
+                    weights[weight] = source.array
+                    taken.add(weight)
+                inputs.append(weight)
+            else:
+                inputs.append(names[source])
+        nodes.append(helper.make_node(value.op, inputs, [names[value]], name, **value.attributes))
+    size = batch or "N"
+    _, height, width, channels = first.shape
+    return helper.make_graph(
+        nodes,
+        "squeeze_jax",
+        [
+            helper.make_tensor_value_info(
+                "images", TensorProto.FLOAT, [size, channels, height, width]
+            )
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [size, last.shape[1]])],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            for name, array in weights.items()
+        ],
+    )
+
+
+def _name(value: Value) -> str:
+    if value.op in ("Conv", "Gemm") and value.scope:
+        return value.scope
+    kind = KINDS.get(value.op, value.op.lower())
+    return f"{value.scope}/{kind}" if value.scope else kind
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """The name, numbered where it is taken; pools are numbered from 1 on, as in a layer table."""
+    candidates = (f"{name}_{number}" for number in itertools.count(2))
+    if name == KINDS["MaxPool"]:
+        candidates = (f"{name}{number}" for number in itertools.count(1))
+    else:
+        candidates = itertools.chain([name], candidates)
+    return next(candidate for candidate in candidates if candidate not in taken)

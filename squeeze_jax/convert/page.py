@@ -1,0 +1,153 @@
+"""A folder with a page to try a net in a browser: drop an image, see the five likeliest classes.
+
+<directory>/index.html    page.html, told where onnxruntime-web is
+           /net.json      Net.metadata(): preprocessing and class names
+           /model.onnx    images [N, 3, H, W] -> logits [N, classes]
+           /ort/          onnxruntime-web, when the page is to work without the network
+
+Any web server of static files can serve it; an image put there opens with the page as index.html?image=NAME.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from squeeze_jax.errors import UserError
+
+VERSION = "1.30.0"  # of onnxruntime-web
+CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
+# The least of dist/ that runs on WebAssembly, with the hashes that the browser holds each file to (Subresource Integrity).
+SCRIPT, GLUE, WASM = "ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
+INTEGRITY = {
+    SCRIPT: "sha384-Bw6URI+Gvoadw0do7/QrSHUC9D1vCYYK5OSqChFyhyV5mzPL4oe2rOAFljAnS8Sq",
+    GLUE: "sha384-XcXA/MtAf0WpB8e023xQH9CM7RIjiugakT7x99DIwpFf7k56BIFFcAPerIF7FDad",
+    WASM: "sha384-vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
+}
+MIME_TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+}
+
+
+def read_runtime(package: Path) -> dict[str, bytes]:
+    """The files of onnxruntime-web that the page needs, by name.
+
+    Args:
+      package: its npm package, node_modules/onnxruntime-web.
+
+    Raises:
+      UserError: some are missing or of another version.
+    """
+    install = f"`npm install onnxruntime-web@{VERSION}` puts it into node_modules/onnxruntime-web"
+    missing = [name for name in INTEGRITY if not (package / "dist" / name).is_file()]
+    if missing:
+        raise UserError(f"{package / 'dist'} lacks {', '.join(missing)}; {install}")
+    files = {name: (package / "dist" / name).read_bytes() for name in INTEGRITY}
+    others = [name for name, content in files.items() if integrity(content) != INTEGRITY[name]]
+    if others:
+        raise UserError(
+            f"{', '.join(others)} in {package / 'dist'} is not onnxruntime-web {VERSION}'s; {install}"
+        )
+    return files
+
+
+def integrity(content: bytes) -> str:
+    """The hash of a file as browsers write it."""
+    return f"sha384-{base64.b64encode(hashlib.sha384(content).digest()).decode()}"
+
+
+def write_page(
+    directory: Path, record: Mapping[str, Any], model: bytes, runtime: Path | None
+) -> None:
+    """Writes the page's folder.
+
+    Args:
+      directory: a new folder.
+      record: Net.metadata().
+      model: the same net as ONNX, input "images" [N, 3, H, W], output "logits" [N, classes].
+      runtime: the npm package onnxruntime-web, to copy from; None lets the page load it from a CDN.
+
+    Raises:
+      UserError: the folder exists or cannot be made, or the package lacks files.
+    """
+    files = {} if runtime is None else read_runtime(runtime)
+    page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    values = {
+        "script_integrity": INTEGRITY[SCRIPT],
+        "glue_integrity": INTEGRITY[GLUE],
+        "wasm_integrity": INTEGRITY[WASM],
+    }
+    for key, value in (values | {"runtime": CDN if runtime is None else "./ort/"}).items():
+        page = page.replace(f"{{{{{key}}}}}", value)
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError as e:
+        raise UserError(f"{directory} exists already; name a new folder for the page") from e
+    except OSError as e:
+        raise UserError(f"cannot make the folder {directory}: {e}") from e
+    (directory / "index.html").write_text(page, encoding="utf-8")
+    (directory / "net.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (directory / "model.onnx").write_bytes(model)
+    if files:
+        (directory / "ort").mkdir()
+        for name, content in files.items():
+            (directory / "ort" / name).write_bytes(content)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder's files with the types that browsers insist on, and no log."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | MIME_TYPES
+
+    def handle(self) -> None:
+        with suppress(
+            ConnectionError
+        ):  # the page was closed or loaded anew while a file was on its way
+            super().handle()
+
+    def end_headers(self) -> None:
+        # A page written anew is seen at once: the browser asks whether its copy still holds.
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: the page itself names what is missing."""
+
+
+def server(directory: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the page's folder to this computer alone, listening but not yet serving; port 0 takes a free one.
+
+    Raises:
+      UserError: there is no page in the folder, or the port is taken.
+    """
+    if not (directory / "index.html").is_file():
+        raise UserError(f"{directory} holds no page: index.html is missing")
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=directory))
+    except (OSError, OverflowError) as e:
+        raise UserError(f"cannot serve on port {port}: {e}") from e
+
+
+def serve(directory: Path, port: int) -> None:
+    """Serves the page's folder to this computer alone until Ctrl-C.
+
+    Raises:
+      UserError: there is no page in the folder, or the port is taken.
+    """
+    with server(directory, port) as running:
+        print(f"http://127.0.0.1:{running.server_port}/ (Ctrl-C ends it)", flush=True)
+        try:
+            running.serve_forever()
+        except KeyboardInterrupt:
+            print()  # after the terminal's ^C

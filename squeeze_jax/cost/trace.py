@@ -1,0 +1,155 @@
+"""Any Flax module -> its layers, read from the jaxpr of its forward pass; no weight is allocated.
+
+The module is traced under the native lowering, where a layer is one primitive, so what is counted is what the module
+computes and no layer list is written twice.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend import core
+
+from squeeze_jax.models import conv_backend
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, matrix product or pooling.
+
+    Shapes are NHWC (or [N, C]) for a batch of one; parameters counts the kernel and everything else under its name (bias,
+    BatchNorm scale and shift).
+    """
+
+    name: (
+        str  # path of the module that owns the kernel: "fire2/squeeze"; "max_pool1", ... for pools
+    )
+    kind: str  # "conv", "dense", "max_pool" or "mean_pool"
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    parameters: int
+    macs: int  # multiply-accumulates an image
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the output in float32."""
+        return 4 * math.prod(self.output_shape)
+
+
+def parameter_count(model: nnx.Module) -> int:
+    """Trainable numbers in a module (abstract or not), BatchNorm's running statistics left out."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> list[Layer]:
+    """The layers of a module in the order they are computed.
+
+    Args:
+      build: makes the module; called under `nnx.eval_shape`, so initialisers draw nothing.
+      input_shape: height, width, channels of one image.
+
+    Raises:
+      ValueError: the image is too small for the module.
+    """
+    model = nnx.eval_shape(build)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    paths = [
+        "/".join(str(key.key) for key in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
+
+    def forward(params, rest, image):
+        return nnx.merge(graphdef, params, rest)(image)
+
+    with conv_backend.conv_backend("native"):
+        jaxpr = jax.make_jaxpr(forward)(
+            params, rest, jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+        ).jaxpr
+    owner = dict(zip(jaxpr.invars, paths))
+    of_module: dict[str, int] = {}
+    for path, size in zip(paths, sizes):
+        # "conv1/bn/scale" belongs to conv1, whose kernel sits at "conv1/kernel".
+        module = path.rpartition("/")[0]
+        while module and f"{module}/kernel" not in paths:
+            module = module.rpartition("/")[0]
+        of_module[module] = of_module.get(module, 0) + size
+    return list(_layers(jaxpr, owner, of_module))
+
+
+def _layers(jaxpr: core.Jaxpr, owner: dict[Any, str], of_module: dict[str, int]) -> Iterator[Layer]:
+    pools = 0
+    for eqn, owners in _flat_equations(jaxpr, owner):
+        shapes = [getattr(v.aval, "shape", ()) for v in eqn.invars]
+        out, params = eqn.outvars[0].aval.shape, eqn.params
+        match eqn.primitive.name:
+            case "conv_general_dilated":
+                name = _module_name(owners[1])
+                kernel = shapes[1]
+                yield Layer(
+                    name, "conv", shapes[0], out, kernel[:2], params["window_strides"], params["padding"],
+                    params["feature_group_count"], of_module.get(name, 0), math.prod(out) * math.prod(kernel[:-1]),
+                )  # fmt: skip
+            case "dot_general":
+                name = _module_name(owners[1] or owners[0])
+                contracted = math.prod(
+                    shapes[0][axis] for axis in params["dimension_numbers"][0][0]
+                )
+                yield Layer(
+                    name,
+                    "dense",
+                    shapes[0],
+                    out,
+                    (1, 1),
+                    (1, 1),
+                    (),
+                    1,
+                    of_module.get(name, 0),
+                    math.prod(out) * contracted,
+                )
+            case "reduce_window_max" | "reduce_window":
+                pools += 1
+                yield Layer(
+                    f"max_pool{pools}", "max_pool", shapes[0], out, params["window_dimensions"][1:3],
+                    params["window_strides"][1:3], params["padding"][1:3], 1, 0, 0,
+                )  # fmt: skip
+            case "reduce_sum" if tuple(params["axes"]) == (1, 2) and len(shapes[0]) == 4:
+                yield Layer(
+                    "mean_pool", "mean_pool", shapes[0], out, shapes[0][1:3], (1, 1), (), 1, 0, 0
+                )
+
+
+def _module_name(path: str | None) -> str:
+    return path.rpartition("/")[0] if path else ""
+
+
+def _flat_equations(
+    jaxpr: core.Jaxpr, owner: dict[Any, str]
+) -> Iterator[tuple[Any, list[str | None]]]:
+    """Every equation of a jaxpr and of the calls nested in it, each with the parameter paths its inputs come from."""
+    owner = dict(owner)
+    for eqn in jaxpr.eqns:
+        owners = [None if isinstance(v, core.Literal) else owner.get(v) for v in eqn.invars]
+        inner = next(
+            (eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params),
+            None,
+        )
+        if inner is not None:
+            inner = getattr(inner, "jaxpr", inner)
+            yield from _flat_equations(
+                inner, {v: name for v, name in zip(inner.invars, owners) if name}
+            )
+        else:
+            yield eqn, owners
+        # A cast, reshape or transposition of a parameter is still that parameter.
+        if sum(name is not None for name in owners) == 1 and len(eqn.invars) == 1:
+            owner[eqn.outvars[0]] = next(filter(None, owners))

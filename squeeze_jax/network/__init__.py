@@ -1,0 +1,40 @@
+"""A trained classifier as a value, and the pure functions by which training and use take it apart."""
+
+from squeeze_jax.network.functional import (
+    build_model,
+    forward,
+    num_microbatches,
+    predict,
+    split_model,
+    weight_shapes,
+)
+from squeeze_jax.network.metadata import validate_metadata
+from squeeze_jax.network.network import Classifier, Network
+from squeeze_jax.network.paths import (
+    Tree,
+    check_layer_patterns,
+    layer_name,
+    leaves_by_path,
+    matches_layer,
+    replace_leaves,
+)
+from squeeze_jax.network.preprocessing import Preprocessing
+
+__all__ = [
+    "Classifier",
+    "Network",
+    "Preprocessing",
+    "Tree",
+    "build_model",
+    "check_layer_patterns",
+    "forward",
+    "layer_name",
+    "leaves_by_path",
+    "matches_layer",
+    "num_microbatches",
+    "predict",
+    "replace_leaves",
+    "split_model",
+    "validate_metadata",
+    "weight_shapes",
+]

@@ -1,0 +1,85 @@
+"""A Flax module taken apart into a static graph and trees of arrays, and run by pure functions of these."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import lax
+
+from squeeze_jax import models
+from squeeze_jax.models import conv_backend, layers
+from squeeze_jax.network.paths import Tree
+
+
+def build_model(model: Mapping[str, Any], num_classes: int, seed: int = 0) -> nnx.Module:
+    """The module that `model` describes (its registered name and options), with freshly drawn weights."""
+    options = {key: value for key, value in model.items() if key != "name"}
+    return models.create(model["name"], num_classes=num_classes, rngs=nnx.Rngs(seed), **options)
+
+
+def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """The module as (static graph, parameters, BatchNorm statistics), the latter two as plain nested dicts."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def forward(
+    graphdef: nnx.GraphDef,
+    params: Tree,
+    stats: Tree,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Tree]:
+    """Logits [N, classes] of images [N, H, W, 3] and the statistics after the pass; pure."""
+    # copy=True: without it nnx would write statistics into variables that live outside the gradient's trace.
+    model = nnx.merge(graphdef, params, stats, copy=True)
+    logits = model(images, train=train, key=key)
+    return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
+    """Logits [N, classes] of images [N, H, W, 3], in as many parts as are fastest."""
+    count = num_microbatches(graphdef, params, stats, images, train=False)
+    if count == 1:
+        return forward(graphdef, params, stats, images)[0]
+    parts = images.reshape(count, -1, *images.shape[1:])
+    return lax.map(lambda part: forward(graphdef, params, stats, part)[0], parts).reshape(
+        len(images), -1
+    )
+
+
+def num_microbatches(
+    graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array, *, train: bool
+) -> int:
+    """`conv_backend.num_microbatches` of images [N, H, W, 3] in this net."""
+    seen = [1]
+
+    def note(layer: nnx.Module, x: jax.Array, compute: Callable) -> jax.Array:
+        y = compute(x, layer.kernel[...])
+        seen.append(y[..., 0].size * layer.kernel[..., 0].size * x.dtype.itemsize)
+        return y
+
+    with layers.intercept_layers(note):
+        jax.eval_shape(functools.partial(forward, graphdef), params, stats, images[:1])
+    return conv_backend.num_microbatches(len(images), max(seen), tree_bytes(params), train=train)
+
+
+def tree_bytes(tree: Tree) -> int:
+    """Of all arrays of a tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def weight_shapes(record: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """(params, stats) of the net that a record describes, as jax.ShapeDtypeStruct leaves; nothing is allocated.
+
+    Raises:
+      UserError: no such model or option.
+    """
+    _, params, stats = split_model(
+        nnx.eval_shape(lambda: build_model(record["model"], record["num_classes"]))
+    )
+    return params, stats

@@ -1,0 +1,424 @@
+"""A sweep's figures: accuracy against a metaparameter, accuracy against each cost, and the course of every training."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+
+from squeeze_jax.report.tables import (
+    COLLAPSED,
+    Interval,
+    Point,
+    Study,
+    aggregate,
+    cost_columns,
+    describe,
+    measure,
+    pareto_front,
+    read_curve,
+    show,
+)
+
+_STYLE = {
+    "font.size": 9,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": "0.92",
+    "legend.frameon": False,
+    "text.parse_math": False,  # a "$" in a study's label is a dollar sign
+    "svg.hashsalt": "squeeze_jax",  # the same input, the same bytes
+}
+# Okabe and Ito's colours, safe for colour-blind readers, without the yellow, too light for a line.
+_CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_NEUTRAL = "0.35"
+_SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
+_MEAN = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3}
+_SIZES = (
+    "model_mb",
+    "bytes_arithmetic",
+    "bytes_huffman",
+)  # the upper axis shows the first that tells points apart
+_COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
+
+
+def accuracy_figure(study: Study, points: Sequence[Point]) -> Figure:
+    """The study's metric against its x: means with 95 % intervals, every seed, the model's size above, the paper's curve."""
+    if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
+        return _message(study, "no finished trial yet")
+    published = study.paper.points if study.paper else ()
+    lines = _lines(study, points)
+    colours = _colours(len(lines), ordered=False)
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(study, (6.4, 4.4))
+        axes = figure.subplots()
+        places, numeric = _places(
+            [*(_x(study, point) for point in points), *(x for x, _ in published)]
+        )
+        # On a numeric axis a value stands at its place; in a category the lines stand side by side.
+        series = len(lines) + bool(published)
+        shifts = [
+            0.0 if numeric else min(0.12, 0.8 / series) * (i - (series - 1) / 2)
+            for i in range(series)
+        ]
+        style = "-" if numeric else ""
+        for line, colour, shift in zip(lines.values(), colours, shifts):
+            at = [(places[show(_x(study, point))] + shift, point) for point in line]
+            _draw_line(axes, study.metric, sorted(at, key=lambda pair: pair[0]), colour, style)
+        if published:
+            at = sorted((places[show(x)] + shifts[-1], y) for x, y in published)
+            axes.plot(*zip(*at), color=_NEUTRAL, label="paper", **_paper_look(numeric))
+        axes.set(xlabel=study.label, ylabel=measure(study.metric).heading)
+        _limit(axes, study.metric)
+        _add_legend(figure, _keys(study, points, lines, colours, numeric))
+        _set_ticks(study, points, axes, places, numeric)
+    return figure
+
+
+def training_figure(workdir: Path, study: Study) -> Figure:
+    """Training loss and held-out top-1 against the epoch, a line a trial, a colour a design point."""
+    points = aggregate(study.trials)
+    curves = [[read_curve(workdir, trial.name) for trial in point.trials] for point in points]
+    if not any(curve for group in curves for curve in group):
+        return _message(study, "no training record yet")
+    names = [describe(point.design) or study.name for point in points]
+    ordered = len(points[0].design) == 1 and _places([_x(study, point) for point in points])[1]
+    colours = _colours(len(points), ordered)
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(study, (8.4, 3.4))
+        axes = figure.subplots(1, 2)
+        for group, colour in zip(curves, colours):
+            for curve in group:
+                for panel, name in zip(axes, ("loss", "top1")):
+                    at = [
+                        (entry["epoch"], entry[name])
+                        for entry in curve
+                        if "epoch" in entry and name in entry
+                    ]
+                    if at:
+                        panel.plot(
+                            *zip(*at),
+                            color=colour,
+                            linewidth=1,
+                            alpha=0.8,
+                            marker="." if len(at) == 1 else "",
+                        )
+        axes[0].set_yscale("log", nonpositive="mask")
+        _label_log(axes[0].yaxis)
+        axes[0].set(xlabel="Epoch", ylabel="Training loss")
+        axes[1].set(xlabel="Epoch", ylabel=f"Held-out {measure('top1').heading.lower()}")
+        _limit(axes[1], "top1")
+        _add_legend(
+            figure,
+            [Line2D([], [], color=colour, label=name) for colour, name in zip(colours, names)],
+        )
+    return figure
+
+
+def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
+    """Accuracy against each cost that tells points apart, the points of its Pareto front joined and named; None where none does."""
+    costs = cost_columns(points, study.metric)
+    if not costs:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
+        panels = list(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat)
+        for panel in panels[len(costs) :]:
+            panel.set_visible(False)
+        for panel, cost in zip(panels, costs):
+            at = [
+                (interval.mean, point.interval(study.metric).mean, interval.half or 0)
+                for point in points
+                if point.interval(study.metric) and (interval := point.interval(cost))
+            ]
+            xs, ys, halves = zip(*at)
+            # Compressed bytes differ from seed to seed; the other costs' intervals have no width.
+            panel.errorbar(
+                xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
+            )
+            front = pareto_front(points, cost, study.metric)
+            best = [(point.typical(cost), point.interval(study.metric).mean) for point in front]
+            panel.plot(
+                *zip(*best),
+                color=_CATEGORICAL[0],
+                linewidth=1.4,
+                marker="o",
+                markersize=5,
+                label="front",
+            )
+            for point, place in zip(front, best):
+                name = ", ".join(map(show, point.design.values())) or study.name
+                panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
+            panel.set(xlabel=measure(cost).heading, ylabel=measure(study.metric).heading)
+            panel.xaxis.set_major_formatter(EngFormatter())
+            panel.margins(x=0.12, y=0.12)
+    return figure
+
+
+def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
+    """Each layer's attained rate against its arithmetic intensity, under the roofs of DRAM bandwidth and array.
+
+    `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose zero weights are skipped.
+    """
+    machine = record["accelerator"]
+    pes, bandwidth = machine["rows"] * machine["columns"], machine["dram_bytes_per_cycle"]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        title = f"{name} on {machine['rows']}x{machine['columns']}, {machine['buffer_bytes'] // 1024} KB"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        flows = dict.fromkeys(layer["dataflow"] for layer in record["layers"])
+        for flow, colour in zip(flows, _CATEGORICAL):
+            at = [
+                (layer["macs_per_dram_byte"], layer["macs_per_cycle"])
+                for layer in record["layers"]
+                if layer["dataflow"] == flow
+            ]
+            axes.plot(
+                *zip(*at),
+                linestyle="",
+                color=colour,
+                label={"ws": "weight stationary", "os": "output stationary"}[flow],
+                **_SEED,
+            )
+        intensities = [layer["macs_per_dram_byte"] for layer in record["layers"]]
+        roof = [min(intensities) / 2, pes / bandwidth, 2 * max(*intensities, pes / bandwidth)]
+        axes.plot(
+            roof,
+            [min(pes, bandwidth * x) for x in roof],
+            color=_NEUTRAL,
+            linewidth=1.4,
+            label="roofs: DRAM, array",
+        )
+        axes.set(
+            xscale="log", yscale="log", xlabel="MACs a byte of DRAM traffic", ylabel="MACs a cycle"
+        )
+        _label_log(axes.xaxis)
+        _label_log(axes.yaxis)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _save(figure, "png", dpi=180, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file without a date, so that the same figure is the same bytes."""
+    return _save(
+        figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
+
+
+def _save(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _figure(study: Study, size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(
+        f"{study.name} · {study.preset}", x=0.01, ha="left", fontsize=10, fontweight="bold"
+    )
+    return figure
+
+
+def _message(study: Study, text: str) -> Figure:
+    """A figure that says why there is none."""
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(study, (6.4, 2))
+        figure.text(0.5, 0.45, text, ha="center", va="center", color=_NEUTRAL, fontsize=12)
+    return figure
+
+
+def _x(study: Study, point: Point) -> Any:
+    """Where the point lies on the x axis; a study that sweeps nothing but seeds has one place, itself."""
+    return point.design.get(study.x, study.name)
+
+
+def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
+    """Each value's label and place on the axis, in order of first appearance, and whether the axis is numeric."""
+    distinct = {show(value): value for value in values}
+    numeric = all(
+        isinstance(value, int | float) and not isinstance(value, bool)
+        for value in distinct.values()
+    )
+    if numeric:
+        return dict(
+            sorted(
+                ((label, float(value)) for label, value in distinct.items()),
+                key=lambda pair: pair[1],
+            )
+        ), True
+    return {label: float(i) for i, label in enumerate(distinct)}, False
+
+
+def _lines(study: Study, points: Sequence[Point]) -> dict[str, list[Point]]:
+    """The points of each line: those that differ in x only."""
+    lines: dict[str, list[Point]] = {}
+    for point in points:
+        others = {key: value for key, value in point.design.items() if key != study.x}
+        lines.setdefault(describe(others), []).append(point)
+    return lines
+
+
+def _colours(n: int, ordered: bool) -> list[Any]:
+    """`n` colours to tell apart: a ramp where they have an order or are many, else distinct hues."""
+    if not ordered and n <= len(_CATEGORICAL):
+        return list(_CATEGORICAL[:n])
+    ramp = matplotlib.colormaps["viridis"]
+    return [ramp(0.9 * i / max(n - 1, 1)) for i in range(n)]  # its last tenth is too light on white
+
+
+def _draw_line(
+    axes: Axes, metric: str, at: Sequence[tuple[float, Point]], colour: Any, style: str
+) -> None:
+    """One line of design points: every seed, the means and their intervals, and the seeds that collapsed."""
+    seeds = [(x, y) for x, point in at for y in point.values(metric, "ok")]
+    collapsed = [(x, y) for x, point in at for y in point.values(metric, *COLLAPSED)]
+    if seeds:
+        axes.plot(*zip(*seeds), linestyle="", color=colour, label="seeds", **_SEED)
+        # A point without a mean interrupts the line: nothing was found there.
+        intervals = [point.interval(metric) or Interval(nan, None) for _, point in at]
+        halves = [nan if interval.half is None else interval.half for interval in intervals]
+        xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
+        axes.errorbar(xs, means, yerr=halves, color=colour, linestyle=style, label="means", **_MEAN)
+    if collapsed:
+        axes.plot(*zip(*collapsed), linestyle="", color=colour, label="collapsed", **_COLLAPSED)
+
+
+def _paper_look(numeric: bool) -> dict[str, Any]:
+    """The marks of the published points, joined only where the axis is numeric."""
+    return {
+        "marker": "D",
+        "markersize": 4,
+        "markerfacecolor": "white",
+        "linestyle": "--" if numeric else "",
+        "linewidth": 1.2,
+    }
+
+
+def _keys(
+    study: Study,
+    points: Sequence[Point],
+    lines: Iterable[str],
+    colours: Sequence[Any],
+    numeric: bool,
+) -> list[Line2D]:
+    """What the marks mean, then which colour is which line, then whose the dashed curve is."""
+    names = list(lines)
+    colour = colours[0] if len(names) == 1 else _NEUTRAL
+    mean = {"marker": "o", "markersize": 4, "linestyle": "-" if numeric else ""}
+    if all(point.count("ok") < 2 for point in points):
+        handles = [Line2D([], [], color=colour, label="one seed", **mean)]
+    else:
+        handles = [
+            Line2D([], [], color=colour, label="mean, 95 % interval", **mean),
+            Line2D([], [], color=colour, linestyle="", label="one seed", **_SEED),
+        ]
+    if any(point.values(study.metric, *COLLAPSED) for point in points):
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=colour,
+                linestyle="",
+                label="collapsed seed, not averaged",
+                **_COLLAPSED,
+            )
+        )
+    if len(names) > 1:
+        handles += [
+            Line2D([], [], color=hue, label=name, **mean) for hue, name in zip(colours, names)
+        ]
+    if study.paper:
+        handles.append(
+            Line2D([], [], color=_NEUTRAL, label=study.paper.source, **_paper_look(numeric))
+        )
+    return handles
+
+
+def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend below the axes, in as many columns as its words leave room for; the figure grows by its rows."""
+    room = 13 * figure.get_figwidth()  # letters to the inch
+    columns = max(1, min(4, int(room / (7 + max(len(handle.get_label()) for handle in handles)))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns))
+
+
+def _set_ticks(
+    study: Study, points: Sequence[Point], axes: Axes, places: dict[str, float], numeric: bool
+) -> None:
+    """A tick at each design point, its x below and its net's size above, as far as the labels have room."""
+    ours = {places[show(_x(study, point))] for point in points}
+    ticks = list(places.values()), list(places)
+    axes.set_xticks(*ticks)
+    if not numeric:
+        axes.set_xlim(-0.5, len(places) - 0.5)
+    upper = axes.secondary_xaxis("top")
+    size = next((cost for cost in cost_columns(points, study.metric) if cost in _SIZES), _SIZES[0])
+    upper.set_xlabel(measure(size).heading)
+    upper.set_xticks(
+        sorted(ours), [_sizes(study, points, places, place, size) for place in sorted(ours)]
+    )
+    axes.figure.draw_without_rendering()  # from here on the labels have a width
+    if numeric:
+        _separate(axes.xaxis)
+    elif _overlaps(
+        axes.xaxis
+    ):  # a category without its name would mean nothing: turn the names instead
+        axes.set_xticks(*ticks, rotation=30, ha="right", rotation_mode="anchor")
+    _separate(upper.xaxis)
+
+
+def _sizes(
+    study: Study, points: Iterable[Point], places: dict[str, float], place: float, size: str
+) -> str:
+    """The size of the nets at this place of the axis: one number, or a range where several lines cross it."""
+    here = [point.typical(size) for point in points if places[show(_x(study, point))] == place]
+    known = sorted(value for value in here if value is not None)
+    ends = dict.fromkeys(measure(size).show(value) for value in (known[:1] + known[-1:]))
+    return "–".join(ends)
+
+
+def _limit(axes: Axes, metric: str) -> None:
+    """A percentage's axis fills the plot but does not leave 0 … 100 %."""
+    axes.margins(y=0.08)
+    if "%" in measure(metric).heading:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -2), min(high, 102))
+
+
+def _label_log(axis: Axis) -> None:
+    """1, 2, 5, 10, ... as plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _overlaps(axis: XAxis) -> bool:
+    boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+    return any(right.x0 < left.x1 for left, right in zip(boxes, boxes[1:]))
+
+
+def _separate(axis: XAxis) -> None:
+    """Takes away each tick whose label would touch the one before it."""
+    kept, end = [], float("-inf")
+    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels()):
+        box = label.get_window_extent()
+        if box.x0 > end + 8 or not label.get_text():
+            kept.append((place, label.get_text()))
+            end = max(end, box.x1)
+    axis.set_ticks(*map(list, zip(*kept)))

@@ -1,0 +1,160 @@
+"""A traced net as a table of layers: text as the papers print it, CSV, or JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from squeeze_jax.cost.accelerator import Estimate
+from squeeze_jax.cost.trace import Layer
+
+
+def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
+    """The whole net: params, macs (an image), activation_bytes (float32), and the layers as flat records."""
+    return {
+        "params": params,
+        "macs": sum(layer.macs for layer in layers),
+        "activation_bytes": sum(layer.activation_bytes for layer in layers),
+        "layers": [
+            asdict(layer) | {"activation_bytes": layer.activation_bytes} for layer in layers
+        ],
+    }
+
+
+def summary_text(record: Mapping[str, Any]) -> str:
+    """Layer, output size, filter size / stride, parameters, MACs: the columns of the SqueezeNet paper's Table 1."""
+    head = ["layer", "output", "filter/stride", "parameters", "MACs"]
+    rows = [
+        [
+            layer["name"],
+            _size(layer["output_shape"]),
+            _filter(layer),
+            f"{layer['parameters']:,}",
+            f"{layer['macs']:,}",
+        ]
+        for layer in record["layers"]
+    ]
+    return text_table(
+        [head, *rows, ["total", "", "", f"{record['params']:,}", f"{record['macs']:,}"]],
+        numeric=(3, 4),
+    )
+
+
+def hardware_record(estimate: Estimate) -> dict[str, Any]:
+    """A net on an accelerator: cycles, energy (in MACs), utilisation, dram_bytes, the accelerator, and a flat record a layer."""
+    levels = asdict(estimate.energy_by_level)
+    return {
+        "cycles": round(estimate.cycles),
+        "energy": round(estimate.energy),
+        "energy_by_level": {level: round(value) for level, value in levels.items()},
+        "utilisation": estimate.utilisation,
+        "dram_bytes": estimate.dram_bytes,
+        "macs": estimate.macs,
+        "accelerator": asdict(estimate.accelerator),
+        "layers": [
+            {
+                "name": layer.name,
+                "dataflow": layer.dataflow,
+                "macs": layer.macs,
+                "cycles": round(layer.cycles),
+                "compute_cycles": round(layer.compute_cycles),
+                "dram_cycles": round(layer.dram_cycles),
+                "tiles": layer.tiles,
+                "utilisation": layer.utilisation,
+                "dram_bytes": layer.dram_bytes,
+                "buffer_accesses": round(layer.buffer_accesses),
+                "energy": round(layer.energy.total),
+                "macs_per_dram_byte": layer.arithmetic_intensity,
+                "macs_per_cycle": layer.macs_per_cycle,
+            }
+            for layer in estimate.layers
+        ],
+    }
+
+
+def hardware_text(record: Mapping[str, Any]) -> str:
+    """Layer, dataflow, MACs, cycles, utilisation, DRAM bytes, energy; what bounds a layer is marked."""
+    head = [
+        "layer",
+        "dataflow",
+        "bound by",
+        "MACs",
+        "cycles",
+        "utilisation",
+        "DRAM bytes",
+        "energy (MACs)",
+    ]
+    rows = [
+        [
+            layer["name"],
+            layer["dataflow"],
+            "DRAM" if layer["dram_cycles"] > layer["compute_cycles"] else "array",
+            f"{layer['macs']:,}",
+            f"{layer['cycles']:,}",
+            f"{layer['utilisation']:.0%}",
+            f"{layer['dram_bytes']:,}",
+            f"{layer['energy']:,}",
+        ]
+        for layer in record["layers"]
+    ]
+    total = ["total", "", "", *(f"{record[key]:,}" for key in ("macs", "cycles"))]
+    total += [f"{record['utilisation']:.0%}", f"{record['dram_bytes']:,}", f"{record['energy']:,}"]
+    return text_table([head, *rows, total], numeric=range(3, 8))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[1:]))
+
+
+def _filter(layer: Mapping[str, Any]) -> str:
+    if layer["kind"] == "dense":
+        return "dense"
+    text = f"{'x'.join(map(str, layer['kernel_size']))}/{layer['stride'][0]}"
+    groups = f", {layer['groups']} groups" if layer["groups"] > 1 else ""
+    return text + groups
+
+
+def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
+    """Rows as aligned columns, the `numeric` ones to the right, with a rule under the head and above the last row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i in numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join(
+        [
+            lines[0].rstrip(),
+            rule,
+            *(line.rstrip() for line in lines[1:-1]),
+            rule,
+            lines[-1].rstrip(),
+        ]
+    )
+
+
+def formatted(
+    record: Mapping[str, Any], style: str, text: Callable[[Mapping[str, Any]], str]
+) -> str:
+    """A record with `layers` as "json" (whole), "csv" (a row a layer) or "text" (by the function given)."""
+    if style == "json":
+        return json.dumps(record, indent=1)
+    if style == "text":
+        return text(record)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=record["layers"][0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: _cell(value) for key, value in layer.items()} for layer in record["layers"]
+    )
+    return out.getvalue().rstrip("\n")
+
+
+def _cell(value: Any) -> Any:
+    """A shape as 1x55x55x96; anything else as it is."""
+    return "x".join(map(_cell, value)) if isinstance(value, tuple | list) else str(value)

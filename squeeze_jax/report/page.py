@@ -1,0 +1,232 @@
+"""A sweep's report: one HTML file that needs nothing beside it, and the figure on its own."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
+from squeeze_jax.report import figures
+from squeeze_jax.report.tables import (
+    COLLAPSED,
+    Point,
+    Study,
+    Trial,
+    aggregate,
+    cost_columns,
+    describe,
+    measure,
+    measure_names,
+    pareto_front,
+    point_table,
+    read_study,
+    read_trials,
+    show_interval,
+)
+
+_CSS = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; }
+h2 { margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; text-align: left; white-space: nowrap; }
+th { border-bottom-width: 2px; }
+td:last-child { white-space: normal; }
+.number { text-align: right; }
+.diverged, .chance, .failed { background: #d55e0022; }
+.pending { opacity: .6; }
+figure { margin: 1rem 0; padding: .5rem; background: #fff; border-radius: 6px; }
+figure svg { display: block; max-width: 100%; height: auto; margin: auto; }
+dt { font-weight: 600; }
+code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
+"""
+
+
+def draw(workdir: Path) -> list[Path]:
+    """Writes sweep.png, sweep.svg and report.html for whatever the sweep has finished so far."""
+    workdir = Path(workdir)
+    study = read_study(workdir)
+    trials = read_trials(workdir, study)
+    points = aggregate(trials)
+    accuracy = figures.accuracy_figure(study, points)
+    picture = figures.svg(accuracy)
+    costs = figures.pareto_figure(study, points)
+    drawings = [
+        _inline(
+            picture.decode(), "sweep", f"{measure(study.metric).heading} against {study.label}"
+        ),
+        _inline(
+            figures.svg(costs).decode(), "costs", f"{measure(study.metric).heading} against cost"
+        )
+        if costs
+        else "",
+        _inline(
+            figures.svg(figures.training_figure(workdir, study)).decode(),
+            "training",
+            "Training loss and held-out accuracy against the epoch",
+        ),
+    ]
+    files = {
+        "sweep.png": figures.png(accuracy),
+        "sweep.svg": picture,
+        "report.html": _html(study, trials, points, *drawings).encode(),
+    }
+    for name, content in files.items():
+        try:
+            write_atomically(workdir / name, content)
+        except OSError as error:
+            raise UserError(f"cannot write {workdir / name}: {error.strerror}") from error
+    return [workdir / name for name in files]
+
+
+def _html(
+    study: Study,
+    trials: Sequence[Trial],
+    points: Sequence[Point],
+    picture: str,
+    costs: str,
+    training: str,
+) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+    how = {
+        "Command": study.command,
+        "Preset": study.preset,
+        "Commit": study.commit,
+        "Versions": versions,
+        "Device": study.device,
+        "Started": study.started,
+    }
+    table = _marked(point_table(study, points), study, points)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(study.name)} · {escape(study.preset)}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<h1>{escape(study.name)} · {escape(study.preset)}</h1>
+<p>{escape(summary(study, points))}</p>
+{picture}
+<h2>Design points</h2>
+<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is counted, not averaged.</p>
+{_table(table, [""] * len(points))}
+{f"<h2>What accuracy costs</h2>{chr(10)}<p>Joined: the Pareto front, the points that no other beats.</p>{chr(10)}{costs}" if costs else ""}
+<h2>Training</h2>
+{training}
+<h2>Trials</h2>
+{_table(_trial_table(trials), [trial.status for trial in trials])}
+<h2>How it was run</h2>
+<dl>
+{"".join(f"<dt>{name}</dt><dd><code>{escape(str(text))}</code></dd>" for name, text in how.items())}
+</dl>
+<details>
+<summary>Config</summary>
+<pre>{escape(json.dumps(study.config, indent=2))}</pre>
+</details>
+</body>
+</html>
+"""
+
+
+def summary(study: Study, points: Sequence[Point]) -> str:
+    """The result in two sentences: the best design, and what became of the trials."""
+    counts = {
+        "finished": ("ok", *COLLAPSED),
+        "collapsed": COLLAPSED,
+        "failed": ("failed",),
+        "pending": ("pending",),
+    }
+    total = {
+        name: sum(point.count(*statuses) for point in points) for name, statuses in counts.items()
+    }
+    others = "".join(
+        f", {total[name]} {name}" for name in ("collapsed", "failed", "pending") if total[name]
+    )
+    state = f"{total['finished']} of {sum(len(point.trials) for point in points)} trials finished{others}."
+    learned = [point for point in points if point.interval(study.metric)]
+    if not learned:
+        return state
+    best = max(learned, key=lambda point: point.interval(study.metric).mean)
+    seeds = best.count("ok")
+    result = f"{measure(study.metric).heading} {show_interval(study.metric, best.interval(study.metric))}"
+    which = (
+        f"Best of {len(learned)} design points: {describe(best.design)}"
+        if len(learned) > 1
+        else describe(best.design) or study.name
+    )
+    return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
+
+
+def _marked(table: list[list[str]], study: Study, points: Sequence[Point]) -> list[list[str]]:
+    """The table with a column that says on which Pareto fronts a point lies."""
+    fronts = {
+        cost: pareto_front(points, cost, study.metric)
+        for cost in cost_columns(points, study.metric)
+    }
+    if not fronts:
+        return table
+    marks = [
+        ", ".join(
+            measure(cost).heading.partition(" (")[0].lower()
+            for cost in fronts
+            if point in fronts[cost]
+        )
+        for point in points
+    ]
+    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
+
+
+def _trial_table(trials: Sequence[Trial]) -> list[list[str]]:
+    names = measure_names(trials)
+    head = ["Trial", "Status", *(measure(name).heading for name in names), "Reason"]
+    return [head] + [
+        [
+            trial.name,
+            trial.status,
+            *(measure(name).show(trial.measures.get(name)) for name in names),
+            trial.reason,
+        ]
+        for trial in trials
+    ]
+
+
+def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
+    """An HTML table of a row of headings and rows of cells, each row with its class; numbers stand right."""
+    head, *rows = table
+    columns = list(zip(*rows))
+    sides = [
+        "number"
+        if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) and any(column)
+        else ""
+        for column in columns
+    ]
+
+    def tag(name: str, kind: str, content: str) -> str:
+        return (
+            f'<{name} class="{kind}">{content}</{name}>' if kind else f"<{name}>{content}</{name}>"
+        )
+
+    def line(name: str, row: Sequence[str], kind: str) -> str:
+        return (
+            tag(
+                "tr", kind, "".join(tag(name, side, escape(cell)) for side, cell in zip(sides, row))
+            )
+            + "\n"
+        )
+
+    body = "".join(line("td", row, name) for row, name in zip(rows, classes))
+    return f'<div class="wide"><table>\n<thead>{line("th", head, "")}</thead>\n<tbody>{body}</tbody>\n</table></div>'
+
+
+def _inline(svg: str, prefix: str, label: str) -> str:
+    """The SVG as part of a page: without its prologue, with ids of its own, since two figures name theirs alike."""
+    drawing = re.sub(
+        r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") + len("<svg") :]
+    )
+    return f'<figure><svg role="img" aria-label="{escape(label)}"{drawing}</figure>'

@@ -1,0 +1,35 @@
+"""Nets of random weights, without compiling anything."""
+
+import jax
+import numpy as np
+
+from squeeze_jax.network import Network, imagenet, weight_shapes
+
+
+def random_net(model, num_classes=5, seed=0, preprocessing=imagenet.TORCH):
+    """A net of this name and options; variances are positive, everything else is normal and small."""
+    random = np.random.default_rng(seed)
+    params, stats = weight_shapes({"model": model, "num_classes": num_classes})
+    params = jax.tree.map(lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), params)
+    stats = jax.tree.map(
+        lambda leaf: random.uniform(0.5, 1.5, leaf.shape).astype(np.float32), stats
+    )
+    return Network(
+        model,
+        tuple(f"class {i}" for i in range(num_classes)),
+        preprocessing,
+        params,
+        stats,
+        source="a test",
+    )
+
+
+def same_weights(a, b):
+    """Whether two nets hold the same weights, bit for bit."""
+    trees = (a.params, a.stats), (b.params, b.stats)
+    if jax.tree.structure(trees[0]) != jax.tree.structure(trees[1]):
+        return False
+    return all(
+        x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(*map(jax.tree.leaves, trees))
+    )

@@ -1,0 +1,153 @@
+"""LiteRT files: the operators they are made of, and that they compute what Flax does."""
+
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from squeeze_jax.convert import litert, metadata, stablehlo, verify
+from squeeze_jax.errors import UserError
+from squeeze_jax.network import imagenet
+from tests.convert.random_nets import random_net
+
+pytest.importorskip("litert_converter")
+pytest.importorskip("ai_edge_litert")
+
+
+def small_net(name, size=64, **options):
+    return random_net(
+        {"name": name, **options},
+        num_classes=10,
+        preprocessing=replace(imagenet.TORCH, image_size=size),
+    )
+
+
+def some_images(net, count):
+    return np.random.default_rng(1).normal(0, 1, (count, *net.input_shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return small_net("squeezenet_v1_1")
+
+
+@pytest.fixture(scope="module")
+def model(net):
+    return litert.to_litert(net)
+
+
+def test_squeezenet_is_its_convolutions_joins_and_pools(model):
+    """Nothing is transposed or copied, and every ReLU is part of the convolution before it."""
+    assert litert.operators(model) == Counter(CONV_2D=26, CONCATENATION=8, MAX_POOL_2D=3, MEAN=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("squeezenet_v1_0", 64, {}),
+        ("squeezenet_v1_1", 67, {"batch_norm": True}),
+        ("squeezenet_complex_bypass", 64, {}),
+        (
+            "squeezenet_v1_1",
+            64,
+            {"pct3x3": 1.0, "conv10_relu": False, "conv10_pad": 1, "num_fire": 4},
+        ),
+        ("squeezenext_23", 64, {}),
+        ("squeezenext_23_ida", 64, {"blocks": (1, 1, 1, 1), "groups": 2}),
+        ("mobilenet_v1", 64, {}),
+        ("tiny_darknet", 64, {}),
+    ],
+)
+def test_computes_what_flax_computes(name, size, options):
+    """With random BatchNorm statistics, and on odd and even sizes, where pools do and don't hang over the edge."""
+    net = small_net(name, size, **options)
+    data = litert.to_litert(net)
+    assert verify.check(net, litert.runner(data), some_images(net, 1), 1e-4) <= 1e-4
+    assert not {"TRANSPOSE", "RELU", "CUSTOM"} & set(litert.operators(data))
+
+
+def test_a_relu_stays_where_its_input_is_used_besides(net, monkeypatch):
+    """Both what is joined and the join itself; moving the ReLU there would change the sums."""
+    kernels = np.random.default_rng(0).normal(0, 1, (3, 1, 1, 3, 8)).astype(np.float32)
+
+    def sums(images):
+        a, b, c = (
+            lax.conv_general_dilated(
+                images, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            for k in kernels
+        )
+        whole, part = jnp.concatenate([a, b], axis=-1), jnp.concatenate([c, images], axis=-1)
+        return jax.nn.relu(whole) + whole, jax.nn.relu(
+            jnp.concatenate([part, c], axis=-1)
+        ) - part.sum()
+
+    def joined(images):
+        return jnp.concatenate(sums(images), axis=-1)
+
+    program = jax.export.export(jax.jit(joined))(
+        jax.ShapeDtypeStruct((1, *net.input_shape), jnp.float32)
+    )
+    monkeypatch.setattr(stablehlo, "exported", lambda *_: program)
+    data, images = litert.to_litert(net), some_images(net, 1)
+    np.testing.assert_allclose(litert.runner(data)(images), joined(images), rtol=1e-3, atol=1e-2)
+    assert litert.operators(data)["RELU"] == 2
+
+
+def test_inputs_and_outputs_have_names(net, model):
+    from ai_edge_litert.interpreter import Interpreter
+
+    call = Interpreter(model_content=model).get_signature_runner("serving_default")
+    assert {name: tuple(each["shape"]) for name, each in call.get_input_details().items()} == {
+        "images": (1, *net.input_shape)
+    }
+    assert {name: tuple(each["shape"]) for name, each in call.get_output_details().items()} == {
+        "logits": (1, 10)
+    }
+
+
+def test_batches_are_filled(net, model):
+    """A file for two images at a time takes three, and gives what one image at a time gives."""
+    images = some_images(net, 3)
+    in_pairs = litert.runner(litert.to_litert(net, batch=2))(images)
+    np.testing.assert_allclose(in_pairs, litert.runner(model)(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_record_does_not_disturb_it(tmp_path, net, model):
+    from ai_edge_litert.interpreter import Interpreter
+
+    path, images = tmp_path / "net.tflite", some_images(net, 1)
+    path.write_bytes(metadata.attach(model, net))
+    found = Interpreter(model_path=str(path)).get_signature_runner()(images=images)["logits"]
+    np.testing.assert_array_equal(found, litert.runner(model)(images))
+    assert litert.operators(path.read_bytes()) == litert.operators(model)
+
+
+def test_another_version_of_the_converter_is_refused(net, monkeypatch):
+    monkeypatch.setattr(litert.metadata, "version", lambda name: "0.6.0")
+    with pytest.raises(UserError, match=r"need litert-converter 0\.5\.0 .*; 0\.6\.0 is installed"):
+        litert.to_litert(net)
+
+
+def test_a_converter_that_cannot_be_loaded_is_named(net, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_converter.mlir.ir", None)
+    with pytest.raises(UserError, match="pip install litert-converter==0.5.0"):
+        litert.to_litert(net)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: b"junk" * 100, lambda data: data[: len(data) // 2]]
+)
+def test_other_files_are_refused(model, damage):
+    with pytest.raises(UserError, match="not a LiteRT export"):
+        litert.runner(damage(model))
+
+
+def test_operators_of_other_files_are_refused():
+    with pytest.raises(UserError, match="not a .tflite file"):
+        litert.operators(b"junk" * 100)

@@ -1,0 +1,53 @@
+"""A net as a value: what it predicts does not depend on how a batch is worked on."""
+
+import jax
+import numpy as np
+
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import (
+    Network,
+    build_model,
+    forward,
+    imagenet,
+    network,
+    num_microbatches,
+    predict,
+    split_model,
+)
+
+
+def test_a_batch_in_parts_has_the_logits_of_the_whole():
+    graphdef, params, stats = split_model(
+        build_model({"name": "squeezenet_v1_1", "batch_norm": True}, 10)
+    )
+    images = jax.numpy.asarray(
+        np.random.default_rng(0).standard_normal((30, 160, 160, 3), np.float32)
+    )
+    with conv_backend.conv_backend("matmul"):
+        parts, whole = (
+            predict(graphdef, params, stats, images),
+            forward(graphdef, params, stats, images)[0],
+        )
+        # fire2's 3x3 filters have the largest patches: 16 MiB, which is more than the weights take, hold those of 19 images, 4 MiB of four.
+        seen = 39 * 39 * 3 * 3 * 16 * 4
+        assert (16 * 2**20 // seen, 4 * 2**20 // seen) == (19, 4) and sum(
+            leaf.nbytes for leaf in jax.tree.leaves(params)
+        ) < 4 * 2**20
+        assert num_microbatches(graphdef, params, stats, images, train=False) == 2
+        assert num_microbatches(graphdef, params, stats, images, train=True) == 10
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).max()))
+
+
+def test_weights_compiled_into_a_net_or_handed_to_it_give_the_same_logits(monkeypatch):
+    model = {"name": "squeezenet_v1_1", "batch_norm": True}
+    _, params, stats = split_model(build_model(model, 10))
+    images = np.random.default_rng(0).standard_normal((2, 67, 67, 3), np.float32)
+    logits = []
+    for limit in (network.CONSTANT_BYTES, 0):
+        monkeypatch.setattr(network, "CONSTANT_BYTES", limit)
+        logits.append(
+            Network(model, tuple("abcdefghij"), imagenet.CAFFE, params, stats)
+            .classifier()
+            .run(images)
+        )
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5 * np.abs(logits[0]).max())

@@ -1,0 +1,237 @@
+import json
+import random
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.report.tables import (
+    Interval,
+    Point,
+    Trial,
+    aggregate,
+    confidence,
+    cost_columns,
+    markdown,
+    pareto_front,
+    point_table,
+    read_curve,
+    read_study,
+    read_trials,
+)
+
+
+def read(workdir):
+    study = read_study(workdir)
+    return study, aggregate(read_trials(workdir, study))
+
+
+def test_interval_is_students():
+    values = [95.1, 96.3, 94.2, 95.8]
+    found = confidence(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert found.mean == pytest.approx(np.mean(values))
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+    assert confidence([1.0, 3.0]) == Interval(2.0, pytest.approx(12.7062047))  # t(1 degree) times 1
+    assert confidence([90.0]) == Interval(90.0, None)
+
+
+def test_points_keep_the_order_and_average_the_seeds(sweep, finished):
+    _, points = read(sweep(finished))
+    assert [point.design for point in points] == [
+        {"model.squeeze_ratio": value} for value in (0.125, 0.5, 1.0)
+    ]
+    assert [point.interval("top1").mean for point in points] == [80.0, 95.0, 97.0]
+    assert points[0].interval("top1").half == pytest.approx(4.30265273 / 3**0.5)  # seeds 79, 80, 81
+
+
+def test_collapsed_seeds_are_counted_not_averaged(sweep, troubled):
+    _, (first, second, third) = read(sweep(troubled))
+    assert first.interval("top1").mean == 80.0  # of 79 and 81, without the 10 of chance
+    assert (first.count("ok"), first.count("chance", "diverged")) == (2, 1)
+    assert second.interval("top1") == Interval(95.0, None)
+    assert (second.count("ok"), second.count("diverged"), second.count("failed")) == (1, 1, 1)
+    assert third.interval("top1") is None and third.interval("seconds") is None
+    assert third.constant("params") == 3000
+    assert third.count("pending") == 1
+
+
+def test_a_study_without_results_is_pending(sweep):
+    workdir = sweep({})
+    (workdir / "sweep.csv").unlink()
+    study, points = read(workdir)
+    assert [point.count("pending") for point in points] == [3, 3, 3]
+    assert point_table(study, points)[1] == ["0.125", "0", "0", "0", "3"]
+
+
+def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
+    workdir = sweep(finished)
+    raw = json.loads((workdir / "study.json").read_text())
+    raw["swept"].append("model.bypass")
+    (workdir / "study.json").write_text(json.dumps(raw))
+    assert {trial.design["model.bypass"] for trial in read_study(workdir).trials} == {"none"}
+
+
+def test_table(sweep, troubled):
+    head, *rows = point_table(*read(sweep(troubled)))
+    assert head == ["Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss", "Seeds", "Collapsed", "Failed", "Pending"] + [
+        "Parameters", "Size (MiB)", "Seconds", "latency ms"
+    ]  # fmt: skip
+    assert rows[0] == [
+        "0.125",
+        "80.0 ± 12.7",
+        "81.0 ± 12.7",
+        "0.500 ± 0.000",
+        "2",
+        "1",
+        "0",
+        "0",
+        "1,000",
+        "1",
+        "11.0",
+        "7",
+    ]
+    assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "1", "3,000", "3", "–", "–"]
+
+
+def test_compressed_bytes_are_a_cost_that_differs_from_seed_to_seed(stages):
+    study, points = read(stages)
+    assert [point.typical("bytes_arithmetic") for point in points] == [
+        9010,
+        3010,
+        1005,
+    ]  # means, of those that could be coded
+    assert cost_columns(points, "top1") == ["bytes_arithmetic"]  # the size is every stage's
+    assert [
+        point.design["stage"] for point in pareto_front(points, "bytes_arithmetic", "top1")
+    ] == ["shared"]
+    head, *rows = point_table(study, points)
+    cells = [row[head.index("Arithmetic-coded (bytes)")] for row in rows]
+    assert cells == [
+        "9,010 ± 25",
+        "3,010 ± 25",
+        "1,005 ± 64",
+    ]  # t(2) 10/sqrt(3), t(1) sqrt(50)/sqrt(2)
+
+
+def test_costs_of_points_that_learned_nothing_weigh_nothing(sweep):
+    _, points = read(sweep({(0, 0): ("ok", 90.0), (1, 0): ("chance", 10.0)}))
+    assert cost_columns(points, "top1") == []
+    _, points = read(sweep({(0, 0): ("ok", 90.0), (1, 0): ("ok", 80.0)}))
+    assert cost_columns(points, "top1") == ["model_mb"]
+
+
+def test_markdown():
+    assert (
+        markdown([["a", "b"], ["1", "x | y\nz"]]) == "| a | b |\n| --- | --- |\n| 1 | x \\| y z |\n"
+    )
+
+
+def test_curve_merges_a_step_and_ignores_the_line_being_written(sweep, finished):
+    workdir = sweep(finished)
+    name = read_study(workdir).trials[0].name
+    path = workdir / "trials" / name / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 10, "epoch": 2.0, "loss": 0.5}\n{"step": 15, "ep')
+    assert read_curve(workdir, name) == [
+        {"step": 5, "epoch": 1.0, "loss": 2.0, "eval_loss": 2.0, "top1": 39.5},
+        {"step": 10, "epoch": 2.0, "loss": 0.5, "eval_loss": 1.0, "top1": 79.0},
+    ]
+    assert read_curve(workdir, "no such trial") == []
+    with path.open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged: line 6 is no record of a step"):
+        read_curve(workdir, name)
+
+
+def test_no_study(tmp_path):
+    with pytest.raises(UserError, match="is not a sweep's workdir: no study.json"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"study": "x", ', "study.json is damaged: "),
+        ("[]", "study.json is damaged: "),
+        ('{"report": {}, "swept": []}', "study.json is incomplete: no 'study'"),
+        (b"\xff\xfe", "study.json is damaged: "),
+    ],
+)
+def test_damaged_study(tmp_path, content, message):
+    (tmp_path / "study.json").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    with pytest.raises(UserError, match=message):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda text: "", "cut short"),
+        (lambda text: text[:-9], "cut short"),
+        (lambda text: text[: text.rindex(",1000,")] + "\r\n", "line 4 has not as many cells"),
+        (
+            lambda text: text.replace("ok", "fine", 1),
+            "line 2: status 'fine' is none of ok, diverged",
+        ),
+        (
+            lambda text: text.replace("79.0", "7q", 1),
+            "line 2: could not convert string to float: '7q'",
+        ),
+        (
+            lambda text: text.replace("squeeze_ratio=0.125,seed=1", "stranger", 1),
+            "line 3: 'stranger' is no trial of study.json",
+        ),
+        (lambda text: text + '"open', "cut short"),
+        (lambda text: text + '"open\n', "unexpected end of data"),
+    ],
+)
+def test_damaged_results(sweep, finished, damage, message):
+    workdir = sweep({key: value for key, value in finished.items() if key[0] == 0})
+    path = workdir / "sweep.csv"
+    path.write_bytes(damage(path.read_bytes().decode()).encode())
+    with pytest.raises(
+        UserError,
+        match=f"sweep.csv is damaged: {message}|sweep.csv is damaged: the file is {message}",
+    ):
+        read_trials(workdir, read_study(workdir))
+
+
+def test_pareto_front_is_what_no_other_beats():
+    """Against the definition, over every pair of points."""
+    generator = random.Random(0)
+    for _ in range(50):
+        points = [
+            Point(
+                {"x": i},
+                (
+                    Trial(
+                        str(i),
+                        {"x": i},
+                        0,
+                        "ok",
+                        {"macs": generator.randint(1, 9), "top1": generator.randint(1, 9)},
+                    ),
+                ),
+            )
+            for i in range(12)
+        ]
+        place = {
+            id(point): (point.constant("macs"), point.interval("top1").mean) for point in points
+        }
+        beaten = {
+            id(p) for p in points for q in points
+            if place[id(q)] != place[id(p)] and place[id(q)][0] <= place[id(p)][0] and place[id(q)][1] >= place[id(p)][1]
+        }  # fmt: skip
+        front = pareto_front(points, "macs", "top1")
+        assert {place[id(p)] for p in front} == {
+            place[id(p)] for p in points if id(p) not in beaten
+        }
+
+
+def test_collapsed_points_are_on_no_front():
+    point = Point({}, (Trial("a", {}, 0, "chance", {"macs": 1.0, "top1": 10.0}),))
+    assert pareto_front([point], "macs", "top1") == []

@@ -1,0 +1,179 @@
+"""Several processes on one study: what each gets, what they say, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.study.executors import jobs
+from tests.launching import (
+    DEADLINE,
+    ROOT,
+    TINY,
+    command,
+    completed,
+    environment,
+    finished_lines,
+    launch,
+    rows,
+)
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+several = pytest.mark.skipif(CORES < 2, reason="one core")
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Makes this machine one with other devices."""
+
+    def have(cores, backend, count):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(
+            subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{backend} {count}\n")
+        )
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return have
+
+
+def script(text):
+    """A command that runs some Python."""
+    return [sys.executable, "-c", "import os, signal, sys, time\n" + text]
+
+
+def test_cores_are_shared_alike_and_what_is_left_over_rests(devices):
+    devices(cores=7, backend="cpu", count=1)
+    assert jobs._shares(3) == [([0, 1], {}), ([2, 3], {}), ([4, 5], {})]
+    with pytest.raises(UserError, match="8 jobs need as many CPU cores; there are 7"):
+        jobs._shares(8)
+
+
+def test_gpus_are_shared_alike_those_that_are_visible(devices, monkeypatch):
+    devices(cores=8, backend="gpu", count=4)
+    assert jobs._shares(2) == [
+        ([0, 1, 2, 3], {"CUDA_VISIBLE_DEVICES": "0,1"}),
+        ([4, 5, 6, 7], {"CUDA_VISIBLE_DEVICES": "2,3"}),
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [variables["CUDA_VISIBLE_DEVICES"] for _, variables in jobs._shares(2)] == ["3", "5"]
+    with pytest.raises(UserError, match="4 jobs need as many GPUs; there are 2"):
+        jobs._shares(4)
+
+
+def test_a_tpu_is_not_shared(devices):
+    devices(cores=8, backend="tpu", count=4)
+    with pytest.raises(UserError, match="a TPU"):
+        jobs._shares(2)
+
+
+@several
+def test_each_knows_its_place_and_runs_on_its_cores(capfd):
+    code = jobs.run(
+        2,
+        script(
+            "from squeeze_jax.study.executors.jobs import job_index; print(*job_index(), *os.sched_getaffinity(0), file=sys.stderr)"
+        ),
+    )
+    said = sorted(
+        [int(word) for word in line.split()] for line in capfd.readouterr().err.splitlines()
+    )
+    (first, _, *ours), (second, _, *theirs) = said
+    assert code == 0 and (first, second) == (0, 1) and said[0][1] == said[1][1] == 2
+    assert ours and len(ours) == len(theirs) and not set(ours) & set(theirs)
+    assert jobs.job_index() == (0, 1) and len(os.sched_getaffinity(0)) == CORES
+
+
+@several
+def test_the_same_mistake_is_told_once_and_the_largest_code_counts(capfd):
+    assert (
+        jobs.run(
+            2,
+            script(
+                "print('error: no', file=sys.stderr); sys.exit(2 * int(os.environ[\"SQUEEZE_JAX_JOB\"][0]))"
+            ),
+        )
+        == 2
+    )
+    assert capfd.readouterr().err == "error: no\n"
+
+
+@several
+def test_a_job_that_is_killed_is_said(capfd):
+    assert jobs.run(2, script("os.kill(os.getpid(), signal.SIGKILL)")) == 128 + signal.SIGKILL
+    assert "a job was ended by SIGKILL; run the same command again" in capfd.readouterr().err
+
+
+@several
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_each_once(tmp_path, capfd, signum):
+    text = f"""
+count = []
+signal.signal({int(signum)}, lambda *_: count.append(1))
+open({str(tmp_path)!r} + "/" + str(os.getpid()), "w").close()
+while not count:
+    time.sleep(0.01)
+time.sleep(0.3)
+print(os.getpid(), len(count), file=sys.stderr)
+"""
+
+    def stop():
+        deadline = time.monotonic() + DEADLINE
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=stop).start()
+    assert jobs.run(2, script(text)) == 0
+    assert [line.split()[1] for line in capfd.readouterr().err.splitlines()] == ["1", "1"]
+
+
+@several
+def test_a_study_by_two_jobs_is_that_of_one(tmp_path):
+    """Every trial once; to the last digit what a single process on as many cores makes of it."""
+    flags = (*TINY, "--config.seeds=1", f"--compilation_cache={tmp_path / 'cache'}")
+    both = completed("configs/sr_sweep.py", *flags, "--jobs=2", f"--workdir={tmp_path / 'both'}")
+    share = CORES // 2
+    cores = sorted(os.sched_getaffinity(0))[:share]
+    one = command("configs/sr_sweep.py", *flags, f"--workdir={tmp_path / 'one'}")
+    alone = f"os.sched_setaffinity(0, {cores}); os.execv(sys.executable, {one})"
+    subprocess.run(
+        script(alone),
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+    names = [row["trial"] for row in rows(tmp_path / "both")]
+    assert sorted(finished_lines(both)) == sorted(names) and len(names) == 5
+    timed = ("seconds", "images_per_second")
+    results = [
+        [{key: row[key] for key in row if key not in timed} for row in rows(tmp_path / name)]
+        for name in ("both", "one")
+    ]
+    assert results[0] == results[1] and all(row["top1"] for row in results[0])
+    study = json.loads((tmp_path / "both" / "study.json").read_text())
+    assert (
+        f", {share} of {os.cpu_count()} cores" in study["device"] and "--jobs=2" in study["command"]
+    )
+    assert (tmp_path / "both" / "report.html").exists() and both.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--jobs=1000"], "1000 jobs need as many CPU cores"),
+        (["--jobs=0"], "--jobs=0"),
+        (["--jobs=2", "--config.model.name=lenet"], "no model 'lenet'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, flags, told):
+    process = launch("configs/squeezenet.py", *flags, f"--workdir={tmp_path / 'work'}")
+    assert process.returncode == 2 and process.stderr.count("\n") == 1 and told in process.stderr

@@ -1,0 +1,60 @@
+"""Which trials are run: the budget, and what the preflight finds from shapes alone."""
+
+import pytest
+
+from squeeze_jax.configs import base, sr_sweep
+from squeeze_jax.data import open_data
+from squeeze_jax.errors import UserError
+from squeeze_jax.study import make_trials, runner
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_data(base.get_config("digits", "x").data)
+
+
+@pytest.fixture
+def config():
+    config = sr_sweep.get_config()
+    config.seeds = 1
+    return config
+
+
+def preflight(config, sweep, data):
+    trials = make_trials(config, sweep)
+    return trials, *runner._preflight(trials, {trial.name: data for trial in trials})
+
+
+def test_the_budget_leaves_costly_points_out_and_says_so(config, digits, capsys):
+    trials, costs, problems = preflight(config, sr_sweep.sweep, digits)
+    assert not problems
+    config.budget.max_params = costs[trials[2].name]["params"]
+    assert runner._within_budget(trials, costs, config.budget) == trials[:3]
+    assert (
+        "left out: squeeze_ratio=0.75,seed=0, squeeze_ratio=1.0,seed=0" in capsys.readouterr().err
+    )
+    config.budget.max_macs = costs[trials[0].name]["macs"]
+    assert runner._within_budget(trials, costs, config.budget) == trials[:1]
+
+
+def test_no_budget_keeps_all(config, digits):
+    trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
+    assert runner._within_budget(trials, costs, config.budget) == trials
+
+
+def test_a_budget_that_nothing_meets_is_an_error(config, digits):
+    trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
+    config.budget.max_params = 1000
+    with pytest.raises(UserError, match="within the budget of 1,000 params"):
+        runner._within_budget(trials, costs, config.budget)
+
+
+def test_one_bad_point_is_its_own_problem_and_a_shared_fault_is_the_studys(config, digits):
+    trials, costs, problems = preflight(
+        config, lambda config: [{"model.base_e": 8}, {"model.base_e": 1}], digits
+    )
+    assert list(problems) == [trials[1].name] and "base_e >= 2" in problems[trials[1].name]
+    assert costs[trials[0].name]["params"] > 0
+    config.train.batch_size = 7
+    with pytest.raises(UserError, match="batch_size 7"):
+        preflight(config, sr_sweep.sweep, digits)

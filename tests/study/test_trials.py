@@ -1,0 +1,236 @@
+"""Configs and sweeps -> trials: every study of the project, and what is wrong with a sweep."""
+
+import importlib
+
+import pytest
+
+from squeeze_jax.configs import base
+from squeeze_jax.errors import UserError
+from squeeze_jax.study import make_trials
+
+POINTS = {
+    "sr_sweep": 5,
+    "pct3x3_sweep": 9,
+    "bypass_sweep": 3,
+    "squeezenet": 1,
+    "squeezenext_sweep": 15,
+    "alexnet": 1,
+    "vgg": 1,
+}
+
+
+@pytest.mark.parametrize("preset", ["digits", "cifar10", "imagenet"])
+@pytest.mark.parametrize("study", POINTS)
+def test_every_study_yields_its_trials(study, preset):
+    module = importlib.import_module(f"configs.{study}")
+    config = module.get_config(preset)
+    trials = make_trials(config, module.sweep)
+    shortened = study == "squeezenext_sweep" and preset == "digits"
+    assert len(trials) == (4 if shortened else POINTS[study]) * config.seeds
+    assert (config.study, config.preset) == (study, preset)
+    assert len({trial.name for trial in trials}) == len(trials)
+    for trial in trials:
+        for key, value in trial.overrides.items():
+            node = trial.config
+            for part in key.split("."):
+                node = node[part]
+            assert node == value
+
+
+def test_the_papers_points():
+    sr, pct = (importlib.import_module(f"configs.{name}") for name in ("sr_sweep", "pct3x3_sweep"))
+    assert {
+        trial.config.model.squeeze_ratio for trial in make_trials(sr.get_config(), sr.sweep)
+    } == {0.125, 0.25, 0.5, 0.75, 1.0}
+    trials = make_trials(pct.get_config(), pct.sweep)
+    assert {trial.config.model.squeeze_ratio for trial in trials} == {0.5}
+    assert {trial.config.model.pct3x3 for trial in trials} == {
+        0.01,
+        0.125,
+        0.25,
+        0.375,
+        0.5,
+        0.625,
+        0.75,
+        0.875,
+        0.99,
+    }
+
+
+def test_the_papers_protocol():
+    """The released solver and data layer."""
+    config = base.get_config("imagenet", "x")
+    assert (
+        config.data.name,
+        config.data.image_size,
+        config.data.channel_order,
+        config.data.mean,
+    ) == (
+        "imagenet2012",
+        227,
+        "bgr",
+        (104, 117, 123),
+    )
+    recipe = config.train
+    assert (recipe.batch_size, recipe.learning_rate, recipe.schedule, recipe.steps) == (
+        512,
+        0.04,
+        "linear",
+        170_000,
+    )
+    assert (recipe.momentum, recipe.weight_decay, recipe.warmup, recipe.clip_norm) == (
+        0.9,
+        2e-4,
+        0,
+        0,
+    )
+    assert not config.data.mirror and config.model.dropout is None  # the model's own 0.5
+
+
+def test_seeds_is_a_count():
+    module = importlib.import_module("configs.sr_sweep")
+    config = module.get_config()
+    config.seeds = 5
+    assert len(make_trials(config, module.sweep)) == 25
+
+
+def test_names_tell_keys_apart():
+    config = base.get_config("digits", "x")
+    trials = make_trials(
+        config, lambda config: [{"model.name": "squeezenet_v1_1", "data.name": "digits"}]
+    )
+    assert trials[0].name == "model.name=squeezenet_v1_1,data.name=digits"
+
+
+@pytest.mark.parametrize(
+    ("points", "set_by_user", "words"),
+    [
+        ([{"model.sqeeze_ratio": 0.5}], (), "model.sqeeze_ratio, which is no key"),
+        ([{"modl.squeeze_ratio": 0.5}], (), "modl.squeeze_ratio, which is no key"),
+        ([{"seed": 0}, {"seed": 0}], (), "seed=0 more than once"),
+        ([{"seed": 0}], ("seed",), "seed is swept"),
+        ([{"model.bypass": 3.5}], (), "model.bypass=3.5"),
+        ([], (), "no trials"),
+    ],
+)
+def test_a_bad_sweep_is_one_clear_line(points, set_by_user, words):
+    with pytest.raises(UserError, match=words):
+        make_trials(base.get_config("digits", "x"), lambda config: points, set_by_user)
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(UserError, match="'mnist'; there are digits, cifar10, imagenet, folder"):
+        base.get_config("mnist", "x")
+
+
+def two_stages(config):
+    for stage in ("dense", "pruned"):
+        yield {"train.schedule": "constant" if stage == "dense" else "cosine", "seed": 0}
+
+
+def staged(derive, *set_by_user, **changes):
+    """The trials of two_stages, of a config with these changes."""
+    config = base.get_config("digits", "x")
+    config.train.update(changes)
+    return make_trials(config, two_stages, set_by_user, derive)
+
+
+def test_derive_completes_each_trial_and_names_stay():
+    def derive(config):
+        if config.train.schedule == "cosine":
+            config.train.update(
+                learning_rate=0.1 * config.train.learning_rate,
+                init_from="trial:schedule=constant,seed=0",
+            )
+
+    dense, pruned = staged(derive)
+    assert (dense.name, pruned.name) == ("schedule=constant,seed=0", "schedule=cosine,seed=0")
+    assert pruned.overrides == {"train.schedule": "cosine", "seed": 0}
+    assert (dense.config.train.learning_rate, pruned.config.train.learning_rate) == (
+        0.05,
+        pytest.approx(0.005),
+    )
+    assert (dense.parent, pruned.parent) == (None, dense.name)
+
+
+@pytest.mark.parametrize("epochs", [5.0, 10.0])  # 10 is what the config has anyway
+def test_derive_may_compute_from_what_the_user_set(epochs):
+    def scale(config):
+        config.train.epochs *= 0.5
+
+    assert [
+        trial.config.train.epochs for trial in staged(scale, "train.epochs", epochs=epochs)
+    ] == [epochs / 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        (
+            "train",
+            {"epochs": 3.0},
+            "derive.. makes train.epochs 3.0 for schedule=constant,seed=0, but it is set on the command line: 10.0",
+        ),
+        (
+            "train",
+            {"dtype": "bfloat16"},
+            "makes train.dtype 'bfloat16' .* set on the command line: 'float32'",
+        ),
+        ("data", {"mirror": True}, "makes data.mirror True .* set on the command line: False"),
+        (
+            "train",
+            {"schedule": "poly"},
+            "makes train.schedule 'poly' .* but it is swept: 'constant'",
+        ),
+        ("train", {"prune_to": 0.5}, "derive.. fails for schedule=constant,seed=0: .*prune_to"),
+        ("train", {"epochs": "many"}, "derive.. fails for schedule=constant,seed=0: .*epochs"),
+    ],
+)
+def test_what_derive_may_not_do(section, changes, words):
+    def derive(config):
+        for key, value in changes.items():
+            config[section][key] = value
+
+    with pytest.raises(UserError, match=words):
+        staged(derive, "train.epochs", "train.dtype", "data.mirror")
+
+
+def test_the_users_checkpoint_is_where_the_first_stage_starts():
+    def derive(config):
+        if config.train.schedule == "cosine":
+            config.train.init_from = "trial:schedule=constant,seed=0"
+
+    starts = [
+        trial.config.train.init_from
+        for trial in staged(derive, "train.init_from", init_from="runs/released")
+    ]
+    assert starts == ["runs/released", "trial:schedule=constant,seed=0"]
+
+
+def test_derive_leaves_what_it_gives_back_as_it_was():
+    assert [
+        trial.config.train.dtype
+        for trial in staged(lambda config: None, "train.dtype", dtype="bfloat16")
+    ] == ["bfloat16"] * 2
+
+
+@pytest.mark.parametrize(
+    ("parent", "words"),
+    [
+        (
+            "schedule=linear,seed=0",
+            "schedule=constant,seed=0 starts from trial:schedule=linear,seed=0: no trial of this study",
+        ),
+        (
+            "schedule=constant,seed=0",
+            "schedule=constant,seed=0 starts from trial:schedule=constant,seed=0: itself",
+        ),
+        (
+            "schedule=cosine,seed=0",
+            "schedule=constant,seed=0 starts from trial:schedule=cosine,seed=0: which comes later",
+        ),
+    ],
+)
+def test_a_trial_starts_from_an_earlier_one(parent, words):
+    with pytest.raises(UserError, match=words):
+        staged(None, init_from=f"trial:{parent}")
