@@ -1,6 +1,7 @@
 """The steps compile for Cloud TPU, ahead of time, on a machine that has none.
 
-`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost there: minutes on two CPU cores.
+`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost
+there: minutes on two CPU cores.
 `python tests/test_tpu.py small` is the test's: two Fire modules at 64 pixels.
 """
 
@@ -106,7 +107,7 @@ def lower_steps(config):
 
 
 def figures(lowered) -> dict:
-    """What the compiler says of one step: FLOPs and bytes an image, memory a device, and which convolutions it holds."""
+    """Returns the FLOPs and bytes an image, the memory a device, and the convolutions of a step."""
     compiled = lowered.compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     text = compiled.as_text()
@@ -135,7 +136,7 @@ def compiled():
 
 
 def test_training_step_compiles_to_native_convolutions(compiled):
-    """8 layers forward; backward all of them for the weights and all but conv1 for the input; the devices average gradients."""
+    """8 layers forward; backward 8 for the weights and 7 for the input; gradients are averaged."""
     train = compiled["train"]
     assert train["convolutions"] == 8 + 8 + 7
     assert {"3x3", "7x7"} <= set(train["windows"])
@@ -144,7 +145,7 @@ def test_training_step_compiles_to_native_convolutions(compiled):
 
 
 def test_evaluation_step_compiles_to_native_convolutions(compiled):
-    """8 layers, among them 3x3 and 7x7 windows that no matrix product has; two FLOPs a multiply-accumulate of our own trace."""
+    """8 layers, among them 3x3 and 7x7 windows; two FLOPs a multiply-accumulate of our trace."""
     evaluation = compiled["eval"]
     assert evaluation["convolutions"] == 8
     assert {"3x3", "7x7"} <= set(evaluation["windows"])
