@@ -34,7 +34,7 @@ def summary(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report import layer_table
 
     if arguments.list:
-        print("\n".join(models.REGISTRY))
+        print("\n".join(models.model_names()))
         return 0
     print(
         layer_table.formatted(
@@ -412,7 +412,7 @@ def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
         return models.create(name, rngs=nnx.Rngs(0), **options)
 
     params = trace.parameter_count(nnx.eval_shape(build))
-    size = arguments.input_size or size or models.REGISTRY[name].input_size
+    size = arguments.input_size or size or models.find(name)[1].input_size
     try:
         return trace.trace_layers(build, (size, size, 3)), params
     except ValueError as e:
