@@ -41,6 +41,7 @@ def cluster(weights: np.ndarray, values: int) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = np.linspace(ordered[0], ordered[-1], values)
     edges = None
+    borders = (centroids[1:] + centroids[:-1]) / 2
     for _ in range(ITERATIONS):
         before, borders = edges, (centroids[1:] + centroids[:-1]) / 2
         edges = np.concatenate([[0], np.searchsorted(ordered, borders), [len(ordered)]])
