@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from squeeze_jax.compress import rate_search
 from squeeze_jax.compress.calibrate import calibrate
 from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.data import Data, sample
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
@@ -17,7 +18,6 @@ from squeeze_jax.train import CompiledTrial, parallel
 from squeeze_jax.train.checkpoint import load_network
 from squeeze_jax.train.evaluation import percentages
 
-CODERS = get_args(container.Coder)
 IMAGES = 200  # that tell which weights matter, and as many others to measure the loss on
 
 
