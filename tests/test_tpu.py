@@ -152,12 +152,12 @@ def test_evaluation_step_compiles_to_native_convolutions(compiled):
 
 def main(small: bool) -> None:
     """Prints the figures as JSON."""
-    from squeeze_jax.study.workdir import costs
+    from squeeze_jax.study.design_costs import design_costs
 
     config = study(small)
     print(
         json.dumps(
-            {"mmacs": costs(config, 1000)["macs"] / 1e6}
+            {"mmacs": design_costs(config, 1000)["macs"] / 1e6}
             | {name: figures(step) for name, step in lower_steps(config).items()}
         )
     )

@@ -15,6 +15,7 @@ from squeeze_jax.train.state import TrainState
 
 # A net's folder, as a trial leaves it and as save_net does: what it is, and its weights.
 CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
+METRICS_FILE = "metrics.jsonl"  # beside them in a trial's folder
 
 
 class Checkpoints:

@@ -17,7 +17,7 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import build_model, split_model, weight_shapes
 from squeeze_jax.train import finetune, metrics, optimizers, parallel, step
-from squeeze_jax.train.checkpoint import Checkpoints
+from squeeze_jax.train.checkpoint import METRICS_FILE, Checkpoints
 from squeeze_jax.train.evaluation import percentages, total
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.metrics_log import Log, Stopwatch
@@ -197,7 +197,7 @@ def train(
         else:
             state = parallel.as_local(checkpoints.restore(program.initial_shapes), program.devices)
         start = int(state.step)
-        log = Log(directory / "metrics.jsonl", start)
+        log = Log(directory / METRICS_FILE, start)
         clock = Stopwatch(settings.batch_size)
         on_step(start, None)
         sums, diverged = None, False
