@@ -5,10 +5,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from squeeze_jax import configs
+from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
 
-FOLDER = Path(configs.__path__[0])
+FOLDER = Path(base.__file__).parent
 
 
 def list_studies() -> dict[str, str]:

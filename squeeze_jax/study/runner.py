@@ -6,7 +6,7 @@ that one has ended well.
 """
 
 import contextlib
-import copy
+import dataclasses
 import errno
 import sys
 import traceback
@@ -19,17 +19,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.study import sqz_files
-from squeeze_jax.study.design_costs import design_costs
 from squeeze_jax.study.plan import Plan
-from squeeze_jax.study.program_cache import ProgramCache, config_key
+from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.progress import Progress
 from squeeze_jax.study.records import FINISHED
 from squeeze_jax.study.trials import Trial
 from squeeze_jax.study.workdir import Workdir
-from squeeze_jax.train import Interrupted, check_config, interruptible, total_steps, train
+from squeeze_jax.train import (
+    Interrupted,
+    TrialConfig,
+    check_config,
+    interruptible,
+    total_steps,
+    train,
+)
+from squeeze_jax.train import Progress as ProgressCallback
 
 
 def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
@@ -52,9 +60,9 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
       OSError: a full disk; everything that was finished is kept.
     """
     workdir = Workdir(plan.workdir)
-    sections = {config_key(trial.config.data): trial.config.data for trial in plan.trials}
-    datasets = {key: open_data(data) for key, data in sections.items()}
-    data_of = {trial.name: datasets[config_key(trial.config.data)] for trial in plan.trials}
+    configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
+    datasets = {config: open_data(config) for config in configs}
+    data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
     costs, problems = _preflight(plan.trials, data_of)
     trials = _within_budget(plan.trials, costs, plan.config.budget)
     if _first_process():
@@ -68,7 +76,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     steps = {
         trial.name: 0
         if trial.name in problems or _finished(workdir, trial.name)
-        else total_steps(trial.config, data_of[trial.name])
+        else total_steps(trial.parsed, data_of[trial.name])
         for trial in waiting
     }
     progress = Progress(sum(steps.values()), jobs=jobs)
@@ -146,8 +154,8 @@ class _Run:
                 config,
                 data,
                 self.workdir.trial_directory(trial.name),
+                callbacks=[ProgressCallback(self.progress.step)],
                 asked_to_stop=self.asked_to_stop,
-                on_step=self.progress.step,
             )
         except Interrupted:
             raise
@@ -184,10 +192,10 @@ class _Run:
             self.workdir.write_result(trial.name, result)
             self.workdir.write_table()
 
-    def _resolved(self, trial: Trial) -> ConfigDict:
+    def _resolved(self, trial: Trial) -> TrialConfig:
         """Returns the trial's config, with the folder of the trial that it starts from."""
         if trial.parent is None:
-            return trial.config
+            return trial.parsed
         return _starting_from(trial, str(self.workdir.trial_directory(trial.parent)))
 
 
@@ -202,17 +210,15 @@ def _preflight(
     costs, problems, known = {}, {}, {}
     for trial in trials:
         data = data_of[trial.name]
-        key = config_key(trial.config.model, trial.config.data)
+        key = (repr(trial.parsed.model), trial.parsed.data)
         try:
             # The weights of an earlier trial are not there yet.
-            check_config(
-                trial.config if trial.parent is None else _starting_from(trial, ""),
-                data,
-                jax.devices(),
-            )
+            config = trial.parsed if trial.parent is None else _starting_from(trial, "")
+            check_config(config, data, jax.devices())
             sqz_files.check_settings(trial.config.compress)
             if key not in known:
-                known[key] = design_costs(trial.config, data.num_classes)
+                size = trial.parsed.data.image_size
+                known[key] = design_costs(trial.config.model, data.num_classes, (size, size, 3))
         except (UserError, ValueError) as e:
             problems[trial.name] = str(e)
         costs[trial.name] = known.get(key, {})
@@ -248,10 +254,9 @@ def _within_budget(
     return kept
 
 
-def _starting_from(trial: Trial, init_from: str) -> ConfigDict:
-    config = copy.deepcopy(trial.config)
-    config.train.init_from = init_from
-    return config
+def _starting_from(trial: Trial, init_from: str) -> TrialConfig:
+    train = dataclasses.replace(trial.parsed.train, init_from=init_from)
+    return dataclasses.replace(trial.parsed, train=train)
 
 
 def _finished(workdir: Workdir, name: str) -> bool:

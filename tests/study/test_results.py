@@ -7,9 +7,9 @@ import multiprocessing
 import pytest
 
 from squeeze_jax.configs import base
+from squeeze_jax.cost import design_costs
 from squeeze_jax.errors import UserError
 from squeeze_jax.study import Workdir, make_trials
-from squeeze_jax.study.design_costs import design_costs
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def study(tmp_path):
     trials = make_trials(
         config, lambda config: [{"model.squeeze_ratio": 0.5, "seed": seed} for seed in range(2)]
     )
-    costs = {trial.name: design_costs(trial.config, 10) for trial in trials}
+    costs = {trial.name: design_costs(trial.config.model, 10, (32, 32, 3)) for trial in trials}
     Workdir(tmp_path).open_study(config, trials, costs, "python launch.py")
     return tmp_path, config, trials, costs
 
@@ -33,7 +33,7 @@ def rows(workdir):
 def test_costs_are_the_papers():
     """v1.0 on ImageNet: the SqueezeNet paper's Table 1 and Fig. 3a."""
     config = base.get_config("imagenet", "x")
-    costs = design_costs(config, 1000)
+    costs = design_costs(config.model, 1000, (227, 227, 3))
     assert (costs["params"], costs["macs"], costs["model_mb"]) == (1_248_424, 832_667_936, 4.7624)
     # arXiv 1803.10615, Table 3 and Fig. 8: 2.59 times 1.245 M cycles, 4.5e9 MACs
     assert costs["cycles"] == pytest.approx(2.59 * 1.245e6, rel=0.1)
