@@ -17,7 +17,7 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
     """Returns a section of a config as a dataclass; a key that the section lacks has its default.
 
     Args:
-      cls: a dataclass whose fields are int, float, bool, str or tuple.
+      cls: a dataclass whose fields are int, float, bool, str or tuple, or None beside one.
       section: a mapping, or a ConfigDict. An int will do for a float, and a list for a tuple.
       name: what messages call the section: "train".
 
@@ -44,6 +44,10 @@ def plain_section(section: Any) -> dict[str, Any]:
 
 def _converted(value: Any, kind: Any, key: str) -> Any:
     """Returns the value as a field's type has it; raises UserError where it has another type."""
+    if type(None) in typing.get_args(kind):
+        (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
+        if value is None:
+            return None
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         if not isinstance(value, tuple | list):

@@ -24,7 +24,7 @@ from squeeze_jax.report.tables import (
 from squeeze_jax.study.columns import all_columns, column
 from squeeze_jax.study.records import COLLAPSED, StudyRecord
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -72,7 +72,7 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
         axes.set(xlabel=study.label, ylabel=column(study.metric).title)
         _limit(axes, study.metric)
         _add_legend(figure, _keys(study, points, lines, colours, numeric))
-        _set_ticks(study, points, axes, places, numeric)
+        _set_ticks(study, points, figure, axes, places, numeric)
     return figure
 
 
@@ -130,9 +130,9 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
             panel.set_visible(False)
         for panel, cost in zip(panels, costs):
             at = [
-                (interval.mean, point.interval(study.metric).mean, interval.half or 0)
+                (interval.mean, accuracy.mean, interval.half or 0)
                 for point in points
-                if point.interval(study.metric) and (interval := point.interval(cost))
+                if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
             ]
             xs, ys, halves = zip(*at)
             # Compressed bytes differ from seed to seed; the other costs' intervals have no width.
@@ -141,7 +141,9 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
             )
             front = pareto_front(points, cost, study.metric)
             best = [
-                (point.representative(cost), point.interval(study.metric).mean) for point in front
+                (point.representative(cost), accuracy.mean)
+                for point in front
+                if (accuracy := point.interval(study.metric))
             ]
             panel.plot(
                 *zip(*best),
@@ -349,13 +351,20 @@ def _keys(
 def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """A legend below the axes, in as many columns as its words leave room for; the figure grows by its rows."""
     room = 13 * figure.get_figwidth()  # letters to the inch
-    columns = max(1, min(4, int(room / (7 + max(len(handle.get_label()) for handle in handles)))))
+    columns = max(
+        1, min(4, int(room / (7 + max(len(str(handle.get_label())) for handle in handles))))
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns))
 
 
 def _set_ticks(
-    study: StudyRecord, points: Sequence[Point], axes: Axes, places: dict[str, float], numeric: bool
+    study: StudyRecord,
+    points: Sequence[Point],
+    figure: Figure,
+    axes: Axes,
+    places: dict[str, float],
+    numeric: bool,
 ) -> None:
     """A tick at each design point, its x below and its net's size above, as far as the labels have room."""
     ours = {places[show(_x(study, point))] for point in points}
@@ -369,7 +378,7 @@ def _set_ticks(
     upper.set_xticks(
         sorted(ours), [_sizes(study, points, places, place, size) for place in sorted(ours)]
     )
-    axes.figure.draw_without_rendering()  # from here on the labels have a width
+    figure.draw_without_rendering()  # from here on the labels have a width
     if numeric:
         _separate(axes.xaxis)
     elif _overlaps(

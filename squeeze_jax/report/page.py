@@ -134,10 +134,12 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
         f", {total[name]} {name}" for name in ("collapsed", "failed", "pending") if total[name]
     )
     state = f"{total['finished']} of {sum(len(point.trials) for point in points)} trials finished{others}."
-    learned = [point for point in points if point.interval(study.metric)]
+    learned = [
+        (interval.mean, point) for point in points if (interval := point.interval(study.metric))
+    ]
     if not learned:
         return state
-    best = max(learned, key=lambda point: point.interval(study.metric).mean)
+    best = max(learned, key=lambda pair: pair[0])[1]
     seeds = best.count("ok")
     result = (
         f"{column(study.metric).title} {show_interval(study.metric, best.interval(study.metric))}"

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
@@ -64,7 +63,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     datasets = {config: open_data(config) for config in configs}
     data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
     costs, problems = _preflight(plan.trials, data_of)
-    trials = _within_budget(plan.trials, costs, plan.config.budget)
+    trials = _within_budget(plan.trials, costs, dict(plan.config["budget"]))
     if _first_process():
         workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
         workdir.write_table()
@@ -119,7 +118,7 @@ class _Run:
             problem = self._problem(trial)
             result = {"status": "failed", "reason": problem} if problem else self._train(trial)
             self._write(trial, result)
-        if sqz_files.is_due(trial.config.compress, result):
+        if sqz_files.is_due(trial.compress, result):
             if (signum := self.asked_to_stop(0)) is not None:
                 raise Interrupted(signum)
             try:
@@ -169,7 +168,7 @@ class _Run:
         data = self.data_of[trial.name]
         program = self.programs.get(self._resolved(trial), data)
         directory = self.workdir.trial_directory(trial.name)
-        files = sqz_files.encode(directory, trial.config.compress, data)
+        files = sqz_files.encode(directory, trial.compress, data)
         if _first_process():
             files = {
                 coder: self.workdir.write_sqz(trial.name, coder, content)
@@ -215,10 +214,10 @@ def _preflight(
             # The weights of an earlier trial are not there yet.
             config = trial.parsed if trial.parent is None else _starting_from(trial, "")
             check_config(config, data, jax.devices())
-            sqz_files.check_settings(trial.config.compress)
+            sqz_files.check_settings(trial.compress)
             if key not in known:
                 size = trial.parsed.data.image_size
-                known[key] = design_costs(trial.config.model, data.num_classes, (size, size, 3))
+                known[key] = design_costs(trial.parsed.model, data.num_classes, (size, size, 3))
         except (UserError, ValueError) as e:
             problems[trial.name] = str(e)
         costs[trial.name] = known.get(key, {})
@@ -228,7 +227,7 @@ def _preflight(
 
 
 def _within_budget(
-    trials: Sequence[Trial], costs: dict[str, Any], budget: ConfigDict
+    trials: Sequence[Trial], costs: dict[str, Any], budget: Mapping[str, int | None]
 ) -> list[Trial]:
     """Returns the trials whose costs are within the budget; prints which it leaves out.
 
@@ -266,7 +265,7 @@ def _finished(workdir: Workdir, name: str) -> bool:
 def _done(workdir: Workdir, trial: Trial) -> bool:
     """Returns whether the trial has finished and its .sqz files are written."""
     return _finished(workdir, trial.name) and not sqz_files.is_due(
-        trial.config.compress, workdir.read_result(trial.name)
+        trial.compress, workdir.read_result(trial.name)
     )
 
 

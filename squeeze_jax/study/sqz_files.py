@@ -1,10 +1,9 @@
 """The .sqz files of a study's nets: their sizes, and the accuracy of what is read back from them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from squeeze_jax.compress import rate_search
 from squeeze_jax.compress.calibrate import calibrate
@@ -20,7 +19,17 @@ from squeeze_jax.train.evaluation import percentages
 IMAGES = 200  # to calibrate on, and as many others to measure the loss on
 
 
-def check_settings(settings: ConfigDict) -> None:
+@dataclass(frozen=True)
+class CompressConfig:
+    """How each net that learned is also written as a file of few bytes, net.CODER.sqz."""
+
+    coders: tuple[str, ...] = ()  # keys of CODERS
+    # KL divergence, nats, that the outputs may take on, measured on training images; None: the very
+    # same weights.
+    max_loss: float | None = None
+
+
+def check_settings(settings: CompressConfig) -> None:
     """Rejects, with a UserError, a `compress` section that cannot be used."""
     if unknown := [coder for coder in settings.coders if coder not in CODERS]:
         raise UserError(f"compress.coders: {unknown[0]!r} is none of {', '.join(CODERS)}")
@@ -33,7 +42,7 @@ def measure_names(coders: Sequence[str]) -> list[str]:
     return [*(f"bytes_{coder}" for coder in coders), *(["sqz_top1"] if coders else [])]
 
 
-def is_due(settings: ConfigDict, result: Mapping[str, Any] | None) -> bool:
+def is_due(settings: CompressConfig, result: Mapping[str, Any] | None) -> bool:
     """Returns whether a trial of this result has learned and lacks a file that is asked for."""
     return (
         result is not None
@@ -42,7 +51,7 @@ def is_due(settings: ConfigDict, result: Mapping[str, Any] | None) -> bool:
     )
 
 
-def encode(directory: Path, settings: ConfigDict, data: Data) -> dict[str, bytes]:
+def encode(directory: Path, settings: CompressConfig, data: Data) -> dict[str, bytes]:
     """Returns the .sqz files of a trial's final net, by coder.
 
     Args:
