@@ -16,9 +16,16 @@ def list_studies() -> dict[str, str]:
     studies = {}
     for path in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "sweep" for node in tree.body):
+        if "sweep" in _defined(tree):
             studies[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return studies
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Returns the names of the functions that a module defines or imports."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return names | {alias.asname or alias.name for node in imports for alias in node.names}
 
 
 def find_config_file(name_or_path: str) -> Path:

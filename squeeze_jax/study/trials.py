@@ -69,7 +69,7 @@ def make_trials(
     swept = list(dict.fromkeys(key for point in points for key in point))
     if clash := [key for key in set_by_user if key in swept]:
         raise UserError(
-            f"{', '.join(clash)} is swept by this config, so it can't be set on the command line; edit sweep() or use configs/squeezenet.py"
+            f"{', '.join(clash)} is swept by this config, so it cannot be set on the command line; edit sweep() or use configs/squeezenet.py"
         )
     short = short_names(swept)
     trials = []
