@@ -22,10 +22,16 @@ def list_studies() -> dict[str, str]:
 
 
 def _defined(tree: ast.Module) -> set[str]:
-    """Returns the names of the functions that a module defines or imports."""
-    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return names | {alias.asname or alias.name for node in imports for alias in node.names}
+    """Returns the names that a module defines, assigns or imports from another one."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
 
 
 def find_config_file(name_or_path: str) -> Path:
