@@ -10,7 +10,6 @@ from squeeze_jax.network.functional import (
     weight_shapes,
 )
 from squeeze_jax.network.metadata import validate_metadata
-from squeeze_jax.network.model_config import ModelConfig
 from squeeze_jax.network.network import Classifier, Network
 from squeeze_jax.network.paths import (
     Tree,
