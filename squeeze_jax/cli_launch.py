@@ -38,7 +38,9 @@ def _launch(argv: list[str]) -> int:
     argv = _with_config_path(argv)
     values = _define_flags(argv)
     if {"-h", "--help", "-help", "--helpfull"} & set(argv):
-        print(f"{USAGE}\n{values.get_help()}")
+        from squeeze_jax.study.executors import EXECUTORS
+
+        print(f"{USAGE}\nexecutors: {', '.join(EXECUTORS)}\n{values.get_help()}")
         return 0
     if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in argv):
         _parse(values, argv)
@@ -72,7 +74,10 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     )
     _string(values, "workdir", None, "Where results go; runs/STUDY-PRESET by default.")
     _string(
-        values, "executor", None, "Where trials run: local, or jobs, the default if --jobs > 1."
+        values,
+        "executor",
+        None,
+        "Where trials run, one of the executors; jobs if --jobs > 1, else local.",
     )
     flags.DEFINE_integer(
         "jobs",

@@ -11,7 +11,7 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.study.config_files import find_config_file, load_config_file
 from squeeze_jax.study.executors import EXECUTORS
 from squeeze_jax.study.plan import Plan
-from squeeze_jax.study.schema import current_key
+from squeeze_jax.study.schema import current_key, flatten
 from squeeze_jax.study.workdir import Workdir
 
 _LAUNCH = "import sys; from squeeze_jax.cli_launch import main; sys.exit(main(sys.argv[1:]))"
@@ -53,9 +53,10 @@ def run_study(
         settings.lock()
         settings.update_from_flattened_dict(changes)
     except (KeyError, AttributeError) as e:
-        raise UserError(f"the config has no key {e.args[0]}") from e
+        unknown = [key for key in changes if key not in flatten(settings.to_dict())]
+        raise UserError(f"the config has no key {', '.join(unknown) or e.args[0]}") from e
     except TypeError as e:
-        raise UserError(f"overrides: {e}") from e
+        raise UserError(f"overrides: {str(e).splitlines()[0]}") from e
     arguments = [
         f"--config={path}" + (f":{preset}" if preset else ""),
         *(f"--config.{key}={value}" for key, value in changes.items()),

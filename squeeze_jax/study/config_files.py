@@ -16,9 +16,22 @@ def list_studies() -> dict[str, str]:
     studies = {}
     for path in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "sweep" for node in tree.body):
+        if "sweep" in _defined(tree):
             studies[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return studies
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Returns the names that a module defines, assigns or imports from another one."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
 
 
 def find_config_file(name_or_path: str) -> Path:
