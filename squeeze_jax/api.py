@@ -346,7 +346,7 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
 
 
 def build(name: str, *, seed: int = 0, **options: Any) -> nnx.Module:
-    """Returns a registered model with fresh weights, such as build("squeezenet_v1_1").
+    """Returns a registered model with freshly drawn weights.
 
     Args:
       name: a name that `squeeze-jax summary --list` prints.
