@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from squeeze_jax import models
 from squeeze_jax.compress import calibrate, quantize, rate_search
 from squeeze_jax.compress.sqz import container
+from squeeze_jax.config_parsing import parse_section
 from squeeze_jax.cost import trace as cost_trace
-from squeeze_jax.data import Source, evaluation_data, load_split, relabel, sample, sources
+from squeeze_jax.data import (
+    DataConfig,
+    Source,
+    decode,
+    evaluation_data,
+    load_split,
+    photographs,
+    relabel,
+    sample,
+)
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
@@ -106,7 +115,7 @@ class LoadedNetwork:
         if isinstance(images, str | Path):
             images = [images]
         decoded = [
-            image if isinstance(image, np.ndarray) else sources.decode(Path(image), str(image))
+            image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
             for image in images
         ]
         batch = _preprocess_all(self.preprocessing, decoded)
@@ -116,13 +125,15 @@ class LoadedNetwork:
             probabilities = evaluation.probabilities(classifier, batch)
         return [
             [
-                Prediction(self.class_names[label], int(label), float(row[label]))
-                for label in np.argsort(-row, kind="stable")[:top]
+                Prediction(self.class_names[label], label, float(row[label]))
+                for label in map(int, np.argsort(-row, kind="stable")[:top])
             ]
             for row in probabilities
         ]
 
-    def open_data(self, data: str | None = None, data_dir: str = "", split: str | None = None):
+    def open_data(
+        self, data: str | None = None, data_dir: str = "", split: str | None = None
+    ) -> Source:
         """Returns a data set under the network's labels.
 
         Args:
@@ -136,7 +147,7 @@ class LoadedNetwork:
         """
         if data:
             return relabel(load_split(data, data_dir, split), self.class_names)
-        return relabel(load_data(ConfigDict(self._training_data()))[1], self.class_names)
+        return relabel(load_data(self._training_data())[1], self.class_names)
 
     def evaluate(
         self,
@@ -153,7 +164,7 @@ class LoadedNetwork:
                 self.classifier,
                 evaluation_data(data, self.preprocessing),
                 batch_size,
-                lambda: bar.update(min(batch_size, len(data) - bar.n)),
+                advance(bar, batch_size),
             )
 
     def export(
@@ -202,7 +213,7 @@ class LoadedNetwork:
 
         network = self.whole()
         if calibration is None:
-            images = _preprocess_all(network.preprocessing, sources.photographs())
+            images = _preprocess_all(network.preprocessing, photographs())
         else:
             images = calibration[:8]
         settings = export.Settings(**options, calibration=calibration)
@@ -253,15 +264,15 @@ class LoadedNetwork:
                 leave=False,
                 disable=None,
             ) as bar:
-                calibrated = calibrate.calibrate(network, images, on_batch=bar.update)
+                calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
         with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
-            if target_bytes:
+            if target_bytes and calibrated:
                 content = rate_search.to_size(
-                    network, calibrated, target_bytes, on_layer=bar.update, **options
+                    network, calibrated, target_bytes, on_layer=advance(bar), **options
                 )
-            elif max_loss:
+            elif max_loss and calibrated and others is not None:
                 content = rate_search.to_loss(
-                    network, calibrated, max_loss, others, on_layer=bar.update, **options
+                    network, calibrated, max_loss, others, on_layer=advance(bar), **options
                 )
             elif bits:
                 content = rate_search.to_bits(network, calibrated, bits, **options)
@@ -284,7 +295,8 @@ class LoadedNetwork:
         """Returns params, macs and activation_bytes (an image), and a record for each layer."""
         network = self.whole()
         return layer_table.summary(
-            trace(network.module, network.input_shape), cost_trace.parameter_count(network.module())
+            trace(network.module(), network.input_shape),
+            cost_trace.parameter_count(network.module()),
         )
 
     def whole(self) -> Network:
@@ -300,19 +312,16 @@ class LoadedNetwork:
             )
         return self.network
 
-    def _training_data(self) -> dict[str, Any]:
+    def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:
             raise UserError(f"{self.path} does not tell what it was trained on: name the data")
-        return data
+        return parse_section(DataConfig, data, "data")
 
     def _calibration_images(
         self, data: str | None, data_dir: str, split: str | None, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns preprocessed images to calibrate on, and as many others."""
-        if data:
-            source = load_split(data, data_dir, split)
-        else:
-            source = load_data(ConfigDict(self._training_data()))[0]
+        source = load_split(data, data_dir, split) if data else load_data(self._training_data())[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
             raise UserError(
@@ -374,6 +383,15 @@ def trace(
     """
     build_module = (lambda: module) if isinstance(module, nnx.Module) else module
     return cost_trace.trace_layers(build_module, input_shape)
+
+
+def advance(bar: tqdm, count: int = 1) -> Callable[[], None]:
+    """Returns a callback that moves a progress bar on by `count`, at most to its total."""
+
+    def advance() -> None:
+        bar.update(count if bar.total is None else min(count, bar.total - bar.n))
+
+    return advance
 
 
 def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "squeeze_jax": {"api", "study"},  # lazily
     "errors": set(),
     "files": set(),
+    "config_parsing": set(),
     "schema": set(),
     "cpu_affinity": set(),
     "models": set(),
@@ -94,7 +95,7 @@ def test_imports_only_what_its_part_may(module):
     own = part(module)
     assert own in MAY_IMPORT, f"{own} is not in the table"
     found = {part(name) for name in own_imports(MODULES[module])}
-    assert found <= MAY_IMPORT[own] | {own, "errors", "files"}
+    assert found <= MAY_IMPORT[own] | {own, "errors", "files", "config_parsing"}
 
 
 def test_table_has_no_circles():
@@ -111,7 +112,7 @@ def test_files_import_each_other_in_no_circle():
 
 def test_nobody_imports_the_entry_points():
     """cli and launch.py sit on top."""
-    assert importers("squeeze_jax.cli") == set()
+    assert {name for name in importers("squeeze_jax.cli") if not name.startswith("cli/")} == set()
     assert importers("launch") == set()
 
 

@@ -1,6 +1,7 @@
 """The steps compile for Cloud TPU, ahead of time, on a machine that has none.
 
-`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost there: minutes on two CPU cores.
+`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost
+there: minutes on two CPU cores.
 `python tests/test_tpu.py small` is the test's: two Fire modules at 64 pixels.
 """
 
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 BATCH = 512
@@ -29,11 +32,12 @@ def blank_data(config):
     """A streamed data set of the config's size of which only the shapes matter."""
     import numpy as np
 
-    from squeeze_jax.data.pipeline import Data
-    from squeeze_jax.data.sources import Arrays
+    from squeeze_jax.data import ArraySource, Data
 
     images = np.broadcast_to(np.uint8(0), (4 * BATCH, config.resize, config.resize, 3))
-    source = Arrays("blank", tuple(map(str, range(1000))), images, np.zeros(4 * BATCH, np.int32))
+    source = ArraySource(
+        "blank", tuple(map(str, range(1000))), images, np.zeros(4 * BATCH, np.int32)
+    )
     return Data(config, source, source, {}, {})
 
 
@@ -65,23 +69,23 @@ def lower_steps(config):
 
     from squeeze_jax.models import conv_backend
     from squeeze_jax.network import build_model, split_model
-    from squeeze_jax.train import optimizers, parallel, step
+    from squeeze_jax.train import TrialConfig, optimizers, parallel, step
     from squeeze_jax.train.state import create
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+    config = TrialConfig.parse(config)
     data = blank_data(config.data)
-    optimizer = optimizers.sgd(config.train, optimizers.schedule(config.train, config.train.steps))
-    graphdef, _, _ = split_model(
-        nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
+    model = config.model.to_mapping()
+    graphdef, params, _ = split_model(
+        nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
     )
+    optimizer = optimizers.make_optimizer(config.train, params)
     state = shapes(
         jax.eval_shape(
-            lambda: create(
-                *split_model(build_model(config.model, data.num_classes))[1:], optimizer, 0
-            )
+            lambda: create(*split_model(build_model(model, data.num_classes))[1:], optimizer, 0)
         )
     )
-    lowering = conv_backend.default_conv_backend(devices[0].platform)
+    backend = conv_backend.default_conv_backend(devices[0].platform)
 
     def batch(pipeline):
         share = pipeline.share // len(devices)
@@ -93,19 +97,19 @@ def lower_steps(config):
 
     train, evaluation = data.train(BATCH, 0), data.evaluation(BATCH)
     train_step = parallel.parallel_train_step(
-        step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices
+        step.make_train_step(graphdef, train, optimizer, config.train, backend), devices
     )
     eval_step = parallel.parallel_eval_step(
-        step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices
+        step.make_eval_step(graphdef, evaluation, config.train.dtype, backend), devices
     )
     return {
-        "train": train_step.lower(state, {}, batch(train)),
+        "train": train_step.lower(state, {}, batch(train), jax.ShapeDtypeStruct((), "float32")),
         "eval": eval_step.lower(state.params, state.stats, {}, batch(evaluation)),
     }
 
 
 def figures(lowered) -> dict:
-    """What the compiler says of one step: FLOPs and bytes an image, memory a device, and which convolutions it holds."""
+    """Returns the FLOPs and bytes an image, the memory a device, and the convolutions of a step."""
     compiled = lowered.compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     text = compiled.as_text()
@@ -134,7 +138,7 @@ def compiled():
 
 
 def test_training_step_compiles_to_native_convolutions(compiled):
-    """8 layers forward; backward all of them for the weights and all but conv1 for the input; the devices average gradients."""
+    """8 layers forward; backward 8 for the weights and 7 for the input; gradients are averaged."""
     train = compiled["train"]
     assert train["convolutions"] == 8 + 8 + 7
     assert {"3x3", "7x7"} <= set(train["windows"])
@@ -143,7 +147,7 @@ def test_training_step_compiles_to_native_convolutions(compiled):
 
 
 def test_evaluation_step_compiles_to_native_convolutions(compiled):
-    """8 layers, among them 3x3 and 7x7 windows that no matrix product has; two FLOPs a multiply-accumulate of our own trace."""
+    """8 layers, among them 3x3 and 7x7 windows; two FLOPs a multiply-accumulate of our trace."""
     evaluation = compiled["eval"]
     assert evaluation["convolutions"] == 8
     assert {"3x3", "7x7"} <= set(evaluation["windows"])

@@ -71,7 +71,7 @@ def trace_model(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
         return api.build(name, **options)
 
     params = parameter_count(nnx.eval_shape(build))
-    size = arguments.input_size or size or models.REGISTRY[name].input_size
+    size = arguments.input_size or size or models.find(name)[1].input_size
     try:
         return api.trace(build, (size, size, 3)), params
     except ValueError as e:

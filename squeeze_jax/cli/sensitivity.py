@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=evaluations * batches, unit="batch", delay=1, leave=False, disable=None) as bar:
         data = evaluation_data(source, network.preprocessing)
         result = sensitivity(
-            network, data, fractions, arguments.max_loss, arguments.batch_size, bar.update
+            network, data, fractions, arguments.max_loss, arguments.batch_size, api.advance(bar)
         )
     if arguments.format == "json":
         print(json.dumps(result))

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report import layer_table
 
     if arguments.list:
-        print("\n".join(models.REGISTRY))
+        print("\n".join(models.model_names()))
         return 0
     record = layer_table.summary(*trace_model(arguments))
     print(layer_table.formatted(record, arguments.format, layer_table.summary_text))

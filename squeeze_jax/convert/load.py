@@ -36,7 +36,7 @@ _RELEASED: dict[names.World, list[tuple[Model, ...]]] = {
     "pytorchcv": [
         ({"name": "squeezenet_v1_0"}, {"name": "squeezenet_simple_bypass"}),
         ({"name": "squeezenet_v1_1"}, {"name": "squeezenet_v1_1", "bypass": "simple"}),
-        *(({"name": name},) for name in models.REGISTRY if name.endswith("_pytorchcv")),
+        *(({"name": name},) for name in models.model_names() if name.endswith("_pytorchcv")),
     ],
     "caffe": [
         (

@@ -1,5 +1,6 @@
 """A trained classifier as a value, and the pure functions by which training and use take it apart."""
 
+from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.functional import (
     build_model,
     forward,
@@ -22,6 +23,7 @@ from squeeze_jax.network.preprocessing import Preprocessing
 
 __all__ = [
     "Classifier",
+    "ModelConfig",
     "Network",
     "Preprocessing",
     "Tree",
