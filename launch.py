@@ -5,7 +5,7 @@ The same as `squeeze-jax launch`: see `python launch.py --help`.
 
 import sys
 
-from squeeze_jax.cli_launch import main
+from squeeze_jax.cli.launch import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -241,7 +241,9 @@ def error(config: str, *flags: str, code: int = 2) -> str:
             "no preset 'mnist'; there are digits, cifar10",
             id="unknown preset",
         ),
-        pytest.param("configs/none.py", [], "one of alexnet, bypass_sweep", id="missing config file"),
+        pytest.param(
+            "configs/none.py", [], "one of alexnet, bypass_sweep", id="missing config file"
+        ),
         pytest.param(
             "configs/sr_sweep.py",
             ["--config.model.squeeze_ratio=0.5"],

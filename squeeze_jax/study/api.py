@@ -14,7 +14,7 @@ from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.schema import current_key, flatten
 from squeeze_jax.study.workdir import Workdir
 
-_LAUNCH = "import sys; from squeeze_jax.cli_launch import main; sys.exit(main(sys.argv[1:]))"
+_LAUNCH = "import sys; from squeeze_jax.cli.launch import main; sys.exit(main(sys.argv[1:]))"
 
 
 def launch_command(*arguments: str) -> list[str]:

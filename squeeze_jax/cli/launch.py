@@ -26,7 +26,7 @@ cifar10, imagenet or folder. Running the same command again continues where it s
 
 def main(argv: list[str]) -> int:
     """Runs the study that the arguments name, or lists the studies; returns the exit code."""
-    from squeeze_jax.cli import exit_code
+    from squeeze_jax.cli.exit_code import exit_code
 
     return exit_code(lambda: _launch(argv))
 

@@ -300,10 +300,13 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("evaluate", "NET", "--data", "digits", "--split", "val"), "train and test, not 'val'"),
         (("evaluate", "NET", "--data", "digits", "--batch-size", 0), "--batch-size is at least 1"),
         (("evaluate", "/nowhere", "--data", "digits"), "/nowhere is no checkpoint"),
-        (("predict", __file__, __file__), "test_cli.py is neither a checkpoint's folder nor .onnx"),
+        (
+            ("predict", __file__, __file__),
+            "test_commands.py is neither a checkpoint's folder nor .onnx",
+        ),
         (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
         (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
-        (("decompress", __file__, "-o", "x"), "test_cli.py: not a .sqz file"),
+        (("decompress", __file__, "-o", "x"), "test_commands.py: not a .sqz file"),
         (
             ("compress", "NET", "-o", "x", "--target-bytes", 1000),
             "which data? Give --calibrate NAME",

@@ -1,0 +1,417 @@
+"""The Python API of networks: open one from a path, and use it as the command line does."""
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from squeeze_jax import models
+from squeeze_jax.compress import calibrate, quantize, rate_search
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.cost import trace as cost_trace
+from squeeze_jax.data import (
+    DataConfig,
+    Source,
+    decode,
+    evaluation_data,
+    load_split,
+    photographs,
+    relabel,
+    sample,
+)
+from squeeze_jax.data import load as load_data
+from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import Classifier, Network, Preprocessing, imagenet
+from squeeze_jax.network.preprocessing import preprocess
+from squeeze_jax.report import layer_table
+from squeeze_jax.train import checkpoint, evaluation
+
+if TYPE_CHECKING:
+    from squeeze_jax.cost.trace import Layer
+
+
+class Prediction(NamedTuple):
+    """A class of an image."""
+
+    class_name: str
+    label: int
+    probability: float
+
+
+class CompressedFile(NamedTuple):
+    """What `LoadedNetwork.compress` wrote."""
+
+    path: Path
+    num_bytes: int
+    bits_per_weight: float
+    # Mean KL divergence of the outputs from the network's own, in nats, on `num_images` images
+    # that calibration did not see; None where no images were needed.
+    divergence: float | None = None
+    num_images: int = 0
+
+
+class LoadedNetwork:
+    """A network opened from a path, ready to use.
+
+    Attributes:
+      path: where it was opened.
+      network: model, weights and metadata; None for an exported file, which can only be run.
+    """
+
+    def __init__(self, path: Path, network: Network | None, classifier: Classifier | None = None):
+        """Wraps a network, or the classifier of an exported file."""
+        self.path = path
+        self.network = network
+        self._classifier = classifier
+
+    def __repr__(self) -> str:
+        """Returns the path and the model's name."""
+        name = self.network.model["name"] if self.network else "exported"
+        return f"LoadedNetwork({str(self.path)!r}, {name}, {len(self.class_names)} classes)"
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """The network compiled by JAX, or run by the engine that the exported file is for."""
+        return self._classifier or self.whole().classifier()
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the classes, by label."""
+        return self.network.class_names if self.network else self.classifier.class_names
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the network expects of its images."""
+        return self.network.preprocessing if self.network else self.classifier.preprocessing
+
+    @property
+    def training_data(self) -> dict[str, Any] | None:
+        """The data section of the config that the network was trained with, if it was, here."""
+        record = self.path / checkpoint.CONFIG_FILE
+        data = json.loads(record.read_text())["data"] if record.is_file() else {}
+        return data if "name" in data else None
+
+    def predict(
+        self, images: str | Path | Iterable[str | Path | np.ndarray], top: int = 5
+    ) -> list[list[Prediction]]:
+        """Returns the `top` likeliest classes of each image, the likeliest first.
+
+        Args:
+          images: paths, or RGB images uint8 [H, W, 3] of any size; or one path.
+          top: how many classes.
+
+        Raises:
+          UserError: an image cannot be read.
+        """
+        if isinstance(images, str | Path):
+            images = [images]
+        decoded = [
+            image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
+            for image in images
+        ]
+        batch = _preprocess_all(self.preprocessing, decoded)
+        classifier = self.classifier
+        backend = conv_backend.default_conv_backend(jax.default_backend(), batch[..., 0].size)
+        with conv_backend.conv_backend(backend):
+            probabilities = evaluation.probabilities(classifier, batch)
+        return [
+            [
+                Prediction(self.class_names[label], label, float(row[label]))
+                for label in map(int, np.argsort(-row, kind="stable")[:top])
+            ]
+            for row in probabilities
+        ]
+
+    def open_data(
+        self, data: str | None = None, data_dir: str = "", split: str | None = None
+    ) -> Source:
+        """Returns a data set under the network's labels.
+
+        Args:
+          data: digits, folder, or a prepared TFDS data set; None: the evaluation images of the
+            data set that the network was trained on.
+          data_dir: where the data set is; for a folder, DIR/class/image.jpg.
+          split: of a TFDS data set; None: test, validation, or the only one.
+
+        Raises:
+          UserError: the data set cannot be read, or has classes that the network does not know.
+        """
+        if data:
+            return relabel(load_split(data, data_dir, split), self.class_names)
+        return relabel(load_data(self._training_data())[1], self.class_names)
+
+    def evaluate(
+        self,
+        data: str | Source | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        batch_size: int = 32,
+    ) -> dict[str, float]:
+        """Returns images, top1 and top5 (%) and the loss on a data set; see `open_data`."""
+        if data is None or isinstance(data, str):
+            data = self.open_data(data, data_dir, split)
+        with tqdm(total=len(data), unit="image", delay=1, leave=False, disable=None) as bar:
+            return evaluation.evaluate(
+                self.classifier,
+                evaluation_data(data, self.preprocessing),
+                batch_size,
+                advance(bar, batch_size),
+            )
+
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        data: str | Source | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        calibration_images: int = 200,
+        **options: Any,
+    ) -> float:
+        """Writes the network for another engine, and checks that the file computes the same.
+
+        Args:
+          path: the file.
+          format: onnx, tflite, stablehlo, safetensors or pth; None: by the path's suffix.
+          data: what int8 is calibrated on; see `open_data`.
+          data_dir: likewise.
+          split: likewise.
+          calibration_images: how many of them.
+          **options: of the format: opset, batch, precision.
+
+        Returns:
+          The largest deviation of the file's logits, relative to the largest logit.
+
+        Raises:
+          UserError: no such format or option; or the file deviates, and is not written.
+        """
+        calibration = None
+        if options.get("precision") == "int8":
+            if data is None or isinstance(data, str):
+                data = self.open_data(data, data_dir, split)
+            calibration = sample(data, self.preprocessing, calibration_images)
+        content, deviation = self.export_bytes(
+            format or Path(path).suffix.removeprefix("."), calibration, **options
+        )
+        write_atomically(Path(path), content)
+        return deviation
+
+    def export_bytes(
+        self, format: str, calibration: np.ndarray | None = None, **options: Any
+    ) -> tuple[bytes, float]:
+        """Returns the content of an exported file, and its deviation; see `export`."""
+        from squeeze_jax.convert import export
+
+        network = self.whole()
+        if calibration is None:
+            images = _preprocess_all(network.preprocessing, photographs())
+        else:
+            images = calibration[:8]
+        settings = export.Settings(**options, calibration=calibration)
+        return export.export(network, format, settings, images)
+
+    def compress(
+        self,
+        path: str | Path,
+        *,
+        bits: int | None = None,
+        target_bytes: int | None = None,
+        max_loss: float | None = None,
+        data: str | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        calibration_images: int = 200,
+        coder: str = "arithmetic",
+        base: "LoadedNetwork | None" = None,
+    ) -> CompressedFile:
+        """Writes a .sqz file: lossless, unless one of the first three says otherwise.
+
+        Args:
+          path: the file.
+          bits: 2^bits - 1 values a layer.
+          target_bytes: the largest size; the file is the best that fits.
+          max_loss: the largest KL divergence of the outputs, nats; the file is the smallest.
+          data: images to calibrate on, without labels; None: the images it was trained on.
+          data_dir: see `open_data`.
+          split: see `open_data`.
+          calibration_images: how many; as many others measure the divergence.
+          coder: a key of `compress.sqz.CODERS`.
+          base: a network that readers have; the file holds what differs.
+
+        Raises:
+          UserError: a value out of range, or a size or loss that cannot be reached.
+        """
+        network = self.whole()
+        options: dict[str, Any] = dict(
+            base=base and base.whole(), coder=coder, known_classes=_known_classes()
+        )
+        calibrated, others = None, None
+        if target_bytes or max_loss or (bits and data):
+            images, others = self._calibration_images(data, data_dir, split, calibration_images)
+            with tqdm(
+                total=calibrate.batches(len(images)),
+                desc="calibrating",
+                unit="batch",
+                leave=False,
+                disable=None,
+            ) as bar:
+                calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
+        with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
+            if target_bytes and calibrated:
+                content = rate_search.to_size(
+                    network, calibrated, target_bytes, on_layer=advance(bar), **options
+                )
+            elif max_loss and calibrated and others is not None:
+                content = rate_search.to_loss(
+                    network, calibrated, max_loss, others, on_layer=advance(bar), **options
+                )
+            elif bits:
+                content = rate_search.to_bits(network, calibrated, bits, **options)
+            else:
+                content = container.lossless(network, **options)
+        write_atomically(Path(path), content)
+        weights = sum(leaf.size for leaf in container.paths(network.params, network.stats).values())
+        written = CompressedFile(Path(path), len(content), 8 * len(content) / weights)
+        if others is None:
+            return written
+        decoded = container.read(content, options["known_classes"], options["base"])
+        divergence = float(quantize.divergence_from(network, others)(decoded))
+        return written._replace(divergence=divergence, num_images=len(others))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a checkpoint that every command opens; the folder must not exist."""
+        checkpoint.save_network(self.whole(), Path(folder))
+
+    def summary(self) -> dict[str, Any]:
+        """Returns params, macs and activation_bytes (an image), and a record for each layer."""
+        network = self.whole()
+        return layer_table.summary(
+            trace(network.module(), network.input_shape),
+            cost_trace.parameter_count(network.module()),
+        )
+
+    def whole(self) -> Network:
+        """Returns the network with its weights.
+
+        Raises:
+          UserError: it was opened from an exported file.
+        """
+        if self.network is None:
+            raise UserError(
+                f"{self.path} is an exported file, which can only be run: "
+                "open the checkpoint that it was made of"
+            )
+        return self.network
+
+    def _training_data(self) -> DataConfig:
+        if (data := self.training_data) is None:
+            raise UserError(f"{self.path} does not tell what it was trained on: name the data")
+        return parse_section(DataConfig, data, "data")
+
+    def _calibration_images(
+        self, data: str | None, data_dir: str, split: str | None, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns preprocessed images to calibrate on, and as many others."""
+        source = load_split(data, data_dir, split) if data else load_data(self._training_data())[0]
+        images = sample(source, self.preprocessing, 2 * count)
+        if len(images) < 2:
+            raise UserError(
+                f"{source.name} has {len(images)} image(s); compression needs at least 2, "
+                "some for calibration and others to measure the loss"
+            )
+        return images[::2], images[1::2]
+
+
+def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> LoadedNetwork:
+    """Opens a network.
+
+    Args:
+      path: a trial's folder, a folder that `squeeze-jax import` wrote, a .sqz file, or an exported
+        .onnx, .tflite or .stablehlo file.
+      base: the network that a .sqz file is an update of.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".sqz":
+        if base is not None and not isinstance(base, LoadedNetwork):
+            base = load(base)
+        return load_sqz(path, base)
+    if path.is_file():
+        from squeeze_jax.convert import export
+
+        return LoadedNetwork(path, None, export.open_exported(path))
+    return LoadedNetwork(path, checkpoint.load_network(path))
+
+
+def build(name: str, *, seed: int = 0, **options: Any) -> nnx.Module:
+    """Returns a registered model with freshly drawn weights.
+
+    Args:
+      name: a name that `squeeze-jax summary --list` prints.
+      seed: of the weights.
+      **options: of the model, such as num_classes=10 or squeeze_ratio=0.5.
+
+    Raises:
+      UserError: no such model or option, or a value out of range.
+    """
+    return models.create(name, rngs=nnx.Rngs(seed), **options)
+
+
+def trace(
+    module: nnx.Module | Callable[[], nnx.Module], input_shape: tuple[int, int, int]
+) -> "list[Layer]":
+    """Returns the layers of any Flax NNX module, with shapes, parameters and MACs.
+
+    Args:
+      module: maps images [N, H, W, C] to anything; or a function that builds it, which is only
+        traced, so that no weight is allocated.
+      input_shape: height, width and channels of one image.
+
+    Raises:
+      ValueError: the images are too small for the module.
+    """
+    build_module = (lambda: module) if isinstance(module, nnx.Module) else module
+    return cost_trace.trace_layers(build_module, input_shape)
+
+
+def advance(bar: tqdm, count: int = 1) -> Callable[[], None]:
+    """Returns a callback that moves a progress bar on by `count`, at most to its total."""
+
+    def advance() -> None:
+        bar.update(count if bar.total is None else min(count, bar.total - bar.n))
+
+    return advance
+
+
+def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
+    """Opens a .sqz file, whatever its suffix; see `load`."""
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from e
+    try:
+        network = container.read(content, _known_classes(), base.whole() if base else None)
+        return LoadedNetwork(path, network)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+
+
+def _known_classes() -> Mapping[str, Sequence[str]]:
+    """Returns the lists of class names that a .sqz file may leave out."""
+    return {"imagenet": imagenet.class_names()}
+
+
+def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns decoded images as a network expects them: float32 [N, H, W, 3]."""
+    return np.stack([preprocess(image, preprocessing) for image in images])

@@ -1,0 +1,89 @@
+"""The command that writes a network in few bytes."""
+
+import argparse
+from pathlib import Path
+
+from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.data_arguments import (
+    add_calibration_images_argument,
+    add_data_arguments,
+    check_data_named,
+)
+from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_argument
+from squeeze_jax.errors import UserError
+
+NAME = "compress"
+HELP = "write a .sqz file, lossless or of a given size or loss"
+GROUP = "compression"
+EXAMPLE = "squeeze-jax compress squeezenet -o net.sqz --target-bytes 500000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_checkpoint_argument(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.sqz")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--lossless", action="store_true", help="the very same weights (the default)")
+    how.add_argument(
+        "--bits", type=int, metavar="N", help="2^N - 1 values a layer; data only make it better"
+    )
+    how.add_argument(
+        "--target-bytes", type=int, metavar="N", help="the best file of at most N bytes"
+    )
+    how.add_argument(
+        "--max-loss",
+        type=float,
+        metavar="NATS",
+        help="the smallest file whose outputs diverge by at most so much (KL) from the network's "
+        "own: .005 can hardly be measured in top-1",
+    )
+    add_data_arguments(parser, "--calibrate", "images to calibrate on, without labels: ")
+    add_calibration_images_argument(parser, "(default 200) as many others measure the loss")
+    parser.add_argument(
+        "--coder",
+        choices=("arithmetic", "huffman"),
+        default="arithmetic",
+        help="huffman is Deep Compression's as published; c/sqz.c reads arithmetic only",
+    )
+    add_base_argument(
+        parser, "a checkpoint or .sqz file that readers have; the file holds what differs"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the file and says how large and how near to the network it is."""
+    from squeeze_jax import api
+
+    check_at_least_one(arguments, "calibration_images", "target_bytes")
+    if arguments.max_loss is not None and not arguments.max_loss > 0:
+        raise UserError(
+            f"--max-loss is above 0 nats, got {arguments.max_loss}; without it the file is lossless"
+        )
+    network = api.load(arguments.checkpoint)
+    if arguments.target_bytes or arguments.max_loss:
+        check_data_named(arguments, network, "--calibrate")
+    written = network.compress(
+        arguments.output,
+        bits=arguments.bits,
+        target_bytes=arguments.target_bytes,
+        max_loss=arguments.max_loss,
+        data=arguments.data,
+        data_dir=arguments.data_dir,
+        split=arguments.split,
+        calibration_images=arguments.calibration_images,
+        coder=arguments.coder,
+        base=api.load(arguments.base) if arguments.base else None,
+    )
+    loss = "lossless"
+    if written.divergence is not None:
+        loss = (
+            f"outputs diverge by {written.divergence:.2g} nats from the net's own on "
+            f"{written.num_images} images that calibration did not see"
+        )
+    elif arguments.bits:
+        loss = f"{arguments.bits} bits a level"
+    print(
+        f"{written.path}: {written.num_bytes:,} bytes, "
+        f"{written.bits_per_weight:.2f} bits a weight, {loss}"
+    )
+    return 0

@@ -1,0 +1,55 @@
+"""The arguments that name a data set."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from squeeze_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from squeeze_jax.api import LoadedNetwork
+    from squeeze_jax.data import Source
+
+_NAMES = "digits, folder, or a prepared TFDS data set; by default what the network was trained on"
+
+
+def add_data_arguments(
+    parser: argparse.ArgumentParser, flag: str = "--data", words: str = ""
+) -> None:
+    """Adds the data set's name under `flag`, --data-dir and --split."""
+    parser.add_argument(flag, dest="data", metavar="NAME", help=words + _NAMES)
+    parser.add_argument(
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="where the data set is; for a folder, DIR/class/image.jpg",
+    )
+    parser.add_argument(
+        "--split", help="of a TFDS data set; by default test, validation, or the only one"
+    )
+
+
+def add_calibration_images_argument(parser: argparse.ArgumentParser, words: str) -> None:
+    """Adds --calibration-images."""
+    parser.add_argument("--calibration-images", type=int, default=200, metavar="N", help=words)
+
+
+def check_data_named(
+    arguments: argparse.Namespace, network: "LoadedNetwork", flag: str = "--data"
+) -> None:
+    """Rejects a command for which neither the flags nor the network name a data set.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not arguments.data and network.training_data is None:
+        raise UserError(f"which data? Give {flag} NAME and --data-dir DIR")
+
+
+def open_data(arguments: argparse.Namespace, network: "LoadedNetwork") -> "Source":
+    """Returns the data set that the arguments name, under the network's labels.
+
+    Raises:
+      UserError: none is named, or it cannot be read.
+    """
+    check_data_named(arguments, network)
+    return network.open_data(arguments.data, arguments.data_dir, arguments.split)

@@ -1,0 +1,35 @@
+"""The command that makes a checkpoint of a .sqz file."""
+
+import argparse
+from pathlib import Path
+
+from squeeze_jax.cli.network_arguments import add_base_argument
+
+NAME = "decompress"
+HELP = "make a checkpoint of a .sqz file"
+GROUP = "compression"
+EXAMPLE = "squeeze-jax decompress net.sqz -o net"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE.sqz")
+    add_base_argument(parser, "for an update: the checkpoint or .sqz file that it was made for")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="receives the checkpoint; must not exist",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the checkpoint and says which network it is."""
+    from squeeze_jax import api
+
+    loaded = api.load_sqz(arguments.file, api.load(arguments.base) if arguments.base else None)
+    loaded.save(arguments.output)
+    print(f"{arguments.output}: {loaded.whole().model['name']}, {len(loaded.class_names)} classes")
+    return 0

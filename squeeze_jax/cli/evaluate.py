@@ -1,0 +1,39 @@
+"""The command that measures a network's accuracy."""
+
+import argparse
+import json
+
+from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.data_arguments import add_data_arguments, open_data
+from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+
+NAME = "evaluate"
+HELP = "measure top-1 and top-5 of a trained network on a data set"
+GROUP = "inspect"
+EXAMPLE = "squeeze-jax evaluate net.sqz --data folder --data-dir my_images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_checkpoint_argument(parser, takes_exported=True)
+    add_data_arguments(parser)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the accuracy."""
+    from squeeze_jax import api
+
+    check_at_least_one(arguments, "batch_size")
+    network = api.load(arguments.checkpoint)
+    source = open_data(arguments, network)
+    result = network.evaluate(source, batch_size=arguments.batch_size)
+    if arguments.format == "json":
+        print(json.dumps(result))
+    else:
+        print(
+            f"{source.name}: {result['images']} images, "
+            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
+        )
+    return 0

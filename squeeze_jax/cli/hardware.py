@@ -1,0 +1,58 @@
+"""The command that estimates a model's cost on an accelerator."""
+
+import argparse
+from pathlib import Path
+
+from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
+from squeeze_jax.errors import UserError
+
+NAME = "hardware"
+HELP = "estimate cycles, energy and DRAM traffic on the SqueezeNext paper's accelerator"
+GROUP = "inspect"
+EXAMPLE = "squeeze-jax hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--array",
+        default="16x16",
+        metavar="ROWSxCOLUMNS",
+        help="multiply-accumulate units (default 16x16)",
+    )
+    parser.add_argument(
+        "--buffer-kb",
+        type=float,
+        default=128,
+        help="size of the global buffer (default 128; the paper's 8x8 array has 32)",
+    )
+    parser.add_argument(
+        "--dataflow",
+        choices=("best", "ws", "os"),
+        default="best",
+        help="weight or output stationary; best: the faster for each layer",
+    )
+    parser.add_argument(
+        "--roofline", type=Path, metavar="FILE", help="also draw the roofline, as .png or .svg"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the estimate, a row a layer, and draws the roofline."""
+    from squeeze_jax.cost import accelerator
+    from squeeze_jax.report import layer_table
+
+    array = accelerator.Accelerator.parse(arguments.array, arguments.buffer_kb)
+    layers, _ = trace_model(arguments)
+    estimate = accelerator.estimate(layers, array, arguments.dataflow)
+    record = layer_table.hardware_record(estimate)
+    if arguments.roofline:
+        from squeeze_jax.report import figures
+
+        draw = {".png": figures.png, ".svg": figures.svg}.get(arguments.roofline.suffix)
+        if draw is None:
+            raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
+        arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
+    print(layer_table.formatted(record, arguments.format, layer_table.hardware_text))
+    return 0

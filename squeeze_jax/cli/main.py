@@ -1,0 +1,110 @@
+"""The entry point of `squeeze-jax`: finds the command, parses its flags and runs it."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from squeeze_jax import __version__
+from squeeze_jax.cli import (
+    compress,
+    decompress,
+    evaluate,
+    export,
+    hardware,
+    import_weights,
+    predict,
+    report,
+    sensitivity,
+    serve_demo,
+    summary,
+)
+from squeeze_jax.cli.exit_code import exit_code
+
+
+class Command(Protocol):
+    """What a command's file provides."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: D102
+
+    @property
+    def HELP(self) -> str: ...  # noqa: D102
+
+    @property
+    def GROUP(self) -> str: ...  # noqa: D102
+
+    @property
+    def EXAMPLE(self) -> str: ...  # noqa: D102
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...  # noqa: D102
+
+    def run(self, arguments: argparse.Namespace) -> int: ...  # noqa: D102
+
+
+_MODULES: tuple[Command, ...] = (
+    report,
+    summary,
+    hardware,
+    evaluate,
+    sensitivity,
+    predict,
+    import_weights,
+    export,
+    serve_demo,
+    compress,
+    decompress,
+)
+COMMANDS: dict[str, Command] = {module.NAME: module for module in _MODULES}
+
+# launch has flags of its own, those of the config among them, so it is no entry of COMMANDS.
+LAUNCH_GROUP = "study"
+LAUNCH_HELP = "train a study; alone, it lists the studies"
+LAUNCH_EXAMPLE = "squeeze-jax launch sr_sweep:digits --config.train.epochs=5"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name; returns its exit code.
+
+    Args:
+      argv: the arguments; None: those of the process.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="squeeze-jax",
+        usage="squeeze-jax COMMAND ...",
+        description="Explores, trains, costs, compresses and exports small image networks.",
+        epilog=describe_commands(COMMANDS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "command", metavar="COMMAND", choices=["launch", *COMMANDS], help=argparse.SUPPRESS
+    )
+    name = parser.parse_args(argv[:1]).command
+    if name == "launch":
+        from squeeze_jax.cli import launch
+
+        return launch.main(argv[1:])
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"squeeze-jax {name}",
+        description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+        epilog=f"example: {command.EXAMPLE}",
+    )
+    command.add_arguments(parser)
+    arguments = parser.parse_args(argv[1:])
+    return exit_code(lambda: command.run(arguments))
+
+
+def describe_commands(commands: Mapping[str, Command]) -> str:
+    """Returns the commands by group, each with what it does and an example."""
+    groups = {LAUNCH_GROUP: [("launch", LAUNCH_HELP, LAUNCH_EXAMPLE)]}
+    for name, command in commands.items():
+        groups.setdefault(command.GROUP, []).append((name, command.HELP, command.EXAMPLE))
+    lines = []
+    for group, described in groups.items():
+        lines += ["", f"{group}:"]
+        for name, words, example in described:
+            lines += [f"  {name:<12} {words}", f"  {'':<12}   {example}"]
+    return "\n".join([*lines[1:], "", "squeeze-jax COMMAND --help explains the command's flags."])

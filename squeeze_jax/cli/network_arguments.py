@@ -1,0 +1,22 @@
+"""The argument that names a trained network."""
+
+import argparse
+from pathlib import Path
+
+CHECKPOINT = (
+    "a trial's folder such as runs/.../trials/seed=0, a folder that `squeeze-jax import` wrote, "
+    "or a .sqz file"
+)
+EXPORTED = "or an exported .onnx, .tflite or .stablehlo file"
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: bool = False) -> None:
+    """Adds CHECKPOINT; `takes_exported` where a file that can only be run will do."""
+    parser.add_argument(
+        "checkpoint", type=Path, help=f"{CHECKPOINT}, {EXPORTED}" if takes_exported else CHECKPOINT
+    )
+
+
+def add_base_argument(parser: argparse.ArgumentParser, words: str) -> None:
+    """Adds --base, the network that a .sqz file is an update of."""
+    parser.add_argument("--base", type=Path, metavar="OLD", help=words)

@@ -1,0 +1,25 @@
+"""The command that draws a study's report again."""
+
+import argparse
+from pathlib import Path
+
+NAME = "report"
+HELP = "draw table, figure and report of a finished or partial study again"
+GROUP = "study"
+EXAMPLE = "squeeze-jax report runs/sr_sweep-digits"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("workdir", type=Path, help="of a study, such as runs/sr_sweep-digits")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draws the report and prints the files."""
+    from squeeze_jax.report import page
+    from squeeze_jax.study.workdir import Workdir
+
+    workdir = Workdir(arguments.workdir)
+    written = [workdir.write_table(), *page.draw(workdir.path)]
+    print("\n".join(map(str, written)))
+    return 0

@@ -1,0 +1,49 @@
+"""The command that serves a web page to try a network."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+
+NAME = "serve-demo"
+HELP = "serve a web page to try the network: drop an image, see the five likeliest classes"
+GROUP = "weights in and out"
+EXAMPLE = "squeeze-jax serve-demo net.sqz --port 8000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_checkpoint_argument(parser)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write the page here, for any web server, and do not serve it",
+    )
+    parser.add_argument(
+        "--runtime",
+        type=Path,
+        metavar="FOLDER",
+        help="node_modules/onnxruntime-web, to work offline (default: from a CDN)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the page, and serves it until interrupted unless --output is given."""
+    from squeeze_jax import api
+    from squeeze_jax.convert import page
+
+    loaded = api.load(arguments.checkpoint)
+    model, _ = loaded.export_bytes("onnx")
+    metadata = loaded.whole().metadata()
+    if arguments.output:
+        page.write_page(arguments.output, metadata, model, arguments.runtime)
+        print(f"{arguments.output}/index.html: serve the folder with any web server")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        page.write_page(Path(folder) / "page", metadata, model, arguments.runtime)
+        page.serve(Path(folder) / "page", arguments.port)
+    return 0

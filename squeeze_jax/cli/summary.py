@@ -1,0 +1,29 @@
+"""The command that prints a model's layers."""
+
+import argparse
+
+from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
+
+NAME = "summary"
+HELP = "print a model's layers with output sizes, parameters and MACs"
+GROUP = "inspect"
+EXAMPLE = "squeeze-jax summary squeezenet_v1_1 --set squeeze_ratio=0.5"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--list", action="store_true", help="name the registered models")
+    add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table, or the models' names."""
+    from squeeze_jax import models
+    from squeeze_jax.report import layer_table
+
+    if arguments.list:
+        print("\n".join(models.model_names()))
+        return 0
+    record = layer_table.summary(*trace_model(arguments))
+    print(layer_table.formatted(record, arguments.format, layer_table.summary_text))
+    return 0
