@@ -168,7 +168,7 @@ def main() -> int:
     export.add_argument("--opset", type=int, help="of ONNX (default 17)")
     export.add_argument("--batch", type=int, help="a fixed batch size (default: any; tflite: 1)")
     export.add_argument(
-        "--precision", choices=("float32", "float16", "int8"), default="float32", help="of ONNX"
+        "--precision", choices=("float32", "float16", "int8"), help="of ONNX (default float32)"
     )
     _add_data_arguments(export)
     export.add_argument(

@@ -177,10 +177,10 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def import_weights(arguments: argparse.Namespace) -> int:
-    from squeeze_jax.convert import load
+    from squeeze_jax.convert import import_network
     from squeeze_jax.train import checkpoint
 
-    net = load.import_network(
+    net = import_network(
         arguments.source, arguments.model, dict(_option(text) for text in arguments.set)
     )
     checkpoint.save_network(net, arguments.output)
@@ -191,7 +191,7 @@ def import_weights(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from squeeze_jax.convert import export
+    from squeeze_jax.convert import export_network
     from squeeze_jax.data import sample
     from squeeze_jax.files import write_atomically
 
@@ -201,9 +201,10 @@ def export(arguments: argparse.Namespace) -> int:
     if arguments.precision == "int8":
         source = _open_source(arguments, net.class_names)
         calibration = sample(source, net.preprocessing, arguments.calibration_images)
-    settings = export.Settings(arguments.opset, arguments.batch, arguments.precision, calibration)
+    options = {key: getattr(arguments, key) for key in ("opset", "batch", "precision")}
+    options["calibration"] = calibration
     images = calibration[:8] if calibration is not None else _photographs(net)
-    content, deviation = export.export(net, arguments.format, settings, images)
+    content, deviation = export_network(net, arguments.format, options, images)
     write_atomically(arguments.output, content)
     print(f"{arguments.output}: {len(content):,} bytes, logits within {deviation:.1e} of the net's")
     return 0
@@ -212,17 +213,17 @@ def export(arguments: argparse.Namespace) -> int:
 def serve_demo(arguments: argparse.Namespace) -> int:
     import tempfile
 
-    from squeeze_jax.convert import export, page
+    from squeeze_jax.convert import demo, export_network
 
     net = _open_net(arguments.checkpoint)
-    model, _ = export.export(net, "onnx", export.Settings(), _photographs(net))
+    model, _ = export_network(net, "onnx", {}, _photographs(net))
     if arguments.output:
-        page.write_page(arguments.output, net.metadata(), model, arguments.runtime)
+        demo.write_page(arguments.output, net.metadata(), model, arguments.runtime)
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        page.write_page(Path(folder) / "page", net.metadata(), model, arguments.runtime)
-        page.serve(Path(folder) / "page", arguments.port)
+        demo.write_page(Path(folder) / "page", net.metadata(), model, arguments.runtime)
+        demo.serve(Path(folder) / "page", arguments.port)
     return 0
 
 
@@ -362,9 +363,9 @@ def _open_net(path: Path) -> "Network":
 def _open_classifier(path: Path) -> "Classifier":
     """The net at a path: a checkpoint, or an exported file, run by the engine it is for."""
     if path.is_file() and path.suffix != ".sqz":
-        from squeeze_jax.convert import export
+        from squeeze_jax.convert import open_exported
 
-        return export.open_exported(path)
+        return open_exported(path)
     return _open_net(path).classifier()
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 
 from experiments.benchmarks import interleaved, torch_nets
-from squeeze_jax.convert import onnx as exporter
+from squeeze_jax.convert.exporters import onnx_model as exporter
 from squeeze_jax.models import REGISTRY
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
