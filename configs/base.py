@@ -11,7 +11,10 @@ Take a preset with `--config configs/sr_sweep.py:cifar10`, and set any key with 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from squeeze_jax.config_parsing import plain_section
+from squeeze_jax.data.config import DataConfig
 from squeeze_jax.errors import UserError
+from squeeze_jax.train.config import TrainConfig
 
 
 def get_config(preset: str, study: str) -> ConfigDict:
@@ -102,62 +105,13 @@ def squeezenext() -> ConfigDict:
 
 
 def data() -> ConfigDict:
-    """Where images come from and how they reach the net (squeeze_jax/data)."""
-    return ConfigDict(
-        dict(
-            name="digits",  # digits, folder, or the name of a TFDS data set
-            data_dir="",  # TFDS: "" is its default; folder: the folder
-            train_split="train",
-            eval_split="test",
-            holdout=0.2,  # folder without train/ and val/: the fraction held out for evaluation
-            resize=32,  # pixels, before the crop
-            resize_mode="squash",  # to resize x resize; or "short": the short side, then the centre square
-            image_size=32,  # pixels, the crop: random in training, central in evaluation
-            pad=0,  # pixels added on each side before the random crop
-            mirror=False,  # horizontal flips in training
-            channel_order="rgb",
-            mean=(127.5, 127.5, 127.5),  # of 0..255, in channel order
-            std=(127.5, 127.5, 127.5),
-            placement="auto",  # memory (of the devices), stream (Grain), or auto: memory up to 1 GiB
-            workers=8,  # threads that decode for a stream
-        )
-    )
+    """Returns where images come from and how they reach the net; the keys are in data/config.py."""
+    return ConfigDict(plain_section(DataConfig()))
 
 
 def train() -> ConfigDict:
-    """The recipe; the defaults are the one that trains a plain SqueezeNet from scratch at small scale."""
-    return ConfigDict(
-        dict(
-            epochs=10.0,
-            steps=0,  # optimiser steps, in place of epochs where above 0
-            batch_size=64,  # images a step over all devices
-            grad_accum_steps=0,  # parts a batch is divided into, one after another (Caffe's iter_size); 0: as many as are fastest
-            learning_rate=0.05,
-            schedule="linear",  # to 0; or constant, poly, cosine
-            power=1.0,  # of poly
-            warmup=0.1,  # fraction of the steps
-            warmup_from=0.0,
-            momentum=0.9,
-            weight_decay=2e-4,
-            clip_norm=1.0,  # of the gradient; 0: none
-            label_smoothing=0.0,
-            dtype="float32",  # or bfloat16
-            eval_batch_size=256,
-            eval_every=0,  # steps; 0: at the end only
-            log_every=20,  # steps
-            checkpoint_every=0,  # steps; 0: at the end, and when asked to stop
-            # A checkpoint whose weights training starts from, its classifier only where the classes are the same; or "trial:NAME", an
-            # earlier trial of the same study.
-            init_from="",
-            freeze=(),  # layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]")
-            # Fractions of weights by layer, the first match counts: (("conv10", 0.2), ("fire*/expand3x3", 0.33)). The smallest others
-            # are zero from the start and stay zero; 1.0 keeps the zeros of init_from.
-            prune_density=(),
-            codebook_bits=0,  # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared; 0: none
-            # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file decompressed, stay so, and zeros zero.
-            qat=False,
-        )
-    )
+    """Returns the recipe; the keys are in train/config.py."""
+    return ConfigDict(plain_section(TrainConfig()))
 
 
 def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:

@@ -14,10 +14,9 @@ from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
-    from ml_collections import ConfigDict
 
     from squeeze_jax.cost.trace import Layer
-    from squeeze_jax.data import Source
+    from squeeze_jax.data import DataConfig, Source
     from squeeze_jax.network import Classifier, Network, Preprocessing
 
 
@@ -35,7 +34,7 @@ def summary(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report import layer_table
 
     if arguments.list:
-        print("\n".join(models.REGISTRY))
+        print("\n".join(models.model_names()))
         return 0
     print(
         layer_table.formatted(
@@ -142,13 +141,13 @@ def predict(arguments: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from squeeze_jax.data import sources
+    from squeeze_jax.data import decode
     from squeeze_jax.models import conv_backend
     from squeeze_jax.train import evaluation
 
     classifier = _open_classifier(arguments.checkpoint)
     images = _prepared(
-        classifier.preprocessing, [sources.decode(path, str(path)) for path in arguments.images]
+        classifier.preprocessing, [decode(path, str(path)) for path in arguments.images]
     )
     with conv_backend.conv_backend(
         conv_backend.default_conv_backend(jax.default_backend(), images[..., 0].size)
@@ -229,9 +228,9 @@ def serve_demo(arguments: argparse.Namespace) -> int:
 
 def _photographs(net: "Network") -> "np.ndarray":
     """The two photographs that come with scikit-learn, as the net wants them."""
-    from squeeze_jax.data import sources
+    from squeeze_jax.data import photographs
 
-    return _prepared(net.preprocessing, sources.photographs())
+    return _prepared(net.preprocessing, photographs())
 
 
 def _prepared(preprocessing: "Preprocessing", images: "Sequence[np.ndarray]") -> "np.ndarray":
@@ -378,19 +377,20 @@ def _open_source(arguments: argparse.Namespace, class_names: "Sequence[str]") ->
     return relabel(load(_trained_on(arguments, "--data"))[1], class_names)
 
 
-def _trained_on(arguments: argparse.Namespace, flag: str) -> "ConfigDict":
+def _trained_on(arguments: argparse.Namespace, flag: str) -> "DataConfig":
     """The `data` section of the config that the checkpoint was trained with.
 
     Raises:
       UserError: it was not trained here.
     """
-    from ml_collections import ConfigDict
+    from squeeze_jax.config_parsing import parse_section
+    from squeeze_jax.data import DataConfig
 
     record = arguments.checkpoint / "config.json"
     data = json.loads(record.read_text())["data"] if record.is_file() else {}
     if "name" not in data:
         raise UserError(f"which data? Give {flag} NAME and --data-dir DIR")
-    return ConfigDict(data)
+    return parse_section(DataConfig, data, "data")
 
 
 def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
@@ -413,7 +413,7 @@ def _traced(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
         return models.create(name, rngs=nnx.Rngs(0), **options)
 
     params = trace.parameter_count(nnx.eval_shape(build))
-    size = arguments.input_size or size or models.REGISTRY[name].input_size
+    size = arguments.input_size or size or models.find(name)[1].input_size
     try:
         return trace.trace_layers(build, (size, size, 3)), params
     except ValueError as e:

@@ -251,7 +251,7 @@ def error(config: str, *flags: str, code: int = 2) -> str:
         pytest.param(
             "configs/squeezenet.py",
             ["--config.train.batch_size=15"],
-            "batch_size 15 can't be divided over 2 device",
+            "batch_size 15 cannot be divided over 2 device",
             id="batch",
         ),
         pytest.param(

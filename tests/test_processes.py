@@ -11,7 +11,7 @@ import pytest
 
 from squeeze_jax.configs import squeezenet
 from squeeze_jax.data import open_data
-from squeeze_jax.train import compile_trial, parallel
+from squeeze_jax.train import TrialConfig, compile_trial, optimizers, parallel
 from tests.launching import DEADLINE, NET, ROOT, command, environment
 from tests.test_resume import checkpoint_step, wait_until
 
@@ -149,17 +149,16 @@ def config_of():
 
 def after_steps(config, devices):
     """The state after all steps over `devices`, and the evaluation's sums, in host memory."""
-    data = open_data(config.data)
-    program = compile_trial(config, data, devices)
-    state = parallel.replicate(program.initial_state(config), devices)
+    data = open_data(TrialConfig.parse(config).data)
+    program = compile_trial(TrialConfig.parse(config), data, devices)
+    state = parallel.replicate(program.initial_state(TrialConfig.parse(config)), devices)
     batches = data.train(config.train.batch_size, 0).batches()
-    for _ in range(program.total_steps):
-        state = program.train_step(
-            state, program.train_resident, parallel.divide(next(batches), devices)
-        )
+    for rate in optimizers.learning_rates(TrialConfig.parse(config).train, program.total_steps):
+        batch = parallel.divide(next(batches), devices)
+        state = program.train_step(state, program.train_device_data, batch, rate)
     batch = next(program.evaluation.batches())
     sums = program.eval_step(
-        state.params, state.stats, program.eval_resident, parallel.divide(batch, devices)
+        state.params, state.stats, program.eval_device_data, parallel.divide(batch, devices)
     )
     return jax.device_get((state, sums))
 

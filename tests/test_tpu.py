@@ -29,11 +29,12 @@ def blank_data(config):
     """A streamed data set of the config's size of which only the shapes matter."""
     import numpy as np
 
-    from squeeze_jax.data.pipeline import Data
-    from squeeze_jax.data.sources import Arrays
+    from squeeze_jax.data import ArraySource, Data
 
     images = np.broadcast_to(np.uint8(0), (4 * BATCH, config.resize, config.resize, 3))
-    source = Arrays("blank", tuple(map(str, range(1000))), images, np.zeros(4 * BATCH, np.int32))
+    source = ArraySource(
+        "blank", tuple(map(str, range(1000))), images, np.zeros(4 * BATCH, np.int32)
+    )
     return Data(config, source, source, {}, {})
 
 
@@ -65,23 +66,23 @@ def lower_steps(config):
 
     from squeeze_jax.models import conv_backend
     from squeeze_jax.network import build_model, split_model
-    from squeeze_jax.train import optimizers, parallel, step
+    from squeeze_jax.train import TrialConfig, optimizers, parallel, step
     from squeeze_jax.train.state import create
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+    config = TrialConfig.parse(config)
     data = blank_data(config.data)
-    optimizer = optimizers.sgd(config.train, optimizers.schedule(config.train, config.train.steps))
-    graphdef, _, _ = split_model(
-        nnx.eval_shape(lambda: build_model(config.model, data.num_classes, 0))
+    model = config.model.to_mapping()
+    graphdef, params, _ = split_model(
+        nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
     )
+    optimizer = optimizers.make_optimizer(config.train, params)
     state = shapes(
         jax.eval_shape(
-            lambda: create(
-                *split_model(build_model(config.model, data.num_classes))[1:], optimizer, 0
-            )
+            lambda: create(*split_model(build_model(model, data.num_classes))[1:], optimizer, 0)
         )
     )
-    lowering = conv_backend.default_conv_backend(devices[0].platform)
+    backend = conv_backend.default_conv_backend(devices[0].platform)
 
     def batch(pipeline):
         share = pipeline.share // len(devices)
@@ -93,13 +94,13 @@ def lower_steps(config):
 
     train, evaluation = data.train(BATCH, 0), data.evaluation(BATCH)
     train_step = parallel.parallel_train_step(
-        step.make_train_step(graphdef, train, optimizer, config.train, lowering), devices
+        step.make_train_step(graphdef, train, optimizer, config.train, backend), devices
     )
     eval_step = parallel.parallel_eval_step(
-        step.make_eval_step(graphdef, evaluation, config.train.dtype, lowering), devices
+        step.make_eval_step(graphdef, evaluation, config.train.dtype, backend), devices
     )
     return {
-        "train": train_step.lower(state, {}, batch(train)),
+        "train": train_step.lower(state, {}, batch(train), jax.ShapeDtypeStruct((), "float32")),
         "eval": eval_step.lower(state.params, state.stats, {}, batch(evaluation)),
     }
 

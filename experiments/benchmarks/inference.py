@@ -11,8 +11,8 @@ import onnxruntime
 import torch
 
 from experiments.benchmarks import interleaved, torch_nets
+from squeeze_jax import models
 from squeeze_jax.convert.exporters import onnx_model as exporter
-from squeeze_jax.models import REGISTRY
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
@@ -39,7 +39,7 @@ def rows() -> list[interleaved.Row]:
     )
     own, compiled, result = net.classifier().run, torch.compile(module), []
     for setting, batch, calls, rounds in SETTINGS:
-        size = REGISTRY[NET].input_size
+        size = models.find(NET)[1].input_size
         images = np.random.default_rng(0).normal(0, 50, (batch, size, size, 3)).astype(np.float32)
         planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         tensor = torch.from_numpy(planes).to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_images
 
 from experiments.benchmarks import interleaved
 from squeeze_jax.configs import squeezenet
-from squeeze_jax.data import open_data
+from squeeze_jax.data import DataConfig, open_data
 
 PACKAGES = ("torch", "pillow")
 IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
@@ -68,7 +68,7 @@ def own_batches(folder: Path) -> Callable[[], None]:
     """The preset imagenet's stream over the folder."""
     config = squeezenet.get_config("imagenet").data
     config.update(name="folder", data_dir=str(folder), resize_mode="short", workers=1)
-    pipeline = open_data(config).train(BATCH, 0)
+    pipeline = open_data(DataConfig(**config)).train(BATCH, 0)
     batches = pipeline.batches()
     fetch = jax.jit(lambda batch: pipeline.fetch({}, batch, jax.random.key(0))["image"])
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from experiments.benchmarks import interleaved, torch_nets
+from squeeze_jax import models
 from squeeze_jax.convert.exporters import onnx_model as exporter
-from squeeze_jax.models import REGISTRY
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 DYNAMO = bool(importlib.util.find_spec("onnxscript"))
@@ -35,7 +35,7 @@ def rows() -> list[interleaved.Row]:
     """Both nets, both clocks, both batches."""
     result = []
     for name, settings in torch_nets.IMAGENET.items():
-        size = REGISTRY[name].input_size
+        size = models.find(name)[1].input_size
         _, params, stats = split_model(build_model({"name": name}, 1000))
         net = Network({"name": name}, imagenet.class_names(), imagenet.CAFFE, params, stats)
         files = {"ours": exporter.to_onnx(net, opset=OPSET).SerializeToString()}

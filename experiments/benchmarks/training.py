@@ -14,9 +14,8 @@ from torch import nn
 
 from experiments.benchmarks import interleaved, torch_nets
 from squeeze_jax.configs import squeezenet
-from squeeze_jax.data.pipeline import Data
-from squeeze_jax.data.sources import Arrays
-from squeeze_jax.train import compile_trial, fill_from_checkpoint, parallel
+from squeeze_jax.data import ArraySource, Data
+from squeeze_jax.train import TrialConfig, compile_trial, fill_from_checkpoint, parallel
 
 PACKAGES = ("torch",)
 SETTINGS = {  # title -> preset, batch, PyTorch's net, rounds
@@ -53,23 +52,24 @@ def own_step(config: ConfigDict) -> Callable[[], None]:
         2 * config.train.batch_size,
     )
     images = random.integers(0, 256, (count, config.data.resize, config.data.resize, 3), np.uint8)
-    source = Arrays(
+    source = ArraySource(
         "random",
         tuple(map(str, range(classes))),
         images,
         random.integers(0, classes, count, np.int32),
     )
-    resident = {"image": source.images, "label": source.labels}
-    data, devices = Data(config.data, source, source, resident, resident), jax.devices()
-    program = compile_trial(config, data, devices)
-    batches = data.train(config.train.batch_size, 0).batches()
-    state = parallel.replicate(program.initial_state(config), devices)
+    arrays = {"image": source.images, "label": source.labels}
+    trial, devices = TrialConfig.parse(config), jax.devices()
+    data = Data(trial.data, source, source, arrays, arrays)
+    compiled = compile_trial(trial, data, devices)
+    batches = data.train(trial.train.batch_size, 0).batches()
+    state = parallel.replicate(compiled.initial_state(trial), devices)
+    rate = np.float32(trial.train.learning_rate)
 
     def step() -> None:
         nonlocal state
-        state = program.train_step(
-            state, program.train_resident, parallel.divide(next(batches), devices)
-        )
+        batch = parallel.divide(next(batches), devices)
+        state = compiled.train_step(state, compiled.train_device_data, batch, rate)
         jax.block_until_ready(state)
 
     return step

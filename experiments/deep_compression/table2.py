@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from squeeze_jax.compress.svd import low_rank
-from squeeze_jax.data import evaluation_data, load
+from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.data import DataConfig, evaluation_data, load
 from squeeze_jax.files import write_atomically
 from squeeze_jax.network import leaves_by_path
 from squeeze_jax.report import tables
@@ -44,7 +44,8 @@ def by_svd(workdir: Path, trial: tables.Trial, fraction: float) -> tables.Trial:
         **{f"stats/{name}": leaf for name, leaf in leaves_by_path(net.stats).items()},
     )
     write_atomically(path, file.getvalue())
-    _, source = load(ConfigDict(json.loads((directory / "config.json").read_text())["data"]))
+    config = json.loads((directory / "config.json").read_text())
+    _, source = load(parse_section(DataConfig, config["data"], "data"))
     classifier = dataclasses.replace(net, params=params).classifier()
     measured = evaluation.evaluate(classifier, evaluation_data(source, net.preprocessing), 250)
     return dataclasses.replace(

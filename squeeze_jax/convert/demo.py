@@ -5,7 +5,8 @@
            /model.onnx    images [N, 3, H, W] -> logits [N, classes]
            /ort/          onnxruntime-web, if the page is to work offline
 
-Any web server of static files can serve it; an image put there opens with the page as index.html?image=NAME.
+Any web server of static files can serve it. An image put there opens with the page as
+index.html?image=NAME.
 """
 
 import base64
@@ -118,7 +119,7 @@ class Handler(SimpleHTTPRequestHandler):
             super().handle()
 
     def end_headers(self) -> None:
-        """Makes the browser ask whether its copy is current, so that it shows a new page at once."""
+        """Makes the browser ask whether its copy is current, so that a new page shows at once."""
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 

@@ -31,7 +31,7 @@ RELEASED: dict[Library, list[tuple[Model, ...]]] = {
     "pytorchcv": [
         ({"name": "squeezenet_v1_0"}, {"name": "squeezenet_simple_bypass"}),
         ({"name": "squeezenet_v1_1"}, {"name": "squeezenet_v1_1", "bypass": "simple"}),
-        *(({"name": name},) for name in models.REGISTRY if name.endswith("_pytorchcv")),
+        *(({"name": name},) for name in models.model_names() if name.endswith("_pytorchcv")),
     ],
     "caffe": [
         (
@@ -131,7 +131,7 @@ def _count_classes(table: Sequence[Weight], arrays: Arrays) -> int:
 
 
 def find_faults(arrays: Arrays, table: Sequence[Weight]) -> tuple[int, str]:
-    """Counts arrays that are missing, left over, of the wrong shape or not finite, and lists them."""
+    """Counts and lists arrays that are missing, left over, misshapen or not finite."""
     wanted = {
         name: shape
         for weight in table

@@ -71,9 +71,8 @@ def read(file: bytes | str | Path) -> dict[str, Any]:
         RuntimeError,
         OSError,
     ) as e:
-        raise UserError(
-            f"no metadata of a network in {'the file' if isinstance(file, bytes) else file}: {e!s:.200}"
-        ) from e
+        where = "the file" if isinstance(file, bytes) else file
+        raise UserError(f"no metadata of a network in {where}: {e!s:.200}") from e
     if not isinstance(metadata, dict):
         raise UserError(f"{METADATA} holds no metadata of a network")
     return metadata

@@ -1,4 +1,4 @@
-"""PyTorch's state dicts, which .pth and .safetensors files hold: from arrays by name, and to them."""
+"""PyTorch's state dicts, which .pth and .safetensors files hold, both ways."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,14 +49,11 @@ def identify_network(
 
     candidates: list[identify.Candidate] = []
     if model:
-        candidates += [
-            ("torchvision", (model,)),
-            ("pytorchcv", (model,)),
-            ("squeeze_jax", (model,)),
-        ]
+        for library in ("torchvision", "pytorchcv", "squeeze_jax"):
+            candidates.append((library, (model,)))
     else:
-        candidates += [("torchvision", nets) for nets in identify.RELEASED["torchvision"]]
-        candidates += [("pytorchcv", nets) for nets in identify.RELEASED["pytorchcv"]]
+        for library in ("torchvision", "pytorchcv"):
+            candidates.extend((library, nets) for nets in identify.RELEASED[library])
     return identify.identify(path, kind, candidates, arrays)
 
 

@@ -7,33 +7,33 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from squeeze_jax.data import augment, sources
+from squeeze_jax.data import sources
+from squeeze_jax.data.augment import AUGMENTATIONS, augment
+from squeeze_jax.data.config import DataConfig
+from squeeze_jax.data.source import Example, Source
 from squeeze_jax.errors import UserError
-from squeeze_jax.network import preprocessing
+from squeeze_jax.network import Preprocessing, preprocessing
 from squeeze_jax.network.preprocessing import preprocess
 
-MEMORY_LIMIT = (
-    2**30
-)  # bytes of resized images, training and evaluation together, that placement "auto" keeps in memory
+# Bytes of resized images, training and evaluation together, that placement "auto" keeps in memory.
+MEMORY_LIMIT = 2**30
 CHUNK = 128  # examples read at a time when a source is taken into memory
 
 Arrays = dict[str, np.ndarray]
 
 
-def open_data(config: ml_collections.ConfigDict) -> "Data":
-    """Opens the data set that `config` (the `data` part of a study's config) names, and decodes all of it if it is to live in memory.
+def open_data(config: DataConfig) -> "Data":
+    """Opens the data set that the config names, and decodes all of it if it is to live in memory.
 
     Raises:
-        UserError: a setting makes no sense, or the data cannot be read.
+      UserError: a setting makes no sense, or the data cannot be read.
     """
     _check(config)
     train, evaluation = sources.load(config)
@@ -45,21 +45,26 @@ def open_data(config: ml_collections.ConfigDict) -> "Data":
     return Data(config, train, evaluation, {}, {})
 
 
-def evaluation_data(source: sources.Source, preprocessing: Any) -> "Data":
-    """One source alone, streamed through a net's own preprocessing (resize, resize_mode, image_size, channel_order, mean, std)."""
-    settings = {
-        key: getattr(preprocessing, key)
-        for key in ("resize", "resize_mode", "image_size", "channel_order", "mean", "std")
-    }
-    config = ml_collections.ConfigDict(
-        settings | dict(placement="stream", pad=0, mirror=False, workers=os.cpu_count())
+def evaluation_data(source: Source, preprocessing: Preprocessing) -> "Data":
+    """Returns one source alone, streamed through a network's own preprocessing."""
+    config = DataConfig(
+        name=source.name,
+        placement="stream",
+        workers=os.cpu_count() or 1,
+        **dataclasses.asdict(preprocessing),
     )
     _check(config)
     return Data(config, source, source, {}, {})
 
 
-def sample(source: sources.Source, preprocessing: Any, count: int) -> np.ndarray:
-    """Images of a source as a net sees them: float32 [N, H, W, 3], `count` or all there are; spread, since it may be sorted by class."""
+def sample(source: Source, preprocessing: Preprocessing, count: int) -> np.ndarray:
+    """Returns images of a source as a network sees them, float32 [N, H, W, 3].
+
+    Args:
+      source: where to read; its images may be sorted by class, so the sample is spread over it.
+      preprocessing: the network's.
+      count: images to take, or all where the source has fewer.
+    """
     count = min(count, len(source))
     images = source.read(len(source) * i // count for i in range(count))
     return np.stack([preprocess(image, preprocessing) for image, _ in images])
@@ -67,40 +72,48 @@ def sample(source: sources.Source, preprocessing: Any, count: int) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: its sources, and its resized images where they live in memory ({} where they are streamed)."""
+    """A data set: its sources, and its resized images where they live in memory, {} where not."""
 
-    config: ml_collections.ConfigDict
-    train_source: sources.Source
-    eval_source: sources.Source
-    train_resident: Arrays
-    eval_resident: Arrays
+    config: DataConfig
+    train_source: Source
+    eval_source: Source
+    train_device_data: Arrays
+    eval_device_data: Arrays
 
     @property
     def num_classes(self) -> int:
+        """Returns how many classes there are."""
         return self.train_source.num_classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Returns the meaning of each label."""
         return self.train_source.class_names
 
     @property
     def num_train(self) -> int:
+        """Returns how many training images there are."""
         return len(self.train_source)
 
     @property
     def num_eval(self) -> int:
+        """Returns how many evaluation images there are."""
         return len(self.eval_source)
 
     def train(
         self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
     ) -> "Pipeline":
-        """Endless shuffled batches; an epoch drops the examples that fill no batch (other ones in each epoch).
+        """Returns endless shuffled batches; an epoch drops some examples where batches do not fit.
 
         Args:
-            batch_size: of all processes together.
+          batch_size: of all processes together.
+          seed: of the order, which is another one in each epoch.
+          process_index: which of the processes this is.
+          process_count: how many processes share each batch.
 
         Raises:
-            UserError: the batch is larger than the training set, or does not divide over the processes.
+          UserError: the batch is larger than the training set, or does not divide over the
+            processes.
         """
         if batch_size > self.num_train:
             raise UserError(
@@ -124,7 +137,7 @@ class Data:
             self.num_train,
             batch_size,
             steps_per_epoch,
-            self.train_resident,
+            self.train_device_data,
             self.config,
             self.train_source,
             plan,
@@ -135,10 +148,10 @@ class Data:
     def evaluation(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
     ) -> "Pipeline":
-        """Every evaluation image once, in order; the last batch is filled up with examples of weight 0.
+        """Returns every evaluation image once, in order; the last batch ends in weights of 0.
 
         Raises:
-            UserError: the batch does not divide over the processes.
+          UserError: the batch does not divide over the processes.
         """
         positions = _positions(batch_size, process_index, process_count)
 
@@ -156,7 +169,7 @@ class Data:
             self.num_eval,
             batch_size,
             steps,
-            self.eval_resident,
+            self.eval_device_data,
             self.config,
             self.eval_source,
             plan,
@@ -167,41 +180,50 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pipeline:
-    """The two halves of a batch: `batches` on the host says what it holds, `fetch` makes the network's input inside the compiled step.
+    """The two halves of a batch.
+
+    `batches` says on the host what a batch holds, and `fetch` makes the network's input of it inside
+    the compiled step.
 
     Attributes:
-        num_examples: of the split.
-        batch_size: of all processes together.
-        steps_per_epoch: whole batches in an epoch (training), or batches that cover every example (evaluation).
-        resident: what must live on the devices: {"image": uint8 [N, R, R, 3], "label": int32 [N]}, or {} when streamed.
-        config: the data's settings.
-        source: where the stream reads.
-        plan: step -> which examples this process's share holds: "index" and "position" int32 [b], in evaluation "weight" float32 [b].
-        share: b, the size of this process's share of a batch.
-        endless: batches go on after an epoch (training).
+      num_examples: of the split.
+      batch_size: of all processes together.
+      steps_per_epoch: whole batches in an epoch (training), or batches that cover every example
+        (evaluation).
+      device_data: what must live on the devices: {"image": uint8 [N, R, R, 3], "label": int32 [N]},
+        or {} when streamed.
+      config: the data's settings.
+      source: where the stream reads.
+      plan: step -> which examples this process's share holds: "index" and "position" int32 [b], in
+        evaluation "weight" float32 [b].
+      share: b, the size of this process's share of a batch.
+      endless: batches go on after an epoch (training).
     """
 
     num_examples: int
     batch_size: int
     steps_per_epoch: int
-    resident: Arrays
-    config: ml_collections.ConfigDict
-    source: sources.Source
+    device_data: Arrays
+    config: DataConfig
+    source: Source
     plan: Callable[[int], Arrays]
     share: int
     endless: bool
 
     def batches(self, start_step: int = 0) -> Iterator[Arrays]:
-        """This process's share of each batch from `start_step` on: endless for training, once through for evaluation.
+        """Yields this process's share of each batch from `start_step` on.
+
+        Batches are endless in training, and go once through the examples in evaluation.
 
         Yields:
-            "position" int32 [b], the examples' places in the whole batch; "index" int32 [b] into `resident`, or, streamed, "image"
-            uint8 [b, R, R, 3] and "label" int32 [b]; in evaluation "weight" float32 [b], 0 on padding and 1 elsewhere.
+          "position" int32 [b], the examples' places in the whole batch; "index" int32 [b] into
+          `device_data`, or, streamed, "image" uint8 [b, R, R, 3] and "label" int32 [b]; in
+          evaluation "weight" float32 [b], 0 on padding and 1 elsewhere.
 
         Raises:
-            UserError: an image that is streamed cannot be decoded.
+          UserError: an image that is streamed cannot be decoded.
         """
-        if self.resident:
+        if self.device_data:
             return map(
                 self.plan,
                 itertools.count(start_step)
@@ -217,23 +239,25 @@ class Pipeline:
         return iter(examples.to_iter_dataset(read_ahead).batch(self.share))
 
     def fetch(
-        self, resident: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None
+        self, device_data: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
-        """Makes the network's input of a batch, or of one device's slice of it; pure, and to be traced into the step.
+        """Returns the network's input of a batch, or of one device's slice of it; pure.
 
         Args:
-            resident: `self.resident`, on the device.
-            batch: from `batches`.
-            key: a pure function of (seed, step), the same on every device; None takes centre crops and mirrors nothing.
+          device_data: `self.device_data`, on the device.
+          batch: from `batches`.
+          key: a pure function of (seed, step), the same on every device; None takes centre crops
+            and augments nothing.
 
         Returns:
-            "image" float32 [b, S, S, 3], "label" int32 [b], "weight" float32 [b], "position" int32 [b].
+          "image" float32 [b, S, S, 3], "label" int32 [b], "weight" float32 [b], "position" int32
+          [b].
         """
         config, position = self.config, batch["position"]
-        if resident:
+        if device_data:
             batch = batch | {
                 name: jnp.take(values, batch["index"], axis=0, mode="clip")
-                for name, values in resident.items()
+                for name, values in device_data.items()
             }
         images = preprocessing.normalise(
             batch["image"], config.mean, config.std, config.channel_order
@@ -242,19 +266,19 @@ class Pipeline:
             images = preprocessing.centre_crop(images, config.image_size)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
-            images = augment.augment(images, keys, config.image_size, config.pad, config.mirror)
+            images = augment(images, keys, config)
         weight = batch.get("weight", jnp.ones(position.shape, jnp.float32))
         return {"image": images, "label": batch["label"], "weight": weight, "position": position}
 
     def _example(self, number: int) -> Arrays:
-        """The example `number` of this process's share of all batches, counted from step 0."""
+        """Returns an example of this process's share of all batches, counted from step 0."""
         step, place = divmod(number, self.share)
         example = {name: values[place] for name, values in self.plan(step).items()}
         return example | _prepare(self.source[example.pop("index")], self.config)
 
 
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch's examples, int32 [num_examples]."""
+    """Returns the order of an epoch's examples, int32 [num_examples]."""
     return (
         np.random.Generator(np.random.Philox(key=[seed, epoch]))
         .permutation(num_examples)
@@ -263,14 +287,15 @@ def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _positions(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-    """The places in the whole batch that belong to this process, int32 [batch_size / process_count]."""
+    """Returns this process's places in the whole batch, int32 [batch_size / process_count]."""
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"batch size {batch_size} does not divide over {process_count} processes")
     share = batch_size // process_count
     return np.arange(process_index * share, (process_index + 1) * share, dtype=np.int32)
 
 
-def _prepare(example: sources.Example, config: ml_collections.ConfigDict) -> Arrays:
+def _prepare(example: Example, config: DataConfig) -> Arrays:
+    """Returns the resized image and the label."""
     image, label = example
     return {
         "image": preprocessing.resize(image, config.resize, config.resize_mode),
@@ -278,9 +303,12 @@ def _prepare(example: sources.Example, config: ml_collections.ConfigDict) -> Arr
     }
 
 
-def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Arrays:
-    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}; a bar on a terminal when it takes more than a second."""
-    resident = {
+def _decode_all(source: Source, config: DataConfig) -> Arrays:
+    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}.
+
+    It shows a bar on a terminal where it takes more than a second.
+    """
+    arrays = {
         "image": np.empty((len(source), config.resize, config.resize, 3), np.uint8),
         "label": np.empty(len(source), np.int32),
     }
@@ -289,7 +317,7 @@ def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Ar
         indices = range(start, min(start + CHUNK, len(source)))
         for index, example in zip(indices, source.read(indices), strict=True):
             for name, value in _prepare(example, config).items():
-                resident[name][index] = value
+                arrays[name][index] = value
         return len(indices)
 
     with (
@@ -307,26 +335,28 @@ def _decode_all(source: sources.Source, config: ml_collections.ConfigDict) -> Ar
             for count in pool.map(fill, range(0, len(source), CHUNK)):
                 bar.update(count)
         except BaseException:
-            pool.shutdown(
-                cancel_futures=True
-            )  # a corrupt image, or Ctrl-C: don't decode the rest first
+            # A corrupt image, or Ctrl-C: do not decode the rest first.
+            pool.shutdown(cancel_futures=True)
             raise
-    return resident
+    return arrays
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for the first setting that makes no sense."""
+def _check(config: DataConfig) -> None:
+    """Rejects the first setting that makes no sense, with a UserError."""
     choices = {
         "resize_mode": ("squash", "short"),
         "channel_order": ("rgb", "bgr"),
         "placement": ("auto", "memory", "stream"),
     }
     for key, allowed in choices.items():
-        if config[key] not in allowed:
-            raise UserError(f"data.{key} must be one of {', '.join(allowed)}, not {config[key]!r}")
+        if (value := getattr(config, key)) not in allowed:
+            raise UserError(f"data.{key} must be one of {', '.join(allowed)}, not {value!r}")
+    if unknown := [name for name in config.augment if name not in AUGMENTATIONS]:
+        raise UserError(f"data.augment: {unknown[0]!r} is none of {', '.join(AUGMENTATIONS)}")
     if not 0 < config.image_size <= config.resize:
         raise UserError(
-            f"data.image_size ({config.image_size}) must be positive and not exceed data.resize ({config.resize})"
+            f"data.image_size ({config.image_size}) must be positive "
+            f"and not exceed data.resize ({config.resize})"
         )
     if config.pad < 0 or config.workers < 0:
         raise UserError("data.pad and data.workers must not be negative")

@@ -1,96 +1,78 @@
-"""The registry: a name and keyword options make a Flax NNX module.
+"""Networks by name: `create("squeezenet_v1_1", rngs=nnx.Rngs(0), squeeze_ratio=0.25)`.
 
-Every module maps normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
+Each family of networks is declared in a file of its own and listed in `FAMILIES`. Every module maps
+normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 """
-
-import inspect
-from typing import Any, NamedTuple
 
 from flax import nnx
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.models.alexnet import AlexNet
-from squeeze_jax.models.darknet import TinyDarknet
-from squeeze_jax.models.mobilenet import MobileNet
-from squeeze_jax.models.squeezenet import SqueezeNet
-from squeeze_jax.models.squeezenext import SqueezeNext
-from squeeze_jax.models.vgg import VGG
+from squeeze_jax.models import alexnet, darknet, mobilenet, squeezenet, squeezenext, vgg
+from squeeze_jax.models.family import Family, Variant
 
-# The nets of the SqueezeNext paper's tables: depth, then version, width, groups, aggregation.
-_SQUEEZENEXT: dict[str, dict[str, Any]] = {
-    **{f"{depth}": dict(depth=depth) for depth in (23, 34, 44)},
-    **{f"{depth}_ida": dict(depth=depth, aggregation=True) for depth in (23, 34, 44)},
-    **{
-        f"{depth}_w{name}": dict(depth=depth, width=width)
-        for depth in (23, 34, 44)
-        for name, width in (("1_5", 1.5), ("2", 2.0))
-    },
-    **{f"23_v{version}": dict(version=version) for version in (2, 3, 4, 5)},
-    **{f"23_v{version}_w2": dict(version=version, width=2.0) for version in (4, 5)},
-    "23_g": dict(groups=2),
+__all__ = ["FAMILIES", "Family", "Variant", "create", "find", "model_names", "model_options"]
+
+FAMILIES: dict[str, Family] = {
+    "squeezenet": squeezenet.FAMILY,
+    "squeezenext": squeezenext.FAMILY,
+    "alexnet": alexnet.FAMILY,
+    "vgg": vgg.FAMILY,
+    "mobilenet": mobilenet.FAMILY,
+    "darknet": darknet.FAMILY,
 }
-# pytorchcv's nets of that name (github osmr/pytorchcv): a padded 7x7 stem in v5 too, no rewired stage starts, the 1x3 always first,
-# a bias in the classifier, and a width that scales the stem and the bottleneck as well.
-_PYTORCHCV: dict[str, dict[str, Any]] = {
-    f"{depth}{suffix}_pytorchcv": dict(
-        blocks=blocks, width=width, conv1_filters=int(64 * width), bottleneck=int(128 * width),
-        conv1_pad=1, separable="wide_first", classifier_bias=True,
-    )
-    for depth, blocks in (("23", (6, 6, 8, 1)), ("23_v5", (2, 4, 14, 1)))
-    for suffix, width in (("", 1.0), ("_w1_5", 1.5), ("_w2", 2.0))
-}  # fmt: skip
 
 
-class Entry(NamedTuple):
-    """A registered model: its module, what differs from the module's defaults, and the height and width its papers give it."""
-
-    module: type[nnx.Module]
-    options: dict[str, Any]
-    input_size: int = 227
+def model_names() -> list[str]:
+    """Returns the names that `create` takes, family by family."""
+    return [name for family in FAMILIES.values() for name in family.variants]
 
 
-REGISTRY: dict[str, Entry] = {
-    "squeezenet_v1_0": Entry(SqueezeNet, {}),
-    "squeezenet_v1_0_released": Entry(SqueezeNet, dict(conv10_pad=1)),
-    "squeezenet_v1_1": Entry(
-        SqueezeNet, dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))
-    ),
-    "squeezenet_simple_bypass": Entry(SqueezeNet, dict(bypass="simple")),
-    "squeezenet_complex_bypass": Entry(SqueezeNet, dict(bypass="complex")),
-    **{
-        f"squeezenext_{name}": Entry(SqueezeNext, options) for name, options in _SQUEEZENEXT.items()
-    },
-    **{
-        f"squeezenext_{name}": Entry(SqueezeNext, options, 224)
-        for name, options in _PYTORCHCV.items()
-    },
-    "alexnet": Entry(AlexNet, {}),
-    "alexnet_torchvision": Entry(AlexNet, dict(variant="torchvision"), 224),
-    "vgg16": Entry(VGG, dict(depth=16), 224),
-    "vgg19": Entry(VGG, dict(depth=19), 224),
-    "mobilenet_v1": Entry(MobileNet, {}, 224),
-    "tiny_darknet": Entry(TinyDarknet, {}, 224),
-}
+def find(name: str) -> tuple[Family, Variant]:
+    """Returns the variant `name` and its family.
+
+    Raises:
+      UserError: no family has a variant of that name.
+    """
+    for family in FAMILIES.values():
+        if name in family.variants:
+            return family, family.variants[name]
+    raise UserError(f"no model {name!r}; there are {', '.join(model_names())}")
+
+
+def model_options() -> dict[str, type]:
+    """Returns every option of any family with its type: int, float, str, bool or tuple.
+
+    Raises:
+      TypeError: two families give an option different types.
+    """
+    types: dict[str, type] = {}
+    for name, family in FAMILIES.items():
+        for option, kind in family.options().items():
+            if types.setdefault(option, kind) is not kind:
+                raise TypeError(
+                    f"model family {name!r} has option {option} of type {kind.__name__}, "
+                    f"another family has it of type {types[option].__name__}"
+                )
+    return types
 
 
 def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
-    """The model `name` with `options` in place of its defaults; an option that is None keeps its default.
+    """Returns the model `name`, with freshly drawn weights.
+
+    Args:
+      name: one of `model_names()`.
+      rngs: source of the `params` keys.
+      **options: of the family's constructor; they replace the variant's own. None counts as not given.
 
     Raises:
-      UserError: no such model or option, or an option's value out of range.
+      UserError: there is no such model or option, or the value of an option is out of range.
     """
-    if name not in REGISTRY:
-        raise UserError(f"no model {name!r}; there are {', '.join(REGISTRY)}")
-    module, preset, _ = REGISTRY[name]
-    known = [
-        key for key in inspect.signature(module.__init__).parameters if key not in ("self", "rngs")
-    ]
+    family, variant = find(name)
+    options = {key: value for key, value in options.items() if value is not None}
+    known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        return module(
-            rngs=rngs,
-            **preset | {key: value for key, value in options.items() if value is not None},
-        )
+        return family.module(rngs=rngs, **{**variant.options, **options})
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e

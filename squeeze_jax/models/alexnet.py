@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 
 
 class AlexNet(nnx.Module):
@@ -59,3 +60,12 @@ class AlexNet(nnx.Module):
 
     def _normalised_pool(self, x: jax.Array) -> jax.Array:
         return functional.max_pool(functional.local_response_norm(x) if self.caffe else x)
+
+
+FAMILY = Family(
+    AlexNet,
+    {
+        "alexnet": Variant(),
+        "alexnet_torchvision": Variant(dict(variant="torchvision"), input_size=224),
+    },
+)

@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 
 # (filters, kernel) of each convolution; "pool" is a 2x2/2 max pool.
 LAYERS = (
@@ -49,3 +50,6 @@ class TinyDarknet(nnx.Module):
                 number += 1
                 x = jax.nn.leaky_relu(getattr(self, f"conv{number}")(x, train=train), 0.1)
         return functional.global_average_pool(self.classifier(x))
+
+
+FAMILY = Family(TinyDarknet, {"tiny_darknet": Variant(input_size=224)})

@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 
 # (output channels, stride) of each depth-wise separable block
 BLOCKS = (
@@ -57,3 +58,6 @@ class MobileNet(nnx.Module):
             x = jax.nn.relu(getattr(self, f"depthwise{index}")(x, train=train))
             x = jax.nn.relu(getattr(self, f"pointwise{index}")(x, train=train))
         return self.classifier(functional.global_average_pool(x))
+
+
+FAMILY = Family(MobileNet, {"mobilenet_v1": Variant(input_size=224)})

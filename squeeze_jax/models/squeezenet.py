@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 from squeeze_jax.models.fire import Fire, fire_widths
 
 # name -> (kernels of all layers, kernel of conv10). Biases start at 0.
@@ -147,3 +148,17 @@ class SqueezeNet(nnx.Module):
             x = functional.dropout(x, self.dropout, key)
         x = self.conv10(x, train=train)
         return functional.global_average_pool(jax.nn.relu(x) if self.conv10_relu else x)
+
+
+FAMILY = Family(
+    SqueezeNet,
+    {
+        "squeezenet_v1_0": Variant(),
+        "squeezenet_v1_0_released": Variant(dict(conv10_pad=1)),
+        "squeezenet_v1_1": Variant(
+            dict(conv1_filters=64, conv1_kernel=3, pool_after=("conv1", "fire3", "fire5"))
+        ),
+        "squeezenet_simple_bypass": Variant(dict(bypass="simple")),
+        "squeezenet_complex_bypass": Variant(dict(bypass="complex")),
+    },
+)

@@ -1,13 +1,14 @@
 """SqueezeNext as a design space (arXiv 1803.10615): width, depth, version, groups and the deep-aggregation variant."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 
 # depth -> blocks in each of the four stages. 34 is not published; this is the natural fit to its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
@@ -220,3 +221,45 @@ class SqueezeNext(nnx.Module):
         if node is None:
             return x
         return jax.nn.relu(node(jnp.concatenate([shallower[:, ::2, ::2], x], axis=-1), train=train))
+
+
+# The nets of the paper's tables: depth, then version, width, groups, aggregation.
+_PAPER: dict[str, dict[str, Any]] = {
+    **{f"{depth}": dict(depth=depth) for depth in DEPTHS},
+    **{f"{depth}_ida": dict(depth=depth, aggregation=True) for depth in DEPTHS},
+    **{
+        f"{depth}_w{name}": dict(depth=depth, width=width)
+        for depth in DEPTHS
+        for name, width in (("1_5", 1.5), ("2", 2.0))
+    },
+    **{f"23_v{version}": dict(version=version) for version in (2, 3, 4, 5)},
+    **{f"23_v{version}_w2": dict(version=version, width=2.0) for version in (4, 5)},
+    "23_g": dict(groups=2),
+}
+# pytorchcv's nets of that name (github osmr/pytorchcv): a padded 7x7 stem in v5 too, no rewired
+# stage starts, the 1x3 always first, a bias in the classifier, and a width that also scales the stem
+# and the bottleneck.
+_PYTORCHCV: dict[str, dict[str, Any]] = {
+    f"{depth}{suffix}_pytorchcv": dict(
+        blocks=blocks,
+        width=width,
+        conv1_filters=int(64 * width),
+        bottleneck=int(128 * width),
+        conv1_pad=1,
+        separable="wide_first",
+        classifier_bias=True,
+    )
+    for depth, blocks in (("23", (6, 6, 8, 1)), ("23_v5", (2, 4, 14, 1)))
+    for suffix, width in (("", 1.0), ("_w1_5", 1.5), ("_w2", 2.0))
+}
+
+FAMILY = Family(
+    SqueezeNext,
+    {
+        **{f"squeezenext_{name}": Variant(options) for name, options in _PAPER.items()},
+        **{
+            f"squeezenext_{name}": Variant(options, input_size=224)
+            for name, options in _PYTORCHCV.items()
+        },
+    },
+)

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
+from squeeze_jax.models.family import Family, Variant
 
 # depth -> 3x3 convolutions in each of the five stages
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -60,3 +61,12 @@ class VGG(nnx.Module):
             )
         x = functional.flatten(x, (7, 7))
         return layers.classify(x, (self.fc6, self.fc7, self.fc8), self.dropout, train, key)
+
+
+FAMILY = Family(
+    VGG,
+    {
+        "vgg16": Variant(dict(depth=16), input_size=224),
+        "vgg19": Variant(dict(depth=19), input_size=224),
+    },
+)

@@ -10,13 +10,22 @@ from jax import lax
 
 from squeeze_jax import models
 from squeeze_jax.models import conv_backend, layers
+from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.paths import Tree
 
 
-def build_model(model: Mapping[str, Any], num_classes: int, seed: int = 0) -> nnx.Module:
-    """The module that `model` describes (its registered name and options), with freshly drawn weights."""
-    options = {key: value for key, value in model.items() if key != "name"}
-    return models.create(model["name"], num_classes=num_classes, rngs=nnx.Rngs(seed), **options)
+def build_model(
+    model: ModelConfig | Mapping[str, Any], num_classes: int, seed: int = 0
+) -> nnx.Module:
+    """Returns the module that `model` describes, with weights drawn from `seed`.
+
+    Raises:
+      UserError: there is no such model or option, or the value of an option is out of range.
+    """
+    if not isinstance(model, ModelConfig):
+        model = ModelConfig.from_mapping(model)
+    rngs = nnx.Rngs(seed)
+    return models.create(model.name, num_classes=num_classes, rngs=rngs, **model.options)
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:

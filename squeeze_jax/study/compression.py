@@ -16,7 +16,6 @@ from squeeze_jax.network import Network
 from squeeze_jax.train import CompiledTrial, parallel
 from squeeze_jax.train.checkpoint import load_network
 from squeeze_jax.train.evaluation import percentages
-from squeeze_jax.train.loop import evaluate
 
 CODERS = get_args(container.Coder)
 IMAGES = 200  # that tell which weights matter, and as many others to measure the loss on
@@ -92,7 +91,4 @@ def _encode(net: Network, settings: ConfigDict, data: Data) -> dict[str, bytes]:
 def _top1(net: Network, program: CompiledTrial) -> float:
     """Top-1 (%) on the evaluation set, as the training measures it."""
     params, stats = parallel.replicate((net.params, net.stats), program.devices)
-    # Of a state, evaluation reads the weights alone.
-    return percentages(
-        evaluate(program, program.initial_shapes._replace(params=params, stats=stats))
-    )["top1"]
+    return percentages(program.evaluate(params, stats))["top1"]

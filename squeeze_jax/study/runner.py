@@ -28,12 +28,14 @@ from squeeze_jax.study.trials import Trial
 from squeeze_jax.train import (
     CompiledTrial,
     Interrupted,
+    TrialConfig,
     check_config,
     compile_trial,
     interruptible,
     total_steps,
     train,
 )
+from squeeze_jax.train import Progress as ProgressCallback
 
 
 def run(
@@ -56,9 +58,9 @@ def run(
       Interrupted: asked to stop; everything is saved.
       OSError: a full disk; everything that was finished is kept.
     """
-    datasets = {_key(trial.config.data): trial.config.data for trial in trials}
-    datasets = {key: open_data(data) for key, data in datasets.items()}
-    data_of = {trial.name: datasets[_key(trial.config.data)] for trial in trials}
+    data_configs = {trial.name: TrialConfig.parse(trial.config).data for trial in trials}
+    datasets = {config: open_data(config) for config in dict.fromkeys(data_configs.values())}
+    data_of = {name: datasets[config] for name, config in data_configs.items()}
     costs, problems = _preflight(trials, data_of)
     trials = _within_budget(trials, costs, config.budget)
     if _first_process():
@@ -77,7 +79,7 @@ def run(
     steps = {
         trial.name: _steps_left(workdir, trial, data_of[trial.name], problems) for trial in waiting
     }
-    programs = _LatestProgram()
+    programs = ProgramCache()
     progress = Progress(sum(steps.values()), jobs=jobs)
 
     with contextlib.closing(progress), interruptible() as asked_to_stop:
@@ -123,11 +125,8 @@ def _preflight(
         key = _key(trial.config.model, trial.config.data)
         try:
             # The weights of an earlier trial are not there yet.
-            check_config(
-                trial.config if trial.parent is None else _starting_from(trial, ""),
-                data,
-                jax.devices(),
-            )
+            config = trial.config if trial.parent is None else _starting_from(trial, "")
+            check_config(TrialConfig.parse(config), data, jax.devices())
             compression.check(trial.config.compress)
             if key not in known:
                 known[key] = results.costs(trial.config, data.num_classes)
@@ -170,7 +169,7 @@ def _result(
     trial: Trial,
     data: Data,
     problems: dict[str, str],
-    programs: "_LatestProgram",
+    programs: "ProgramCache",
     workdir: Path,
     progress: Progress,
     asked_to_stop,
@@ -196,7 +195,7 @@ def _result(
         if (signum := asked_to_stop(0)) is not None:
             raise Interrupted(signum)
         try:
-            program = programs.get(_resolved(trial, workdir), data)
+            program = programs.get(TrialConfig.parse(_resolved(trial, workdir)), data)
             result |= compression.compress(
                 trial.config.compress, program, data, directory, _first_process()
             )
@@ -210,7 +209,7 @@ def _result(
 def _train(
     trial: Trial,
     data: Data,
-    programs: "_LatestProgram",
+    programs: "ProgramCache",
     workdir: Path,
     progress: Progress,
     asked_to_stop,
@@ -221,10 +220,14 @@ def _train(
         if _first_process():
             results.forget_result(workdir, trial.name)
             results.write_config(workdir, trial, data)
-        config = _resolved(trial, workdir)
-        program = programs.get(config, data)
+        config = TrialConfig.parse(_resolved(trial, workdir))
         return train(
-            program, config, data, directory, asked_to_stop=asked_to_stop, on_step=progress.step
+            programs.get(config, data),
+            config,
+            data,
+            directory,
+            callbacks=[ProgressCallback(progress.step)],
+            asked_to_stop=asked_to_stop,
         )
     except Interrupted:
         raise
@@ -266,24 +269,21 @@ def _starting_from(trial: Trial, init_from: str) -> ConfigDict:
     return config
 
 
-class _LatestProgram:
-    """The compiled program of the latest design point: its seeds come one after another and share it."""
+class ProgramCache:
+    """The latest compiled trial, which its successors share where `compiled_part` is the same."""
 
     def __init__(self):
-        self._key: str | None = None
-        self._program: CompiledTrial | None = None
+        self._key: TrialConfig | None = None
+        self._compiled: CompiledTrial | None = None
 
-    def get(self, config: ConfigDict, data: Data) -> CompiledTrial:
-        """The program of a config, whatever its seed and the weights that it starts from."""
-        key = _key(
-            config.model, config.data, ConfigDict(config.train.to_dict() | {"init_from": ""})
-        )
-        if key != self._key:
-            self._key = self._program = (
-                None  # the old one's device memory goes before the new one's comes
-            )
-            self._program, self._key = compile_trial(config, data, jax.devices()), key
-        return self._program
+    def get(self, config: TrialConfig, data: Data) -> CompiledTrial:
+        """Returns the compiled trial of a config."""
+        key = config.compiled_part()
+        if self._compiled is None or key != self._key:
+            # The old one's device memory is freed before the new one's is taken.
+            self._key = self._compiled = None
+            self._compiled, self._key = compile_trial(config, data, jax.devices()), key
+        return self._compiled
 
 
 def _key(*configs: ConfigDict) -> str:
@@ -306,7 +306,7 @@ def _steps_left(workdir: Path, trial: Trial, data: Data, problems: dict[str, str
     return (
         0
         if trial.name in problems or _ended(workdir, trial.name)
-        else total_steps(trial.config, data)
+        else total_steps(TrialConfig.parse(trial.config), data)
     )
 
 

@@ -26,15 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 from ml_collections import ConfigDict
 
-from squeeze_jax.cost import accelerator as hardware
-from squeeze_jax.cost import trace
+from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
-from squeeze_jax.network import build_model
 from squeeze_jax.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study import compression
 from squeeze_jax.study.trials import Trial, short_names
@@ -116,26 +113,9 @@ def trial_lock(workdir: Path, name: str) -> Iterator[bool]:
 
 
 def costs(config: ConfigDict, num_classes: int) -> dict[str, float]:
-    """What a design point costs, before anything is trained.
-
-    params; macs (an image); model_mb (MiB of float32); activation_bytes (all outputs in float32, an image); cycles and energy
-    (in MACs) an image on the SqueezeNext paper's 16x16 accelerator.
-    """
-
-    def build() -> nnx.Module:
-        return build_model(config.model, num_classes, seed=0)
-
-    params = trace.parameter_count(nnx.eval_shape(build))
-    layers = trace.trace_layers(build, (config.data.image_size, config.data.image_size, 3))
-    modelled = hardware.estimate(layers, hardware.PAPER_16X16)
-    return {
-        "params": params,
-        "macs": sum(layer.macs for layer in layers),
-        "model_mb": round(params * 4 / 2**20, 4),
-        "activation_bytes": sum(layer.activation_bytes for layer in layers),
-        "cycles": round(modelled.cycles),
-        "energy": round(modelled.energy),
-    }
+    """Returns what a design point costs before anything is trained, see `design_costs`."""
+    size = config.data.image_size
+    return design_costs(config.model, num_classes, (size, size, 3))
 
 
 def environment(command: str) -> dict[str, Any]:

@@ -1,14 +1,27 @@
-"""Training one net: pure steps, data parallelism, checkpoints and the loop that ties them together."""
+"""Training one network: pure steps, data parallelism, checkpoints, and the loop that uses them."""
 
+from squeeze_jax.train.callbacks import Callback, Progress
+from squeeze_jax.train.compiled import CompiledTrial, check_config, compile_trial, total_steps
+from squeeze_jax.train.config import TrainConfig, TrialConfig
+from squeeze_jax.train.constraints import CONSTRAINTS
 from squeeze_jax.train.finetune import fill_from_checkpoint
 from squeeze_jax.train.interrupt import Interrupted, interruptible
-from squeeze_jax.train.loop import CompiledTrial, check_config, compile_trial, total_steps, train
+from squeeze_jax.train.loop import train
+from squeeze_jax.train.optimizers import OPTIMIZERS
+from squeeze_jax.train.trackers import TRACKERS
 
 __all__ = [
-    "Interrupted",
+    "CONSTRAINTS",
+    "OPTIMIZERS",
+    "TRACKERS",
+    "Callback",
     "CompiledTrial",
-    "compile_trial",
+    "Interrupted",
+    "Progress",
+    "TrainConfig",
+    "TrialConfig",
     "check_config",
+    "compile_trial",
     "fill_from_checkpoint",
     "interruptible",
     "total_steps",

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.errors import UserError
@@ -13,16 +14,15 @@ from squeeze_jax.files import write_atomically
 from squeeze_jax.network import Network, weight_shapes
 from squeeze_jax.train.state import TrainState
 
-# A net's folder, as a trial leaves it and as save_net does: what it is, and its weights.
+# In a network's folder, as a trial and as `save_network` leave it: what it is, and its weights.
 CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest kept; a save is atomic, so a kill leaves the previous one whole.
+    """The checkpoints of one run, of which the newest is kept.
 
-    Use as a context manager: leaving it waits for the save under way.
-
-    Raises (from any method): OSError with errno ENOSPC on a full disk.
+    A save is atomic, so that a kill leaves the previous one whole. Use as a context manager: leaving
+    it waits for the save under way. On a full disk any method raises OSError with errno ENOSPC.
     """
 
     def __init__(self, directory: Path):
@@ -34,7 +34,7 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest whole checkpoint, None where there is none."""
+        """Returns the step of the newest whole checkpoint, None where there is none."""
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
@@ -44,8 +44,25 @@ class Checkpoints:
             self._checkpointer.save_async(int(state.step), state._asdict(), force=True)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint, with the shapes, types and shardings of `like` (jax.ShapeDtypeStruct leaves will do)."""
-        return TrainState(**self._checkpointer.load(self.latest_step, like._asdict()))
+        """Returns the newest checkpoint, with the shapes, types and shardings of `like`.
+
+        Leaves of `like` may be jax.ShapeDtypeStruct. A checkpoint from before the learning rate was
+        part of the optimizer's state lacks that; training sets it anew at each step.
+        """
+        step, wanted = self.latest_step, like._asdict()
+        saved = self._checkpointer.metadata(step).metadata["opt_state"]
+        if isinstance(saved, dict) and "hyperparams" in saved:
+            return TrainState(**self._checkpointer.load(step, wanted))
+        injected = like.opt_state
+        wanted["opt_state"] = injected.inner_state
+        found = self._checkpointer.load(step, wanted)
+        zeros = jax.tree.map(
+            lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
+            injected._replace(inner_state=()),
+        )
+        return TrainState(**found)._replace(
+            opt_state=zeros._replace(inner_state=found["opt_state"])
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -61,7 +78,7 @@ class Checkpoints:
 
 
 class _full_disk_as_oserror:
-    """TensorStore reports a full disk as a ValueError with errno in its text; callers handle OSError."""
+    """Raises OSError on a full disk, which TensorStore reports as a ValueError."""
 
     def __enter__(self):
         return self
@@ -74,11 +91,11 @@ class _full_disk_as_oserror:
 
 
 def save_network(net: Network, directory: Path) -> None:
-    """Writes a net as a trial's folder holds it: config.json and checkpoints/.
+    """Writes a network as a trial's folder holds it: config.json and checkpoints/.
 
     Raises:
       UserError: the folder exists already.
-      OSError: it can't be written.
+      OSError: it cannot be written.
     """
     if directory.exists():
         raise UserError(f"{directory} exists already")
@@ -91,7 +108,7 @@ def save_network(net: Network, directory: Path) -> None:
 
 
 def load_network(directory: Path) -> Network:
-    """The net of a trial's folder, or of one that `save_network` wrote.
+    """Returns the network of a trial's folder, or of one that `save_network` wrote.
 
     Raises:
       UserError: there is none, it has no checkpoint yet, or its files are damaged.
@@ -120,7 +137,8 @@ def load_network(directory: Path) -> Network:
                 weights = checkpointer.load(checkpointer.latest.step, shapes)
         except Exception as e:  # whatever the storage layers below Orbax raise on damaged files
             raise UserError(
-                f"can't read the checkpoint in {directory / WEIGHTS}: {str(e).strip().partition(chr(10))[0]}"
+                f"cannot read the checkpoint in {directory / WEIGHTS}: "
+                f"{str(e).strip().partition(chr(10))[0]}"
             ) from e
     return Network.from_metadata(
         record, jax.device_get(weights["params"]), jax.device_get(weights["stats"])

@@ -1,27 +1,28 @@
-"""Learning-rate schedules and the optimiser of the papers' solver files."""
+"""Learning-rate schedules, and the optimizers that take the rate as an argument."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from squeeze_jax.compress.cluster import tie_gradients
-from squeeze_jax.compress.prune import keep_zeros
-from squeeze_jax.compress.qat import keep_on_grid
 from squeeze_jax.errors import UserError
+from squeeze_jax.network import Tree
+from squeeze_jax.train import constraints
+from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.constraints import Stages
 
-Schedule = Callable[[jax.Array | int], jax.Array]
+Schedule = Callable[[Any], Any]  # optimizer steps taken, int32 [] -> learning rate
 
 
-def schedule(config: ConfigDict, steps: int) -> Schedule:
-    """step -> learning rate: a linear warm-up, then a decay to 0 at `steps`.
+def schedule(config: TrainConfig, steps: int) -> Schedule:
+    """Returns the learning rate as a function of the step: a linear warm-up, then a decay.
 
     Args:
-      config: `config.train`: learning_rate; schedule ("constant", "linear", "poly" or "cosine"); power (of poly: Caffe's
-        (1 - t)^power); warmup (fraction of all steps) and warmup_from (learning rate it starts at).
-      steps: optimiser steps in all.
+      config: learning_rate; schedule; power (of poly: Caffe's (1 - t)^power); warmup (a fraction of
+        all steps) and warmup_from (the learning rate it starts at).
+      steps: optimizer steps in all; the decay reaches 0 there.
 
     Raises:
       UserError: an unknown schedule, a warm-up outside [0, 1).
@@ -46,43 +47,69 @@ def schedule(config: ConfigDict, steps: int) -> Schedule:
     )
 
 
-def optimizer(
-    config: ConfigDict, learning_rate: Schedule, labels: Any = None
+def learning_rates(config: TrainConfig, steps: int) -> np.ndarray:
+    """Returns the learning rate of each step, float32 [steps], computed at once."""
+    rates = jax.jit(jax.vmap(schedule(config, steps)))(np.arange(steps, dtype=np.int32))
+    return np.broadcast_to(np.asarray(rates, np.float32), (steps,))
+
+
+def sgd(config: TrainConfig, learning_rate: Any) -> Stages:
+    """Returns Caffe's SGD, of the released solver files, as stages.
+
+    v <- momentum * v - rate * (gradient + weight_decay * w); w <- w + v, biases included. Unlike in
+    optax.sgd the rate enters before the momentum. With `clip_norm` above 0 the gradient is first
+    scaled down to at most that global norm.
+    """
+    # As a schedule the rate leaves a step count in the state, which older checkpoints hold.
+    rate = learning_rate if callable(learning_rate) else lambda count: learning_rate
+    return (
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(rate),
+        optax.trace(config.momentum),
+    )
+
+
+# By `config.train.optimizer`: a recipe and the learning rate of a step -> the optimizer's stages.
+OPTIMIZERS: dict[str, Callable[[TrainConfig, Any], Stages]] = {"sgd": sgd}
+
+
+def check_optimizer(config: TrainConfig) -> None:
+    """Rejects an optimizer that is none of OPTIMIZERS, with a UserError."""
+    if config.optimizer not in OPTIMIZERS:
+        raise UserError(
+            f"train.optimizer is one of {', '.join(OPTIMIZERS)}; got {config.optimizer!r}"
+        )
+
+
+def constrained_optimizer(
+    config: TrainConfig, learning_rate: Any, params: Tree
 ) -> optax.GradientTransformation:
-    """`sgd` for the parameters labelled "trained"; those labelled "frozen" stay as they are, and count in no norm.
+    """Returns the optimizer that the recipe names, under the constraints that it turns on.
 
     Args:
-      config: `config.train`.
-      learning_rate: from `schedule`.
-      labels: a tree like the parameters; None: all are trained.
+      config: the recipe.
+      learning_rate: of a step, or a `Schedule`.
+      params: of the network; shapes will do.
     """
-    if labels is None:
-        return sgd(config, learning_rate)
-    return optax.multi_transform(
-        {"trained": sgd(config, learning_rate), "frozen": optax.set_to_zero()}, labels
-    )
+    stages = OPTIMIZERS[config.optimizer](config, learning_rate)
+    for constraint in constraints.active(config):
+        stages = constraint.transform(config, params, stages)
+    return stages[0] if len(stages) == 1 else optax.chain(*stages)
 
 
-def sgd(config: ConfigDict, learning_rate: Schedule) -> optax.GradientTransformation:
-    """Caffe's SGD (the released solver files): v <- momentum * v - lr * (gradient + weight_decay * w); w <- w + v, biases included.
+def make_optimizer(config: TrainConfig, params: Tree) -> optax.GradientTransformationExtraArgs:
+    """Returns `constrained_optimizer` with the learning rate in its state.
 
-    Unlike optax.sgd the rate enters before the momentum, as in Caffe. With `clip_norm` > 0 the gradient is first scaled down
-    to at most that global norm. Before all else, gradients keep pruned weights at zero where the config has `prune_density` or `qat`, and shared
-    ones equal where it has `codebook_bits`; after all else, updates keep weights on their grid where it has `qat`.
+    `with_learning_rate` sets it, so that one compiled step serves every rate.
     """
-    constraint = (
-        [tie_gradients()]
-        if config.codebook_bits
-        else [keep_zeros()]
-        if config.prune_density or config.qat
-        else []
-    )
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(
-        *constraint,
-        clip,
-        optax.add_decayed_weights(config.weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-        optax.trace(config.momentum),
-        *([keep_on_grid()] if config.qat else []),
-    )
+
+    def with_rate(learning_rate: Any) -> optax.GradientTransformation:
+        return constrained_optimizer(config, learning_rate, params)
+
+    return optax.inject_hyperparams(with_rate)(learning_rate=0.0)
+
+
+def with_learning_rate(opt_state: Any, learning_rate: Any) -> Any:
+    """Returns the state of `make_optimizer`'s optimizer with another learning rate."""
+    return opt_state._replace(hyperparams={"learning_rate": learning_rate})

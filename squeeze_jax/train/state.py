@@ -17,15 +17,14 @@ class TrainState(NamedTuple):
     params: Tree
     stats: Tree  # BatchNorm's running statistics; {} without BatchNorm
     opt_state: Tree
-    running: dict[
-        str, jax.Array
-    ]  # sums of the metrics since the last log line, so that a resumed run logs what an unbroken one does
+    # Sums of the metrics since the last log line, so that a resumed run logs what an unbroken one does.
+    running: dict[str, jax.Array]
 
 
 def create(
     params: Tree, stats: Tree, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     running = {"loss": np.float32(0), "top1": np.float32(0)}
     # Under jit, since optax would otherwise compile its zeros for every shape.
     return TrainState(

@@ -8,9 +8,8 @@ import pytest
 
 from squeeze_jax.compress.qat import LIMIT, check_on_grid, keep_on_grid
 from squeeze_jax.compress.sqz.quantized_tensor import find_codebook, find_step, find_uniform_scale
-from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import optimizers
+from squeeze_jax.train import TrainConfig, optimizers
 
 
 def sparse_levels(shape, most, seed=0):
@@ -142,8 +141,7 @@ def test_every_move_between_neighbours_is_exact():
 
 
 def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
-    config = base.train()
-    config.update(
+    config = TrainConfig(
         qat=True,
         schedule="constant",
         warmup=0.0,
@@ -152,7 +150,7 @@ def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
         weight_decay=0.0,
         clip_norm=1.0,
     )
-    optimizer = optimizers.sgd(config, optimizers.schedule(config, 10))
+    optimizer = optimizers.constrained_optimizer(config, optimizers.schedule(config, 10), {})
     update, params = compiled(optimizer), {"fc": {"kernel": jnp.asarray([[0.0, 1.0, -2.0]])}}
     state, seen = jax.jit(optimizer.init)(params), []
     for gradient in ([1e6, 0.6, 0.0], [0.0, 0.0, -0.4], [0.0, -0.3, -0.4]):

@@ -8,10 +8,9 @@ import pytest
 
 from configs.deep_compression import TABLE_1
 from squeeze_jax.compress import prune
-from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import leaves_by_path, weight_shapes
-from squeeze_jax.train import optimizers
+from squeeze_jax.train import TrainConfig, optimizers
 
 # SqueezeNet paper, Table 1: parameters after pruning, biases included.
 PARAMETERS_LEFT = {
@@ -104,11 +103,11 @@ def test_what_can_not_be_meant_is_one_line(keep, words):
 
 
 def sgd(**settings):
-    config = base.train()
-    config.update(
-        dict(clip_norm=0.0, warmup=0.0, schedule="constant", prune_density=(("*", 0.5),)) | settings
+    config = TrainConfig(
+        **dict(clip_norm=0.0, warmup=0.0, schedule="constant", prune_density=(("*", 0.5),))
+        | settings
     )
-    return optimizers.sgd(config, optimizers.schedule(config, 10))
+    return optimizers.constrained_optimizer(config, optimizers.schedule(config, 10), {})
 
 
 def trained(optimizer, params, steps=5):

@@ -1,12 +1,12 @@
 import itertools
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
 from squeeze_jax import data
+from squeeze_jax.data import DataConfig
 from squeeze_jax.errors import UserError
 
 NUM_TRAIN, NUM_EVAL, BATCH = 21, 9, 4
@@ -31,7 +31,7 @@ def settings(folder, **changes):
         name="folder", data_dir=str(folder), train_split="", eval_split="", holdout=0.2, resize=10, resize_mode="squash", image_size=10,
         pad=0, mirror=False, channel_order="rgb", mean=MEAN, std=(50.0, 60.0, 70.0), placement="memory", workers=2,
     )  # fmt: skip
-    return ml_collections.ConfigDict(defaults | changes)
+    return DataConfig(**defaults | changes)
 
 
 def take(pipeline, count, start=0):
@@ -46,7 +46,7 @@ def fetched(pipeline, batches, seed=None, start=0):
         for i in range(len(batches))
     ]
     return [
-        jax.tree.map(np.asarray, fetch(pipeline.resident, batch, key))
+        jax.tree.map(np.asarray, fetch(pipeline.device_data, batch, key))
         for batch, key in zip(batches, step_keys, strict=True)
     ]
 
@@ -105,7 +105,7 @@ def test_streaming_changes_nothing_augmentation_included(folder, pad, image_size
         data.open_data(settings(folder, placement=placement, **augmentation))
         for placement in ("memory", "stream")
     )
-    assert memory.train(BATCH, 0).resident and not stream.train(BATCH, 0).resident
+    assert memory.train(BATCH, 0).device_data and not stream.train(BATCH, 0).device_data
     results = [
         fetched(p, take(p, 12), seed=7) for p in (memory.train(BATCH, 5), stream.train(BATCH, 5))
     ]
@@ -195,12 +195,12 @@ def test_dtypes(folder):
 
 
 def test_auto_keeps_small_sets_in_memory_and_streams_large_ones(folder, monkeypatch):
-    def resident():
-        return data.open_data(settings(folder, placement="auto")).train(BATCH, 0).resident
+    def device_data():
+        return data.open_data(settings(folder, placement="auto")).train(BATCH, 0).device_data
 
-    assert resident()["image"].shape == (NUM_TRAIN, 10, 10, 3)
+    assert device_data()["image"].shape == (NUM_TRAIN, 10, 10, 3)
     monkeypatch.setattr("squeeze_jax.data.pipeline.MEMORY_LIMIT", (NUM_TRAIN + NUM_EVAL) * 300 - 1)
-    assert resident() == {}
+    assert device_data() == {}
 
 
 @pytest.mark.parametrize("placement, workers", [("memory", 2), ("stream", 2), ("stream", 0)])
@@ -231,6 +231,7 @@ def test_progress_stays_off_what_is_no_terminal(folder, capsys):
         ({"channel_order": "grb"}, "data.channel_order"),
         ({"image_size": 11}, "data.image_size"),
         ({"pad": -1}, "data.pad"),
+        ({"augment": ("blur",)}, "data.augment: 'blur' is none of random_crop, mirror"),
         ({"std": (1.0, 1.0, 0.0)}, "data.std"),
     ],
 )

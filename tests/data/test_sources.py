@@ -5,25 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
-from squeeze_jax.data import sources
+from squeeze_jax.data import DataConfig, sources
+from squeeze_jax.data.decode import decode
 from squeeze_jax.errors import UserError
 
 
-def settings(name="folder", data_dir="", holdout=0.25, train_split="train", eval_split="test"):
-    return ml_collections.ConfigDict(
-        {
-            "name": name,
-            "data_dir": str(data_dir),
-            "holdout": holdout,
-            "train_split": train_split,
-            "eval_split": eval_split,
-        }
-    )
+def settings(name="folder", data_dir="", **changes):
+    return DataConfig(name=name, data_dir=str(data_dir), **{"holdout": 0.25} | changes)
 
 
 def save(path: Path, colour=(10, 200, 30), size=(6, 4), **options) -> Path:
@@ -105,15 +97,13 @@ def test_modes_and_orientation_become_upright_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to see it upright"
     picture.save(tmp_path / "turned.png", exif=exif)
-    turned = sources.decode(tmp_path / "turned.png", "turned")
+    turned = decode(tmp_path / "turned.png", "turned")
     np.testing.assert_array_equal(turned, np.rot90(np.asarray(picture), -1))
     for mode in ("L", "1", "P", "RGBA", "LA"):
         picture.convert(mode).save(tmp_path / f"{mode}.png")
-        decoded = sources.decode(tmp_path / f"{mode}.png", mode)
+        decoded = decode(tmp_path / f"{mode}.png", mode)
         assert decoded.shape == (4, 6, 3) and decoded.dtype == np.uint8
-    np.testing.assert_array_equal(
-        sources.decode(tmp_path / "RGBA.png", "RGBA"), np.asarray(picture)
-    )
+    np.testing.assert_array_equal(decode(tmp_path / "RGBA.png", "RGBA"), np.asarray(picture))
 
 
 def expect(config, *words):
@@ -165,7 +155,7 @@ def broken_images(folder: Path) -> list[Path]:
 def test_unreadable_images_are_named(tmp_path):
     for path in broken_images(tmp_path):
         with pytest.raises(UserError, match=re.escape(f"cannot read image {path}: ")) as caught:
-            sources.decode(path, str(path))
+            decode(path, str(path))
         assert "\n" not in str(caught.value)
 
 
@@ -173,7 +163,7 @@ def test_decompression_bomb_is_named(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", size=(64, 64))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserError, match="bomb.png.*decompression bomb"):
-        sources.decode(path, str(path))
+        decode(path, str(path))
 
 
 # ---------------------------------------------------------------- TFDS
@@ -243,9 +233,8 @@ def test_tfds_needs_no_tensorflow(prepared):
     """In a process of its own: another test may have imported it."""
     code = f"""
 import sys
-import ml_collections
-from squeeze_jax.data import sources
-train, _ = sources.load(ml_collections.ConfigDict({settings("tiny", prepared[0]).to_dict()!r}))
+from squeeze_jax.data import DataConfig, sources
+train, _ = sources.load({settings("tiny", prepared[0])!r})
 assert train[0][0].shape == (4, 5, 3)
 assert "tensorflow" not in sys.modules
 """

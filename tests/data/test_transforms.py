@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeeze_jax.data import augment
+from squeeze_jax.data import AUGMENTATIONS, DataConfig
+from squeeze_jax.data.augment import augment
 from squeeze_jax.network import preprocessing
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+
+
+def settings(size, pad, mirror, **others):
+    return DataConfig(resize=8, image_size=size, pad=pad, mirror=mirror, **others)
 
 
 def keys(n, seed=0):
@@ -69,13 +74,13 @@ def test_augment_gives_crops_of_the_padded_image(size, pad, mirror):
     ]
     many = 1024
     result = np.asarray(
-        augment.augment(jnp.repeat(image, many, axis=0), keys(many), size, pad, mirror)
+        augment(jnp.repeat(image, many, axis=0), keys(many), settings(size, pad, mirror))
     )
     assert {crop.tobytes() for crop in result} == set(possible)
 
 
 def test_augment_without_anything_to_do_traces_to_nothing():
-    jaxpr = jax.make_jaxpr(lambda x, k: augment.augment(x, k, 8, 0, False))(
+    jaxpr = jax.make_jaxpr(lambda x, k: augment(x, k, settings(8, 0, False)))(
         IMAGES.astype(np.float32), keys(6)
     )
     assert not jaxpr.eqns
@@ -84,7 +89,7 @@ def test_augment_without_anything_to_do_traces_to_nothing():
 def test_mirror_alone_crops_nothing_and_crop_alone_mirrors_nothing():
     def primitives(size, mirror):
         return str(
-            jax.make_jaxpr(lambda x, k: augment.augment(x, k, size, 0, mirror))(
+            jax.make_jaxpr(lambda x, k: augment(x, k, settings(size, 0, mirror)))(
                 IMAGES.astype(np.float32), keys(6)
             )
         )
@@ -95,3 +100,14 @@ def test_mirror_alone_crops_nothing_and_crop_alone_mirrors_nothing():
         and " rev[" in primitives(8, True)
     )
     assert " rev[" not in primitives(5, False) and "gather" in primitives(5, False)
+
+
+def test_a_registered_augmentation_comes_last_with_a_key_of_its_own(monkeypatch):
+    """The crop and the flip draw the same whether it is on or not."""
+    noise = lambda image, key, config: image + jax.random.uniform(key)  # noqa: E731
+    monkeypatch.setitem(AUGMENTATIONS, "noise", noise)
+    images = IMAGES.astype(np.float32)
+    plain = augment(images, keys(6), settings(5, 1, True))
+    added = augment(images, keys(6), settings(5, 1, True, augment=("noise",))) - plain
+    assert np.ptp(np.asarray(added[0])) < 1e-4
+    assert len(np.unique(np.round(np.asarray(added[:, 0, 0, 0]), 3))) == 6

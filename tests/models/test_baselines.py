@@ -25,7 +25,7 @@ def test_local_response_norm_is_caffes():
     "name", ["alexnet", "alexnet_torchvision", "vgg16", "vgg19", "mobilenet_v1", "tiny_darknet"]
 )
 def test_logits_have_the_classes(name):
-    size = models.REGISTRY[name].input_size
+    size = models.find(name)[1].input_size
     model = nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), num_classes=7))
     graphdef, state = nnx.split(model)
     logits = jax.eval_shape(

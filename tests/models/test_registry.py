@@ -9,6 +9,7 @@ from flax import nnx
 from squeeze_jax import models
 from squeeze_jax.cost import trace
 from squeeze_jax.errors import UserError
+from squeeze_jax.models import Family, Variant
 
 COUNTS = json.loads((Path(__file__).parents[1] / "golden/counts.json").read_text())
 
@@ -26,7 +27,7 @@ def test_parameters_are_golden(row):
 
 
 def test_every_registered_model_has_golden_counts():
-    assert {row["model"] for row in COUNTS} == set(models.REGISTRY)
+    assert {row["model"] for row in COUNTS} == set(models.model_names())
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,42 @@ def test_none_keeps_the_default():
         trace.parameter_count(abstract("squeezenet_v1_1", squeeze_ratio=None, conv1_filters=None))
         == 1_235_496
     )
+
+
+class Toy(nnx.Module):
+    """A family from outside the package."""
+
+    def __init__(self, *, num_classes: int = 10, wings: int = 2, rngs: nnx.Rngs):
+        self.num_classes, self.wings = num_classes, wings
+
+
+def test_a_family_from_outside(monkeypatch):
+    variants = {"toy_v1": Variant(), "toy_v2": Variant(dict(wings=4), input_size=8)}
+    monkeypatch.setitem(models.FAMILIES, "toy", Family(Toy, variants))
+    assert models.model_names()[-2:] == ["toy_v1", "toy_v2"]
+    assert models.find("toy_v2")[1].input_size == 8
+    assert models.model_options()["wings"] is int
+    assert models.create("toy_v2", rngs=nnx.Rngs(0)).wings == 4
+    assert models.create("toy_v2", rngs=nnx.Rngs(0), wings=6).wings == 6
+    with pytest.raises(UserError, match="toy_v2"):
+        models.create("toy_v3", rngs=nnx.Rngs(0))
+
+
+def test_names_are_unique():
+    names = models.model_names()
+    assert len(names) == len(set(names))
+
+
+def test_options_of_all_families_have_one_type_each(monkeypatch):
+    found = models.model_options()
+    assert "num_classes" not in found and "rngs" not in found
+    kinds = {"freq": int, "squeeze_ratio": float, "bypass": str, "batch_norm": bool}
+    kinds |= {"depth": int, "blocks": tuple, "pool_after": tuple, "conv1_kernel": int}
+    assert found | kinds == found
+
+    class Contrary(Toy):
+        def __init__(self, *, depth: str = "deep", rngs: nnx.Rngs): ...
+
+    monkeypatch.setitem(models.FAMILIES, "contrary", Family(Contrary, {}))
+    with pytest.raises(TypeError, match="'contrary' has option depth of type str.*type int"):
+        models.model_options()

@@ -2,9 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
+from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import (
+    ModelConfig,
     Network,
     build_model,
     forward,
@@ -51,3 +54,12 @@ def test_weights_compiled_into_a_net_or_handed_to_it_give_the_same_logits(monkey
             .run(images)
         )
     np.testing.assert_allclose(*logits, rtol=0, atol=1e-5 * np.abs(logits[0]).max())
+
+
+def test_a_model_config_and_its_mapping():
+    mapping = {"name": "squeezenet_v1_1", "freq": 2, "bypass": None}
+    config = ModelConfig.from_mapping(mapping)
+    assert config == ModelConfig("squeezenet_v1_1", {"freq": 2})
+    assert ModelConfig.from_mapping(config.to_mapping()) == config
+    with pytest.raises(UserError, match="model.name"):
+        ModelConfig.from_mapping({"freq": 2})

@@ -6,11 +6,12 @@ from squeeze_jax.configs import base, sr_sweep
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.study import make_trials, runner
+from squeeze_jax.train import TrialConfig
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return open_data(base.get_config("digits", "x").data)
+    return open_data(TrialConfig.parse(base.get_config("digits", "x")).data)
 
 
 @pytest.fixture

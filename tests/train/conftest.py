@@ -4,6 +4,7 @@ import pytest
 
 from squeeze_jax.configs import base
 from squeeze_jax.data import open_data
+from squeeze_jax.train import TrialConfig
 
 
 @pytest.fixture
@@ -25,4 +26,4 @@ def config():
 @pytest.fixture(scope="session")
 def digits():
     """The digits in memory."""
-    return open_data(base.get_config("digits", "test").data)
+    return open_data(TrialConfig.parse(base.get_config("digits", "test")).data)

@@ -19,7 +19,7 @@ from squeeze_jax.network import (
     replace_leaves,
     split_model,
 )
-from squeeze_jax.train import Interrupted, check_config, compile_trial, train
+from squeeze_jax.train import Interrupted, TrialConfig, check_config, compile_trial, train
 from squeeze_jax.train.checkpoint import Checkpoints, load_network, save_network
 
 KEEP = (("conv10", 0.3), ("fire*", 0.5))
@@ -51,25 +51,25 @@ def weights_around(config, data, directory):
 
     Masks and groups are part of that state: they are not found anew among the weights at the stop.
     """
-    program = compile_trial(config, data, jax.devices())
-    train(program, config, data, directory / "unbroken")
+    program = compile_trial(TrialConfig.parse(config), data, jax.devices())
+    train(program, TrialConfig.parse(config), data, directory / "unbroken")
     with pytest.raises(Interrupted):
         train(
             program,
-            config,
+            TrialConfig.parse(config),
             data,
             directory / "broken",
             asked_to_stop=lambda step: signal.SIGTERM if step == 4 else None,
         )
-    train(program, config, data, directory / "broken")
+    train(program, TrialConfig.parse(config), data, directory / "broken")
     states = []
     for name in ("unbroken", "broken"):
         with Checkpoints(directory / name / "checkpoints") as checkpoints:
             states.append(jax.device_get(checkpoints.restore(program.initial_shapes)))
     jax.tree.map(np.testing.assert_array_equal, *states)
-    return leaves_by_path(jax.device_get(program.initial_state(config).params)), leaves_by_path(
-        states[0].params
-    )
+    return leaves_by_path(
+        jax.device_get(program.initial_state(TrialConfig.parse(config)).params)
+    ), leaves_by_path(states[0].params)
 
 
 def kernels(weights):
@@ -152,18 +152,18 @@ def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
 
 def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
     config.train.qat = True
-    program = compile_trial(config, digits, jax.devices())
+    program = compile_trial(TrialConfig.parse(config), digits, jax.devices())
     with pytest.raises(UserError, match="no kernel is multiples of one step"):
-        train(program, config, digits, tmp_path / "trial")
+        train(program, TrialConfig.parse(config), digits, tmp_path / "trial")
 
 
 def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
     """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
     config.train.prune_density = (("*", 1.0),)
-    program = compile_trial(config, digits, jax.devices())
-    fresh = leaves_by_path(program.initial_state(config).params)
+    program = compile_trial(TrialConfig.parse(config), digits, jax.devices())
+    fresh = leaves_by_path(program.initial_state(TrialConfig.parse(config)).params)
     config.train.init_from = str(checkpoint)
-    state = program.initial_state(config)
+    state = program.initial_state(TrialConfig.parse(config))
     for path, weights in leaves_by_path(load_network(checkpoint).params).items():
         np.testing.assert_array_equal(leaves_by_path(state.params)[path], weights)
     assert np.all(fresh["fire2/squeeze/kernel"] != 0)
@@ -189,4 +189,4 @@ def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
 def test_bad_settings_are_one_clear_line(config, digits, changes, words):
     config.train.update(changes)
     with pytest.raises(UserError, match=words):
-        check_config(config, digits, jax.devices())
+        check_config(TrialConfig.parse(config), digits, jax.devices())

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.data import evaluation_data, load_split, relabel
-from squeeze_jax.data.sources import Arrays
+from squeeze_jax.data import ArraySource, evaluation_data, load_split, relabel
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, build_model, preprocessing, split_model
 from squeeze_jax.train import evaluation
@@ -52,7 +51,9 @@ def test_probabilities_sum_to_one(net):
 
 
 def named(*names):
-    return Arrays("set", names, np.zeros((len(names), 4, 4, 3), np.uint8), np.arange(len(names)))
+    return ArraySource(
+        "set", names, np.zeros((len(names), 4, 4, 3), np.uint8), np.arange(len(names))
+    )
 
 
 def test_classes_are_matched_by_name_or_by_number():

@@ -9,12 +9,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from squeeze_jax.configs import base, finetune
-from squeeze_jax.data.sources import Arrays
+from squeeze_jax.data import ArraySource
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, build_model, split_model
-from squeeze_jax.train import check_config, compile_trial, fill_from_checkpoint, train
+from squeeze_jax.train import (
+    TrialConfig,
+    check_config,
+    compile_trial,
+    fill_from_checkpoint,
+    train,
+)
 from squeeze_jax.train.checkpoint import Checkpoints, load_network, save_network
-from squeeze_jax.train.finetune import frozen_labels
+from squeeze_jax.train.constraints import frozen_labels
 
 DIGITS = tuple(str(digit) for digit in range(10))
 LETTERS = tuple("abc")
@@ -41,20 +47,20 @@ def checkpoint(net, tmp_path):
 def letters(digits):
     """The digits 0, 1 and 2 under other names."""
 
-    def renamed(resident):
-        rows = resident["label"] < 3
-        resident = {name: values[rows] for name, values in resident.items()}
-        return Arrays("letters", LETTERS, resident["image"], resident["label"]), resident
+    def renamed(arrays):
+        rows = arrays["label"] < 3
+        arrays = {name: values[rows] for name, values in arrays.items()}
+        return ArraySource("letters", LETTERS, arrays["image"], arrays["label"]), arrays
 
-    (train_source, train_resident), (eval_source, eval_resident) = map(
-        renamed, (digits.train_resident, digits.eval_resident)
+    (train_source, train_device_data), (eval_source, eval_device_data) = map(
+        renamed, (digits.train_device_data, digits.eval_device_data)
     )
     return dataclasses.replace(
         digits,
         train_source=train_source,
         eval_source=eval_source,
-        train_resident=train_resident,
-        eval_resident=eval_resident,
+        train_device_data=train_device_data,
+        eval_device_data=eval_device_data,
     )
 
 
@@ -70,7 +76,9 @@ def as_json(net):
 
 
 def start(config, data):
-    state = compile_trial(config, data, jax.devices()).initial_state(config)
+    state = compile_trial(TrialConfig.parse(config), data, jax.devices()).initial_state(
+        TrialConfig.parse(config)
+    )
     return leaves((state.params, state.stats))
 
 
@@ -119,8 +127,8 @@ def test_the_same_classes_keep_the_classifier(config, net, checkpoint, digits):
 
 def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letters, tmp_path):
     config.train.update(init_from=checkpoint, freeze=("conv1", "fire2/squeeze"), learning_rate=0.05)
-    program = compile_trial(config, letters, jax.devices())
-    train(program, config, letters, tmp_path / "trial")
+    program = compile_trial(TrialConfig.parse(config), letters, jax.devices())
+    train(program, TrialConfig.parse(config), letters, tmp_path / "trial")
     with Checkpoints(tmp_path / "trial/checkpoints") as checkpoints:
         state = jax.device_get(checkpoints.restore(program.initial_shapes))
     given = leaves((net.params, net.stats))
@@ -134,7 +142,9 @@ def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letter
 def test_frozen_parameters_count_in_no_norm(config, letters):
     """The optimiser keeps no state for them."""
     config.train.freeze = ("conv1", "fire*")
-    state = compile_trial(config, letters, jax.devices()).initial_state(config)
+    state = compile_trial(TrialConfig.parse(config), letters, jax.devices()).initial_state(
+        TrialConfig.parse(config)
+    )
     momenta = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert sorted(momenta) == sorted(leaf.shape for leaf in jax.tree.leaves(state.params["conv10"]))
 
@@ -162,7 +172,7 @@ def test_patterns(config, patterns, frozen):
 def test_bad_settings_are_one_clear_line(config, digits, change, words):
     config.train.update(**change)
     with pytest.raises(UserError, match=words):
-        check_config(config, digits, jax.devices())
+        check_config(TrialConfig.parse(config), digits, jax.devices())
 
 
 def test_another_design_point_is_named(config, checkpoint, digits):
@@ -171,7 +181,7 @@ def test_another_design_point_is_named(config, checkpoint, digits):
     with pytest.raises(
         UserError, match=r"another design point: conv10/kernel and \d+ more do not fit"
     ):
-        check_config(config, digits, jax.devices())
+        check_config(TrialConfig.parse(config), digits, jax.devices())
 
 
 def test_a_config_that_needs_a_checkpoint_asks_for_one():
@@ -187,7 +197,7 @@ def test_damaged_checkpoints_are_one_clear_line(checkpoint, tmp_path):
         key=lambda path: path.stat().st_size if path.is_file() else 0,
     )
     largest.write_bytes(b"\0" * largest.stat().st_size)
-    with pytest.raises(UserError, match="can't read the checkpoint"):
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
         load_network(tmp_path / "net")
     (tmp_path / "net/config.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):

@@ -6,14 +6,29 @@ import signal
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from squeeze_jax import study
+from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import Interrupted, check_config, compile_trial, total_steps, train
+from squeeze_jax.train import (
+    OPTIMIZERS,
+    TRACKERS,
+    Interrupted,
+    Progress,
+    TrialConfig,
+    check_config,
+    compile_trial,
+    step,
+    total_steps,
+    train,
+)
 from squeeze_jax.train.checkpoint import Checkpoints
 
 
 def run(config, data, directory, **options):
+    config = TrialConfig.parse(config)
     return train(compile_trial(config, data, jax.devices()), config, data, directory, **options)
 
 
@@ -27,7 +42,7 @@ def lines(directory):
 
 
 def parameters(config, data, directory):
-    program = compile_trial(config, data, jax.devices())
+    program = compile_trial(TrialConfig.parse(config), data, jax.devices())
     with Checkpoints(directory / "checkpoints") as checkpoints:
         return jax.device_get(checkpoints.restore(program.initial_shapes).params)
 
@@ -95,15 +110,15 @@ def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop
 
 def test_epochs_and_steps(config, digits):
     config.train.update(steps=0, epochs=2.5, batch_size=64)
-    assert total_steps(config, digits) == 55
+    assert total_steps(TrialConfig.parse(config), digits) == 55
     config.train.steps = 7
-    assert total_steps(config, digits) == 7
+    assert total_steps(TrialConfig.parse(config), digits) == 7
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 33}, "batch_size 33 can't be divided over 2"),
+        ({"batch_size": 33}, "batch_size 33 cannot be divided over 2"),
         ({"batch_size": 32, "grad_accum_steps": 3}, "grad_accum_steps 3"),
         ({"dtype": "float16"}, "float32 or bfloat16"),
         ({"steps": 0, "epochs": 0.0}, "no step at all"),
@@ -115,7 +130,7 @@ def test_epochs_and_steps(config, digits):
 def test_a_bad_recipe_is_one_clear_line(config, digits, changes, words):
     config.train.update(changes)
     with pytest.raises(UserError, match=words):
-        check_config(config, digits, jax.devices()[:2])
+        check_config(TrialConfig.parse(config), digits, jax.devices()[:2])
 
 
 def test_evaluation_sees_every_image_once(config, digits, tmp_path):
@@ -124,3 +139,68 @@ def test_evaluation_sees_every_image_once(config, digits, tmp_path):
     result = run(config, digits, tmp_path)
     assert (result["top1"] * 3.6) == pytest.approx(round(result["top1"] * 3.6), abs=1e-6)
     assert math.isfinite(result["loss"])
+
+
+def test_a_sweep_over_rates_compiles_once(config, tmp_path, monkeypatch):
+    """Rates and schedules are arguments of the compiled step; each trial trains as if alone."""
+    built, make_train_step = [], step.make_train_step
+
+    def counted(*arguments):
+        built.append(make_train_step(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(step, "make_train_step", counted)
+    config.train.update(steps=4, log_every=2)
+    points = [
+        {"train.learning_rate": rate, "train.schedule": schedule}
+        for rate in (0.01, 0.1)
+        for schedule in ("constant", "cosine")
+    ]
+    trials = study.make_trials(config, lambda config: points)
+    study.run(config, trials, tmp_path / "study", "test")
+    assert len(built) == 1
+    losses = set()
+    for trial in trials:
+        together = lines(tmp_path / "study/trials" / trial.name)
+        run(trial.config, open_data(TrialConfig.parse(config).data), tmp_path / trial.name)
+        assert lines(tmp_path / trial.name) == together
+        losses.add(together[-1]["eval_loss"])
+    assert len(losses) == len(trials)
+
+
+class Recorder:
+    """A tracker and a callback that remember what they were told."""
+
+    records: list = []
+
+    def __init__(self, directory, step):
+        self.records.append((directory.name, step))
+
+    def write(self, record):
+        self.records.append(dict(record))
+
+
+def test_registered_trackers_and_callbacks_see_the_run(config, digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "recorder", Recorder)
+    monkeypatch.setattr(Recorder, "records", [])
+    config.train.trackers = ("recorder",)
+    steps = []
+    progress = Progress(lambda step, loss: steps.append((step, loss is not None)))
+    run(config, digits, tmp_path / "trial", callbacks=[progress])
+    rows = [
+        json.loads(line) for line in (tmp_path / "trial/metrics.jsonl").read_text().splitlines()
+    ]
+    assert Recorder.records == [("trial", 0), *rows]
+    assert steps == [(step, step in (3, 6)) for step in range(7)]
+
+
+def test_a_registered_optimizer_trains(config, digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "adam", lambda config, rate: [optax.adam(rate)])
+    config.train.update(optimizer="adam", learning_rate=0.003, steps=4)
+    assert run(config, digits, tmp_path)["steps"] == 4
+    config.train.optimizer = "rprop"
+    with pytest.raises(UserError, match="train.optimizer is one of sgd, adam; got 'rprop'"):
+        check_config(TrialConfig.parse(config), digits, jax.devices())
+    config.train.update(optimizer="sgd", trackers=("x",))
+    with pytest.raises(UserError, match="train.trackers: 'x' is none of jsonl"):
+        check_config(TrialConfig.parse(config), digits, jax.devices())

@@ -7,13 +7,11 @@ import pytest
 
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.train import optimizers
+from squeeze_jax.train import TrainConfig, TrialConfig, optimizers
 
 
 def settings(**changes):
-    config = base.train()
-    config.update(changes)
-    return config
+    return TrainConfig(**changes)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
@@ -29,7 +27,7 @@ def test_sgd_is_caffes(clip_norm):
     rng = np.random.default_rng(0)
     w = rng.standard_normal(5)
     v, params = np.zeros(5), jnp.asarray(w, jnp.float32)
-    optimizer = optimizers.sgd(config, optimizers.schedule(config, 10))
+    optimizer = optax.chain(*optimizers.sgd(config, optimizers.schedule(config, 10)))
     state = optimizer.init(params)
     for step in range(10):
         gradient = rng.standard_normal(5)
@@ -62,7 +60,7 @@ def test_schedules(name, formula):
 
 
 def test_the_papers_schedule_has_no_warmup():
-    rate = optimizers.schedule(base.get_config("imagenet", "x").train, 170_000)
+    rate = optimizers.schedule(TrialConfig.parse(base.get_config("imagenet", "x")).train, 170_000)
     assert rate(0) == pytest.approx(0.04)
     assert rate(85_000) == pytest.approx(0.02, rel=1e-4)
 

@@ -8,18 +8,18 @@ import pytest
 from squeeze_jax.data import open_data
 from squeeze_jax.models import conv_backend, functional
 from squeeze_jax.network import build_model
-from squeeze_jax.train import loop, parallel
+from squeeze_jax.train import TrialConfig, compiled, optimizers, parallel
 
 
 def states(config, data, devices, steps=3):
     """The states after each of the first steps."""
-    program = loop.compile_trial(config, data, devices)
-    state = parallel.replicate(program.initial_state(config), devices)
-    batches = loop.training_pipeline(config, data).batches()
-    for _ in range(steps):
-        state = program.train_step(
-            state, program.train_resident, parallel.divide(next(batches), devices)
-        )
+    program = compiled.compile_trial(TrialConfig.parse(config), data, devices)
+    state = parallel.replicate(program.initial_state(TrialConfig.parse(config)), devices)
+    batches = compiled.training_pipeline(TrialConfig.parse(config), data).batches()
+    rates = optimizers.learning_rates(TrialConfig.parse(config).train, program.total_steps)
+    for rate in rates[:steps]:
+        batch = parallel.divide(next(batches), devices)
+        state = program.train_step(state, program.train_device_data, batch, rate)
         yield jax.device_get(state)
 
 
@@ -48,7 +48,7 @@ def test_two_devices_equal_one(config, digits):
     """With dropout, crops and mirroring on: every random draw belongs to an example, not to a device."""
     config.model.dropout = 0.5
     config.data.update(pad=2, mirror=True)
-    data = open_data(config.data)
+    data = open_data(TrialConfig.parse(config).data)
     one = list(states(config, data, jax.devices()[:1]))
     two = list(states(config, data, jax.devices()[:2]))
     for a, b in zip(one, two, strict=True):
@@ -72,8 +72,10 @@ def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     config.model.batch_norm = True
     stats = next(states(config, digits, jax.devices()[:2])).stats["conv1"]["bn"]
     # conv1's output on the whole first batch, with its first weights and nothing after it; no augmentation is on.
-    pipeline = loop.training_pipeline(config, digits)
-    images = pipeline.fetch(pipeline.resident, next(pipeline.batches()), jax.random.key(0))["image"]
+    pipeline = compiled.training_pipeline(TrialConfig.parse(config), digits)
+    images = pipeline.fetch(pipeline.device_data, next(pipeline.batches()), jax.random.key(0))[
+        "image"
+    ]
     kernel = build_model(config.model, 10, config.seed).conv1.kernel[...]
     output = np.asarray(functional.conv2d(images, jnp.asarray(kernel), stride=2))
     # From 0 and 1, with momentum 0.9; the variance is the mean of the devices' own, which the halves of the batch are.

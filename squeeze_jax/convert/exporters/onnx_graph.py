@@ -62,6 +62,7 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
         zip(
             [*jaxpr.constvars, *jaxpr.invars],
             [*(Constant(np.asarray(const)) for const in closed.consts), *inputs],
+            strict=True,
         )
     )
 
@@ -86,7 +87,7 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
             outputs = _evaluate(eqn, operands)
         else:
             outputs = [convert_equation(eqn, operands)]
-        known.update(zip(eqn.outvars, outputs))
+        known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 

@@ -237,7 +237,9 @@ def _max_pool(x: Value, params: dict[str, Any], shape: tuple[int, ...]) -> Value
     # one-sided padding.
     ceil = any(after for _, after in padding) and all(
         before == 0 and -(-(size - k) // s) + 1 == out and (out - 1) * s < size
-        for (before, _), size, k, s, out in zip(padding, x.shape[1:3], kernel, stride, shape[1:3])
+        for (before, _), size, k, s, out in zip(
+            padding, x.shape[1:3], kernel, stride, shape[1:3], strict=True
+        )
     )
     pads = (0, 0, 0, 0) if ceil else _pads(padding)
     return _make(
@@ -345,7 +347,7 @@ def _relu(x: Value) -> Value:
 def _choice(
     which: Value | Constant, no: Value | Constant, yes: Value | Constant, shape: tuple[int, ...]
 ) -> Value | None:
-    """Converts a choice of `yes` where `which`, else `no`; x where x >= 0, else a * x, is a leaky ReLU."""
+    """Converts `yes` where `which`, else `no`; x where x >= 0, else a * x, is a leaky ReLU."""
     match which, no:
         case Value(op="GreaterOrEqual" | "Greater", inputs=(x, zero)), Value(
             op="Mul", inputs=(y, Constant(array=slope))
@@ -454,7 +456,7 @@ def _pad(
 
 
 def _reshaped(x: Value, shape: tuple[int, ...]) -> Value | None:
-    """Converts the changes of shape that keep the batch: to [N, features], [N, C] to [N, 1, 1, C]."""
+    """Converts reshapes that keep the batch: to [N, features], [N, C] to [N, 1, 1, C]."""
     if shape == x.shape:
         return x
     if len(x.shape) == 4 and shape == (1, math.prod(x.shape)):

@@ -20,7 +20,7 @@ SUFFIXES = (".safetensors",)
 
 
 def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
-    """Reads a network: the one that its metadata describe, where we wrote them and no model is given.
+    """Reads a network: the given model, or the one that metadata of ours describe.
 
     Raises:
       UserError: the file is damaged, or does not hold the given model, the one that its metadata

@@ -4,9 +4,9 @@
 layer, batch 1, the faster of weight-stationary and output-stationary for each layer.
 """
 
-from squeeze_jax.cost.accelerator.accelerator import PAPER_8X8, PAPER_16X16, Accelerator
+from squeeze_jax.cost.accelerator.architecture import PAPER_8X8, PAPER_16X16, Accelerator
 from squeeze_jax.cost.accelerator.energy import Energy
-from squeeze_jax.cost.accelerator.estimator import Estimate, LayerEstimate, estimate
+from squeeze_jax.cost.accelerator.estimates import Estimate, LayerEstimate, estimate
 
 __all__ = [
     "PAPER_16X16",

@@ -12,7 +12,7 @@ Blocks of pixels are cut from the whole output map: that a spatial tile's edge m
 
 from dataclasses import dataclass
 
-from squeeze_jax.cost.accelerator.accelerator import Accelerator
+from squeeze_jax.cost.accelerator.architecture import Accelerator
 from squeeze_jax.cost.accelerator.tiling import Convolution
 
 DATAFLOWS = ("ws", "os")

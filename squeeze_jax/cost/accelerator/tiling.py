@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from squeeze_jax.cost.accelerator.accelerator import Accelerator
+from squeeze_jax.cost.accelerator.architecture import Accelerator
 from squeeze_jax.cost.trace import Layer
 from squeeze_jax.errors import UserError
 

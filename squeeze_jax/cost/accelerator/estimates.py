@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from squeeze_jax.cost.accelerator.accelerator import Accelerator
+from squeeze_jax.cost.accelerator.architecture import Accelerator
 from squeeze_jax.cost.accelerator.dataflow import DATAFLOWS, output_stationary, weight_stationary
 from squeeze_jax.cost.accelerator.energy import Energy, energy
 from squeeze_jax.cost.accelerator.tiling import Convolution, tile

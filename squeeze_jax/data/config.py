@@ -1,0 +1,25 @@
+"""The keys of a config's data section."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they reach the net."""
+
+    name: str = "digits"  # a key of SOURCES (digits, folder), or the name of a TFDS data set
+    data_dir: str = ""  # TFDS: "" is its default; folder: the folder
+    train_split: str = "train"
+    eval_split: str = "test"
+    holdout: float = 0.2  # folder without train/ and val/: the fraction held out for evaluation
+    resize: int = 32  # pixels, before the crop
+    resize_mode: str = "squash"  # to resize x resize; or "short": the short side, then the centre
+    image_size: int = 32  # pixels, the crop: random in training, central in evaluation
+    pad: int = 0  # pixels added on each side before the random crop
+    mirror: bool = False  # horizontal flips in training
+    augment: tuple[str, ...] = ()  # more AUGMENTATIONS, after the crop and the flip
+    channel_order: str = "rgb"  # or "bgr"
+    mean: tuple[float, ...] = (127.5, 127.5, 127.5)  # of 0..255, in channel order
+    std: tuple[float, ...] = (127.5, 127.5, 127.5)
+    placement: str = "auto"  # memory (of the devices), stream (Grain), or auto: memory up to 1 GiB
+    workers: int = 8  # threads that decode for a stream

@@ -1,0 +1,67 @@
+"""What a model family declares: its module class and the variants that have names of their own."""
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network of a family."""
+
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # that differ from the module's defaults
+    input_size: int = 227  # height and width of an image in its paper
+
+
+@dataclass(frozen=True)
+class Family:
+    """A module class whose constructor's keyword arguments are the design space's options."""
+
+    module: type[nnx.Module]
+    variants: Mapping[str, Variant]  # by name; unique over all families
+
+    def parameters(self) -> list[str]:
+        """Returns the constructor's keyword arguments in order, `rngs` left out."""
+        return [
+            name
+            for name in inspect.signature(self.module.__init__).parameters
+            if name not in ("self", "rngs")
+        ]
+
+    def options(self) -> dict[str, type]:
+        """Returns the type of every option but `num_classes`: int, float, str, bool or tuple.
+
+        Raises:
+          TypeError: the annotation of a constructor argument is none of these.
+        """
+        hints = typing.get_type_hints(self.module.__init__)
+        return {
+            name: _plain_type(f"{self.module.__name__}.{name}", hints.get(name))
+            for name in self.parameters()
+            if name != "num_classes"
+        }
+
+
+def _plain_type(name: str, annotation: Any) -> type:
+    """Returns the type of an option's values; `Literal` counts as its values' type, `| None` is dropped."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        found = {_plain_type(name, each) for each in arguments if each is not type(None)}
+    elif origin is typing.Literal:
+        found = {type(value) for value in arguments}
+    elif isinstance(origin, type) and issubclass(origin, Sequence):
+        found = {tuple}
+    else:
+        found = {annotation}
+    if len(found) != 1 or not found <= {int, float, str, bool, tuple}:
+        raise TypeError(
+            f"{name}: annotate it as int, float, str, bool or a sequence; got {annotation}"
+        )
+    return found.pop()

@@ -1,0 +1,154 @@
+"""A trial compiled: what is prepared once and serves every trial that differs in its seed alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+
+from squeeze_jax.data import Data, Pipeline
+from squeeze_jax.errors import UserError
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import Tree, build_model, split_model, weight_shapes
+from squeeze_jax.train import constraints, finetune, optimizers, parallel, step, trackers
+from squeeze_jax.train.config import TrialConfig
+from squeeze_jax.train.evaluation import total
+from squeeze_jax.train.state import TrainState, create
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledTrial:
+    """The compiled steps, for every trial of the same `TrialConfig.compiled_part`.
+
+    Attributes:
+      devices: that the steps run on.
+      total_steps: optimizer steps of a trial.
+      train_step: (replicated state, replicated data, divided batch, learning rate) -> state.
+      eval_step: (params, stats, replicated data, divided batch) -> sums.
+      evaluation: the batches to evaluate on.
+      train_device_data: the training images on the devices, {} where they are streamed.
+      eval_device_data: the evaluation images.
+      initial_state: a trial's config -> its state before the first step, in host memory.
+      initial_shapes: the same, as shapes and types on all devices.
+    """
+
+    devices: parallel.Devices
+    total_steps: int
+    train_step: Callable[..., TrainState]
+    eval_step: Callable[..., dict[str, jax.Array]]
+    evaluation: Pipeline
+    train_device_data: Any
+    eval_device_data: Any
+    initial_state: Callable[[TrialConfig], TrainState]
+    initial_shapes: TrainState
+
+    def evaluate(self, params: Tree, stats: Tree) -> dict[str, Any]:
+        """Returns sums over the whole evaluation set; see `metrics.evaluation_sums`.
+
+        Args:
+          params: on this process's devices, replicated.
+          stats: likewise.
+        """
+        batches = (parallel.divide(batch, self.devices) for batch in self.evaluation.batches())
+        return total(
+            self.eval_step(params, stats, self.eval_device_data, batch) for batch in batches
+        )
+
+
+def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) -> CompiledTrial:
+    """Prepares the compiled steps of a trial and of all others of the same `compiled_part`.
+
+    Raises:
+      UserError: see `check_config`.
+    """
+    check_config(config, data, devices)
+    model, recipe = config.model.to_mapping(), config.train
+    batches = training_pipeline(config, data)
+    steps = total_steps(config, data)
+    eval_batch = len(devices) * -(-recipe.eval_batch_size // len(devices))
+    evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
+
+    abstract = nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
+    finetune.freeze_statistics(abstract, recipe.freeze)
+    graphdef, params, stats = split_model(abstract)
+    optimizer = optimizers.make_optimizer(recipe, params)
+
+    def initial_state(config: TrialConfig) -> TrainState:
+        _, params, stats = split_model(build_model(model, data.num_classes, config.seed))
+        params, stats = finetune.starting_weights(config, data)(params, stats)
+        for constraint in constraints.active(recipe):
+            params = constraint.prepare(recipe, params)
+        return create(params, stats, optimizer, config.seed)
+
+    train_backend = conv_backend.default_conv_backend(devices[0].platform)
+    evaluations = 1 + steps // recipe.eval_every if recipe.eval_every else 1
+    eval_backend = conv_backend.default_conv_backend(
+        devices[0].platform, evaluations * data.num_eval * data.config.image_size**2
+    )
+    return CompiledTrial(
+        devices=devices,
+        total_steps=steps,
+        train_step=parallel.parallel_train_step(
+            step.make_train_step(graphdef, batches, optimizer, recipe, train_backend), devices
+        ),
+        eval_step=parallel.parallel_eval_step(
+            step.make_eval_step(graphdef, evaluation, recipe.dtype, eval_backend), devices
+        ),
+        evaluation=evaluation,
+        train_device_data=parallel.replicate(batches.device_data, devices),
+        eval_device_data=parallel.replicate(evaluation.device_data, devices),
+        initial_state=initial_state,
+        initial_shapes=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(devices)),
+            jax.eval_shape(
+                lambda params, stats: create(params, stats, optimizer, 0), params, stats
+            ),
+        ),
+    )
+
+
+def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> None:
+    """Rejects, with a UserError, what can be known to be wrong before anything is compiled."""
+    recipe = config.train
+    if recipe.grad_accum_steps < 0:
+        raise UserError(
+            "train.grad_accum_steps is at least 1, or 0 for as many micro-batches as are fastest; "
+            f"got {recipe.grad_accum_steps}"
+        )
+    if recipe.batch_size % (len(devices) * max(1, recipe.grad_accum_steps)):
+        accumulation = f" x train.grad_accum_steps {recipe.grad_accum_steps}"
+        raise UserError(
+            f"train.batch_size {recipe.batch_size} cannot be divided over {len(devices)} device(s)"
+            + (accumulation if recipe.grad_accum_steps else "")
+        )
+    if recipe.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"train.dtype is float32 or bfloat16; got {recipe.dtype!r}")
+    if recipe.log_every < 1:
+        raise UserError(f"train.log_every is at least 1, got {recipe.log_every}")
+    training_pipeline(config, data)
+    if total_steps(config, data) < 1:
+        raise UserError("train.epochs and train.steps make no step at all")
+    optimizers.check_optimizer(recipe)
+    optimizers.schedule(recipe, total_steps(config, data))
+    trackers.check_trackers(recipe)
+    finetune.starting_weights(config, data)
+    if active := constraints.active(recipe):
+        model = config.model.to_mapping()
+        params, _ = weight_shapes({"model": model, "num_classes": data.num_classes})
+        for constraint in active:
+            constraint.check(recipe, params)
+
+
+def total_steps(config: TrialConfig, data: Data) -> int:
+    """Returns the optimizer steps of a trial."""
+    return config.train.steps or round(
+        config.train.epochs * training_pipeline(config, data).steps_per_epoch
+    )
+
+
+def training_pipeline(config: TrialConfig, data: Data) -> Pipeline:
+    """Returns this process's batches in the order of `config.seed`."""
+    return data.train(
+        config.train.batch_size, config.seed, jax.process_index(), jax.process_count()
+    )

@@ -1,0 +1,68 @@
+"""Where the metrics of a run are recorded."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
+from squeeze_jax.train.config import TrainConfig
+
+
+class Tracker(Protocol):
+    """A place for records."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Adds a record: "step", and what was measured there."""
+        ...
+
+
+class JsonLines:
+    """The file metrics.jsonl in a trial's folder, one line a record; only the first process writes.
+
+    On resumption the lines after the restored step are dropped, so that the file equals an unbroken
+    run's.
+    """
+
+    def __init__(self, directory: Path, step: int):
+        self._path = directory / "metrics.jsonl"
+        self.lines = [line for line in _whole_lines(self._path) if line["step"] <= step]
+        if jax.process_index() == 0:
+            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one line."""
+        if jax.process_index() == 0:
+            with self._path.open("a") as file:
+                file.write(json.dumps(dict(record)) + "\n")
+
+
+# By name: a trial's folder and the step that it starts from or was restored at -> a tracker.
+TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {"jsonl": JsonLines}
+
+
+def check_trackers(config: TrainConfig) -> None:
+    """Rejects a tracker that is none of TRACKERS, with a UserError."""
+    if unknown := [name for name in config.trackers if name not in TRACKERS]:
+        raise UserError(f"train.trackers: {unknown[0]!r} is none of {', '.join(TRACKERS)}")
+
+
+def open_trackers(config: TrainConfig, directory: Path, step: int) -> list[Tracker]:
+    """Returns the trackers that the recipe names besides "jsonl"; on the first process alone."""
+    if jax.process_index() > 0:
+        return []
+    return [TRACKERS[name](directory, step) for name in config.trackers if name != "jsonl"]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the parsed lines of a file, without a last one that a kill cut short."""
+    if not path.exists():
+        return []
+    return [
+        json.loads(line)
+        for line in path.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
