@@ -209,15 +209,14 @@ class LoadedNetwork:
         self, format: str, calibration: np.ndarray | None = None, **options: Any
     ) -> tuple[bytes, float]:
         """Returns the content of an exported file, and its deviation; see `export`."""
-        from squeeze_jax.convert import export
+        from squeeze_jax.convert import export_network
 
         network = self.whole()
         if calibration is None:
             images = _preprocess_all(network.preprocessing, photographs())
         else:
             images = calibration[:8]
-        settings = export.Settings(**options, calibration=calibration)
-        return export.export(network, format, settings, images)
+        return export_network(network, format, options | {"calibration": calibration}, images)
 
     def compress(
         self,
@@ -348,9 +347,9 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
             base = load(base)
         return load_sqz(path, base)
     if path.is_file():
-        from squeeze_jax.convert import export
+        from squeeze_jax.convert import open_exported
 
-        return LoadedNetwork(path, None, export.open_exported(path))
+        return LoadedNetwork(path, None, open_exported(path))
     return LoadedNetwork(path, checkpoint.load_network(path))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from experiments.benchmarks import interleaved, torch_nets
 from squeeze_jax import models
-from squeeze_jax.convert import onnx as exporter
+from squeeze_jax.convert.exporters import onnx_model as exporter
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")

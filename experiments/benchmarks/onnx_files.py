@@ -1,6 +1,6 @@
 """Our ONNX files beside PyTorch's own, in onnxruntime.
 
-The same SqueezeNet with the same weights is written by `squeeze_jax.convert.onnx` and by `torch.onnx.export`, by tracing
+The same SqueezeNet with the same weights is written by `squeeze_jax.convert.exporters.onnx` and by `torch.onnx.export`, by tracing
 (`dynamo=False`) and, where onnxscript is installed, by its exporter (`dynamo=True`). All files take any batch.
 """
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from experiments.benchmarks import interleaved, torch_nets
 from squeeze_jax import models
-from squeeze_jax.convert import onnx as exporter
+from squeeze_jax.convert.exporters import onnx_model as exporter
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 DYNAMO = bool(importlib.util.find_spec("onnxscript"))

@@ -33,7 +33,7 @@ from scipy.special import log_softmax
 
 from squeeze_jax.compress import calibrate, rate_search
 from squeeze_jax.compress.sqz import container
-from squeeze_jax.convert import load
+from squeeze_jax.convert import import_network
 from squeeze_jax.data import Source, load_split, relabel
 from squeeze_jax.files import write_atomically
 from squeeze_jax.network import Network, imagenet, preprocessing, replace_leaves
@@ -159,7 +159,7 @@ def from_released(content: bytes) -> Network:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.net"
         path.write_bytes(content)
-        return load.import_network(path)
+        return import_network(path)
 
 
 def torch_layout(array: np.ndarray) -> np.ndarray:

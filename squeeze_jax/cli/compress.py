@@ -20,6 +20,8 @@ EXAMPLE = "squeeze-jax compress squeezenet -o net.sqz --target-bytes 500000"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    from squeeze_jax.compress.sqz.coders import CODERS
+
     add_checkpoint_argument(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.sqz")
     how = parser.add_mutually_exclusive_group()
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_calibration_images_argument(parser, "(default 200) as many others measure the loss")
     parser.add_argument(
         "--coder",
-        choices=("arithmetic", "huffman"),
+        choices=tuple(CODERS),
         default="arithmetic",
         help="huffman is Deep Compression's as published; c/sqz.c reads arithmetic only",
     )

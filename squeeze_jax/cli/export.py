@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from squeeze_jax.cli.checks import check_at_least_one
 from squeeze_jax.cli.data_arguments import (
@@ -10,6 +11,9 @@ from squeeze_jax.cli.data_arguments import (
     check_data_named,
 )
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+
+if TYPE_CHECKING:
+    from squeeze_jax.convert.options import Option
 
 NAME = "export"
 HELP = "write a file for another engine, checked against the network"
@@ -20,17 +24,33 @@ EXAMPLE = "squeeze-jax export net.sqz --format onnx -o net.onnx"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser)
-    parser.add_argument(
-        "--format", choices=("onnx", "tflite", "stablehlo", "safetensors", "pth"), required=True
-    )
+    from squeeze_jax.convert import EXPORTERS  # loads no format's library
+
+    parser.add_argument("--format", choices=tuple(EXPORTERS), required=True)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--opset", type=int, help="of ONNX (default 17)")
-    parser.add_argument("--batch", type=int, help="a fixed batch size (default: any; tflite: 1)")
-    parser.add_argument(
-        "--precision", choices=("float32", "float16", "int8"), default="float32", help="of ONNX"
-    )
+    for name, takers in _format_options().items():
+        option = next(iter(takers.values()))
+        words = f"{option.help} ({', '.join(takers)})"
+        # The default is the format's, so that a flag that was not given is told from one that was.
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=option.type,
+            choices=option.choices or None,
+            help=words,
+        )
     add_data_arguments(parser, words="for int8: ")
     add_calibration_images_argument(parser, "of the data, for int8 (default 200)")
+
+
+def _format_options() -> "dict[str, dict[str, Option]]":
+    """Returns the options of all formats: option name -> format -> the option."""
+    from squeeze_jax.convert import EXPORTERS
+
+    options: dict[str, dict[str, Option]] = {}
+    for format, exporter in EXPORTERS.items():
+        for name, option in exporter.OPTIONS.items():
+            options.setdefault(name, {})[format] = option
+    return options
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,9 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.data_dir,
         arguments.split,
         arguments.calibration_images,
-        opset=arguments.opset,
-        batch=arguments.batch,
-        precision=arguments.precision,
+        **{name: getattr(arguments, name) for name in _format_options()},
     )
     size = arguments.output.stat().st_size
     print(f"{arguments.output}: {size:,} bytes, logits within {deviation:.1e} of the net's")

@@ -13,7 +13,9 @@ EXAMPLE = "squeeze-jax import squeezenet1_1.pth -o squeezenet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", type=Path, help=".pth, .safetensors, .caffemodel or .net file")
+    from squeeze_jax.convert import IMPORTERS  # loads no format's library
+
+    parser.add_argument("source", type=Path, help=f"a file of {', '.join(IMPORTERS)}")
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -32,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the checkpoint and says which network it is."""
-    from squeeze_jax.convert import load
+    from squeeze_jax.convert import import_network
     from squeeze_jax.train import checkpoint
 
-    network = load.import_network(arguments.source, arguments.model, model_options(arguments))
+    network = import_network(arguments.source, arguments.model, model_options(arguments))
     checkpoint.save_network(network, arguments.output)
     print(
         f"{arguments.output}: {network.model['name']}, {len(network.class_names)} classes, "

@@ -34,16 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the page, and serves it until interrupted unless --output is given."""
     from squeeze_jax import api
-    from squeeze_jax.convert import page
+    from squeeze_jax.convert import demo
 
     loaded = api.load(arguments.checkpoint)
     model, _ = loaded.export_bytes("onnx")
     metadata = loaded.whole().metadata()
     if arguments.output:
-        page.write_page(arguments.output, metadata, model, arguments.runtime)
+        demo.write_page(arguments.output, metadata, model, arguments.runtime)
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        page.write_page(Path(folder) / "page", metadata, model, arguments.runtime)
-        page.serve(Path(folder) / "page", arguments.port)
+        demo.write_page(Path(folder) / "page", metadata, model, arguments.runtime)
+        demo.serve(Path(folder) / "page", arguments.port)
     return 0

@@ -1,4 +1,10 @@
-"""Nets from other worlds, and to them: importers make a `Net` of a file, exporters a file of a `Net`.
+"""Networks in other libraries' files: importers read them, exporters write them.
 
-This file imports nothing, so that a command loads only the libraries of the format it was asked for.
+Importing this package loads no library of any format. Each format's module imports what it needs
+when it reads or writes.
 """
+
+from squeeze_jax.convert.exporters import EXPORTERS, export_network, open_exported
+from squeeze_jax.convert.importers import IMPORTERS, import_network
+
+__all__ = ["EXPORTERS", "IMPORTERS", "export_network", "import_network", "open_exported"]

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it, as inference engines expect."""
+"""Folds BatchNorm into the convolution before it, as inference engines expect."""
 
 import jax
 import numpy as np
@@ -8,13 +8,14 @@ from squeeze_jax.models import layers
 from squeeze_jax.network import Network, Tree, split_model
 
 
-def fold_batch_norm(net: Network) -> tuple[nnx.GraphDef, Tree]:
-    """(static graph, parameters as NumPy arrays) of the net for inference: every convolution has a bias, none BatchNorm.
+def fold_batch_norm(network: Network) -> tuple[nnx.GraphDef, Tree]:
+    """Returns the static graph and the parameters, as NumPy arrays, of a network for inference.
 
-    A convolution W x followed by scale * (y - mean) / sqrt(var + eps) + bias is the convolution with W' = W * s and bias'
-    = bias - mean * s, where s = scale / sqrt(var + eps) for each output channel.
+    Convolutions with BatchNorm get a bias instead. A convolution W x followed by
+    scale * (y - mean) / sqrt(var + eps) + bias is the convolution with W' = W * s and
+    bias' = bias - mean * s, where s = scale / sqrt(var + eps) for each output channel.
     """
-    module = net.module()
+    module = network.module()
     for conv in [
         node
         for _, node in nnx.iter_graph(module)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from squeeze_jax import cli, models
-from squeeze_jax.convert.export import TOLERANCES
+from squeeze_jax.convert.verify import TOLERANCES
 from squeeze_jax.network import Network, Preprocessing, build_model, split_model
 from squeeze_jax.train.checkpoint import save_network
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from squeeze_jax.convert import caffe, verify
-from squeeze_jax.convert.load import import_network
+from squeeze_jax.convert import import_network, verify
+from squeeze_jax.convert.importers import caffe
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
 from tests.convert import encoders
@@ -26,7 +26,7 @@ def written(tmp_path, content):
 @pytest.mark.parametrize("double", [False, True])
 def test_reads_what_was_encoded(tmp_path, old, double):
     layers = [("data", "Data", []), ("data", "Data", []), *LAYERS, ("sum", "Eltwise", [])]
-    found = caffe.read(written(tmp_path, encoders.caffemodel(layers, old, double)))
+    found = caffe.read_layers(written(tmp_path, encoders.caffemodel(layers, old, double)))
     assert list(found) == ["data", *(name for name, _, _ in LAYERS), "sum"]
     assert found["sum"].type == "Eltwise" and found["conv1"].type == ("" if old else "Convolution")
     for name, _, arrays in LAYERS:
@@ -89,7 +89,7 @@ ONE = np.ones((2, 3), np.float32)
 )
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path, content, words):
     with pytest.raises(UserError, match=words) as error:
-        caffe.read(written(tmp_path, content))
+        caffe.read_layers(written(tmp_path, content))
     assert "\n" not in str(error.value)
 
 

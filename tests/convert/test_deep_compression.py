@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze_jax.convert import deep_compression, verify
-from squeeze_jax.convert.load import import_network
+from squeeze_jax.convert import import_network, verify
+from squeeze_jax.convert.importers import deep_compression
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
 from tests.convert import encoders
@@ -27,7 +27,7 @@ def test_reads_what_was_encoded(tmp_path, sparse):
     layers = encoders.squeezenet_layers(sparse=sparse)
     path = written(tmp_path, encoders.deep_compressed([layer[1:] for layer in layers]))
     for (_, weights, biases), (found, found_biases) in zip(
-        layers, deep_compression.read(path, SHAPES), strict=True
+        layers, deep_compression.read_layers(path, SHAPES), strict=True
     ):
         np.testing.assert_array_equal(found, weights)
         np.testing.assert_array_equal(found_biases, biases)
@@ -35,7 +35,7 @@ def test_reads_what_was_encoded(tmp_path, sparse):
 
 def test_a_layer_without_entries_is_zero(tmp_path):
     path = written(tmp_path, encoders.deep_compressed([(np.zeros((2, 3, 1, 1)), np.ones(2))]))
-    ((weights, _),) = deep_compression.read(path, [((2, 3, 1, 1), (2,))])
+    ((weights, _),) = deep_compression.read_layers(path, [((2, 3, 1, 1), (2,))])
     assert not weights.any()
 
 
@@ -52,14 +52,14 @@ def test_a_layer_without_entries_is_zero(tmp_path):
 def test_a_length_that_is_not_that_of_the_counts(tmp_path, spoil):
     path = written(tmp_path, spoil(encoders.deep_compressed([layer[1:] for layer in LAYERS])))
     with pytest.raises(UserError, match="bytes are not what"):
-        deep_compression.read(path, SHAPES)
+        deep_compression.read_layers(path, SHAPES)
 
 
 def test_an_entry_outside_its_layer(tmp_path):
     content = bytearray(encoders.deep_compressed([(np.ones((1, 3, 1, 1)), np.zeros(1))]))
     content[-1] = 9
     with pytest.raises(UserError, match="layer 1 has 3 weights, but an entry for number 12"):
-        deep_compression.read(written(tmp_path, bytes(content)), [((1, 3, 1, 1), (1,))])
+        deep_compression.read_layers(written(tmp_path, bytes(content)), [((1, 3, 1, 1), (1,))])
 
 
 def test_the_released_file_gives_the_reference_logits():

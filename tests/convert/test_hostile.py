@@ -1,10 +1,10 @@
-"""Damaged and hostile files: one line or the right weights, never anything else. The long run is experiments/interop/fuzz.py."""
+"""Damaged and hostile files: one line or the right weights, never anything else. The long run is experiments/convert/fuzz.py."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-fuzz = pytest.importorskip("experiments.interop.fuzz")
+fuzz = pytest.importorskip("experiments.convert.fuzz")
 from tests.convert import encoders  # noqa: E402
 
 

@@ -1,4 +1,4 @@
-"""The record behind a model file, and what is said of files that hold another or none."""
+"""The metadata behind a model file, and what is said of files that hold another or none."""
 
 import io
 import json
@@ -22,14 +22,14 @@ NET = Network(
 MODEL = b"TFL3" * 1000
 
 
-def archive(content, name=metadata.RECORD, **options):
+def archive(content, name=metadata.METADATA, **options):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", **options) as target:
         target.writestr(name, content)
     return file.getvalue()
 
 
-def test_record_comes_back(tmp_path):
+def test_metadata_come_back(tmp_path):
     """From bytes and from a path, and Network.from_metadata takes it."""
     data = metadata.attach(MODEL, NET)
     (tmp_path / "net.tflite").write_bytes(data)
@@ -58,7 +58,7 @@ def test_only_the_end_of_a_file_is_read(monkeypatch, tmp_path):
     (tmp_path / "net.tflite").write_bytes(metadata.attach(MODEL, NET))
     assert metadata.read(tmp_path / "net.tflite")["source"] == "a test"
     monkeypatch.setattr(metadata, "LIMIT", 500)
-    with pytest.raises(UserError, match="no record of a net"):
+    with pytest.raises(UserError, match="no metadata of a network"):
         metadata.read(tmp_path / "net.tflite")
     with pytest.raises(UserError, match="more than the 500 bytes"):
         metadata.attach(MODEL, NET)
@@ -66,7 +66,7 @@ def test_only_the_end_of_a_file_is_read(monkeypatch, tmp_path):
 
 def far_offset():
     """A member that starts at byte 2**64 - 1."""
-    name, extra = metadata.RECORD.encode(), struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    name, extra = metadata.METADATA.encode(), struct.pack("<HHQ", 1, 8, 2**64 - 1)
     fields = (20, 0, 20, 0, 0, 0, 0, 0, 0, 2, 2, len(name), len(extra), 0, 0, 0, 0, 0xFFFFFFFF)
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *fields) + name + extra
     return entry + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), 0, 0)
@@ -102,7 +102,7 @@ def far_offset():
     ],
 )
 def test_other_content_is_one_clear_line(data):
-    with pytest.raises(UserError, match="record of a net") as error:
+    with pytest.raises(UserError, match="metadata of a network") as error:
         metadata.read(data)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 

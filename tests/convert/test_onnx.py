@@ -14,20 +14,20 @@ import squeeze_jax.network as nets
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend, functional, initializers, layers
 from squeeze_jax.network import imagenet
-from tests.convert import random_nets
+from tests.convert import random_networks
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from squeeze_jax.convert import onnx as exporter
-from squeeze_jax.convert import onnx_graph
+from squeeze_jax.convert.exporters import onnx_graph
+from squeeze_jax.convert.exporters import onnx_model as exporter
 
 TOLERANCE = 1e-4  # of the largest logit
 
 
 def random_net(name: str, size: int) -> nets.Network:
     """A registered model with random weights, biases and BatchNorm statistics, for images of this size."""
-    return random_nets.random_net(
+    return random_networks.random_net(
         {"name": name}, 7, preprocessing=dataclasses.replace(imagenet.CAFFE, image_size=size)
     )
 
@@ -48,7 +48,10 @@ def flax_logits(net: nets.Network, images: np.ndarray) -> np.ndarray:
 
 def deviation(net: nets.Network, model: "onnx.ModelProto", images: np.ndarray) -> float:
     """Largest deviation of the file from the net, relative to the largest logit."""
-    expected, found = flax_logits(net, images), exporter.runner(model.SerializeToString())(images)
+    expected, found = (
+        flax_logits(net, images),
+        exporter.make_runner(model.SerializeToString())(images),
+    )
     assert found.shape == expected.shape and found.dtype == np.float32
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
@@ -120,7 +123,10 @@ def test_every_family(name):
     model = exporter.to_onnx(net)
     assert operators(model) == expected
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
-    expected, run = flax_logits(net, noise(3, size)), exporter.runner(model.SerializeToString())
+    expected, run = (
+        flax_logits(net, noise(3, size)),
+        exporter.make_runner(model.SerializeToString()),
+    )
     for found, rows in ((run(noise(3, size)), slice(3)), (run(noise(3, size)[:1]), slice(1))):
         assert np.abs(found - expected[rows]).max() <= TOLERANCE * np.abs(expected).max()
 
@@ -223,7 +229,7 @@ def test_int8(small):
     """A quarter of the bytes, logits near; the float32 model and what it says about itself are kept."""
     full = exporter.to_onnx(small)
     before = full.SerializeToString()
-    model = exporter.quantized(full, noise(20, 50))
+    model = exporter.quantize(full, noise(20, 50))
     assert full.SerializeToString() == before
     assert len(model.SerializeToString()) < 0.4 * len(before)
     assert model.metadata_props == full.metadata_props and model.doc_string == full.doc_string
@@ -241,12 +247,12 @@ def run_module(module: nnx.Module, images: np.ndarray) -> np.ndarray:
     def forward(params, images):
         return nets.forward(graphdef, params, stats, images)[0]
 
-    graph = onnx_graph.proto(onnx_graph.trace(forward, params, images.shape[1:]), None)
+    graph = onnx_graph.make_graph(onnx_graph.trace(forward, params, images.shape[1:]), None)
     model = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
     )
     onnx.checker.check_model(model, full_check=True)
-    return exporter.runner(model.SerializeToString())(images)
+    return exporter.make_runner(model.SerializeToString())(images)
 
 
 class Own(nnx.Module):

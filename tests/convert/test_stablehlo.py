@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from squeeze_jax.convert import metadata, stablehlo, verify
+from squeeze_jax.convert import metadata, verify
+from squeeze_jax.convert.exporters import stablehlo
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
-from tests.convert.random_nets import random_net
+from tests.convert.random_networks import random_net
 
 # What a program without this package does; any import of it, or of Flax, fails.
 ELSEWHERE = """
@@ -58,7 +59,7 @@ def test_computes_what_flax_computes(name, options):
     """With random BatchNorm statistics."""
     net = small_net(name, **options)
     assert (
-        verify.check(net, stablehlo.runner(stablehlo.to_stablehlo(net)), some_images(net, 1), 1e-4)
+        verify.check(net, stablehlo.make_runner(stablehlo.to_stablehlo(net)), some_images(net, 1))
         <= 1e-4
     )
 
@@ -86,7 +87,7 @@ def test_any_batch_on_any_platform(net, data):
         "tpu",
     )
     images = some_images(net, 3)
-    run = stablehlo.runner(data)
+    run = stablehlo.make_runner(data)
     np.testing.assert_allclose(
         run(images),
         np.concatenate([run(images[i : i + 1]) for i in range(3)]),
@@ -100,7 +101,10 @@ def test_a_fixed_batch_is_filled(net, data):
     fixed = stablehlo.to_stablehlo(net, batch=2)
     assert jax.export.deserialize(bytearray(fixed)).in_avals[0].shape == (2, *net.input_shape)
     np.testing.assert_allclose(
-        stablehlo.runner(fixed)(images), stablehlo.runner(data)(images), rtol=1e-4, atol=1e-5
+        stablehlo.make_runner(fixed)(images),
+        stablehlo.make_runner(data)(images),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -109,4 +113,4 @@ def test_a_fixed_batch_is_filled(net, data):
 )
 def test_other_files_are_refused(data, damage):
     with pytest.raises(UserError, match="not a StableHLO export"):
-        stablehlo.runner(damage(data))
+        stablehlo.make_runner(damage(data))

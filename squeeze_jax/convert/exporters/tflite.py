@@ -1,31 +1,62 @@
-"""A net as a .tflite file for LiteRT (formerly TensorFlow Lite), written without TensorFlow.
+"""The .tflite format of LiteRT (formerly TensorFlow Lite), written without TensorFlow.
 
-`litert-converter` turns StableHLO into LiteRT's operators. It has no documented interface: the calls below are those that the
-converter of PyTorch models makes (github.com/google-ai-edge/litert-torch, litert_torch/_convert), so its version is fixed.
+litert-converter turns StableHLO into LiteRT's operators. It has no documented interface: the calls
+below are those that the converter of PyTorch models makes (github.com/google-ai-edge/litert-torch,
+litert_torch/_convert), so its version is fixed.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from importlib import import_module, metadata
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from squeeze_jax.convert import stablehlo
-from squeeze_jax.convert.verify import in_batches
+from squeeze_jax.convert import metadata
+from squeeze_jax.convert.exporters import stablehlo
+from squeeze_jax.convert.exporters.fixed_batch import run_in_batches
+from squeeze_jax.convert.options import Option
 from squeeze_jax.errors import UserError
-from squeeze_jax.network import Network
 
+if TYPE_CHECKING:
+    from squeeze_jax.network import Classifier, Network
+
+NAME = "tflite"
+SUFFIX = ".tflite"
+OPTIONS = {"batch": Option(int, 1, "a fixed batch size (default: any; tflite: 1)")}
 CONVERTER_VERSION = "0.5.0"
 INPUT, OUTPUT = "images", "logits"
 
 
-def to_litert(net: Network, *, batch: int = 1) -> bytes:
-    """The bytes of a .tflite file, float32: "images" [batch, H, W, 3], preprocessed, -> "logits" [batch, classes].
+def write(network: "Network", options: Mapping[str, Any]) -> bytes:
+    """Returns the content of a .tflite file with the network's metadata behind it.
+
+    Raises:
+      UserError: litert-converter is not installed, cannot be loaded, or is another version.
+    """
+    return metadata.attach(to_litert(network, batch=options["batch"]), network)
+
+
+def open(content: bytes) -> "Classifier":
+    """Opens a .tflite file of ours in LiteRT's interpreter.
+
+    Raises:
+      UserError: ai-edge-litert is missing, or it is not such a file.
+    """
+    from squeeze_jax.network import Classifier
+
+    return Classifier.from_metadata(metadata.read(content), make_runner(content))
+
+
+def to_litert(network: "Network", *, batch: int = 1) -> bytes:
+    """Converts a network to a float32 LiteRT model.
+
+    It takes preprocessed "images" [batch, H, W, 3] and returns "logits" [batch, classes].
 
     Args:
-      net: what to export.
+      network: what is exported.
       batch: images a call; LiteRT's shapes are fixed.
 
     Raises:
@@ -36,7 +67,7 @@ def to_litert(net: Network, *, batch: int = 1) -> bytes:
     dialect = _converter("mlir.dialects.stablehlo")
     api = _converter("mlir._mlir_libs.converter_api_ext")
     # The portable form: JAX and the converter need not agree on a version of StableHLO.
-    program = stablehlo.exported(net, batch, ("cpu",)).mlir_module_serialized
+    program = stablehlo.lower(network, batch, ("cpu",)).mlir_module_serialized
     context = ir.Context()
     api.prepare_mlir_context(context)
     with context:
@@ -48,14 +79,17 @@ def to_litert(net: Network, *, batch: int = 1) -> bytes:
 
 
 def _converter(name: str) -> ModuleType:
-    """A module of litert-converter.
+    """Imports a module of litert-converter.
 
     Raises:
-      UserError: there is none, or it is another version than the one whose interface is known.
+      UserError: it is not installed, or another version than the one whose interface is known.
     """
-    wanted = f"LiteRT files need litert-converter {CONVERTER_VERSION} (pip install litert-converter=={CONVERTER_VERSION})"
+    wanted = (
+        f"LiteRT files need litert-converter {CONVERTER_VERSION} "
+        f"(pip install litert-converter=={CONVERTER_VERSION})"
+    )
     try:
-        installed = metadata.version("litert-converter")
+        installed = version("litert-converter")
         module = import_module(f"litert_converter.{name}")
     except ImportError as e:
         raise UserError(f"{wanted}: {e}") from e
@@ -65,34 +99,35 @@ def _converter(name: str) -> ModuleType:
 
 
 def _fuse_relu_through_concatenation(module: Any, relu: Any) -> None:
-    """ReLU of a concatenation becomes the activation of what is concatenated, which costs LiteRT's operators nothing.
+    """Makes the ReLU of a concatenation the activation of the convolutions concatenated.
 
-    The converter fuses a ReLU only into the operator directly before it, so each Fire module would keep one of its own.
+    That costs LiteRT's operators nothing. The converter fuses a ReLU only into the operator
+    directly before it, so each Fire module would keep an operator of its own.
 
     Args:
       module: the converted module, changed in place.
       relu: the attribute value "RELU".
     """
     for op in _named(module, "tfl.relu"):
-        joined = op.operands[0].owner
+        concat = op.operands[0].owner
         # A block argument's owner is a block, which has no name.
-        if getattr(joined, "name", None) != "tfl.concatenation" or _uses(joined) > 1:
+        if getattr(concat, "name", None) != "tfl.concatenation" or _uses(concat) > 1:
             continue
-        parts = [operand.owner for operand in joined.operands]
+        parts = [operand.owner for operand in concat.operands]
         if all(
             getattr(part, "name", None) == "tfl.conv_2d"
             and _uses(part) == 1
-            and not _activated(part)
+            and not _has_activation(part)
             for part in parts
         ):
             for part in parts:
                 part.attributes["fused_activation_function"] = relu
-            op.results[0].replace_all_uses_with(joined.results[0])
+            op.results[0].replace_all_uses_with(concat.results[0])
             op.erase()
 
 
 def _named(module: Any, name: str) -> list[Any]:
-    """The operations of that name in the functions of a module."""
+    """Returns the operations of that name in the functions of a module."""
     blocks = [
         block
         for function in module.body.operations
@@ -108,12 +143,14 @@ def _uses(op: Any) -> int:
     return sum(1 for _ in op.results[0].uses)
 
 
-def _activated(op: Any) -> bool:
+def _has_activation(op: Any) -> bool:
     return op.attributes["fused_activation_function"].value != "NONE"
 
 
-def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """A .tflite file of ours as a function: preprocessed images float32 [N, H, W, 3] -> logits [N, classes], N >= 1.
+def make_runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that runs a .tflite file of ours.
+
+    It takes preprocessed images float32 [N, H, W, 3], N >= 1, and returns logits [N, classes].
 
     Raises:
       UserError: ai-edge-litert is missing, or this is no such file.
@@ -129,15 +166,15 @@ def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
         batch = int(call.get_input_details()[INPUT]["shape"][0])
         call.get_output_details()[OUTPUT]
     except (ValueError, KeyError) as e:
-        raise UserError(f"not a LiteRT export of a net: {e}") from e
-    # The interpreter answers with a view of memory that its next call writes to.
-    return lambda images: in_batches(
+        raise UserError(f"not a LiteRT export of a network: {e}") from e
+    # The interpreter returns a view of memory that its next call overwrites.
+    return lambda images: run_in_batches(
         lambda chunk: call(**{INPUT: chunk})[OUTPUT].copy(), images, batch
     )
 
 
 def operators(model: bytes) -> Counter[str]:
-    """How many of which operator a .tflite file holds, by LiteRT's names: {"CONV_2D": 26, ...}.
+    """Counts the operators in a .tflite file by LiteRT's names: {"CONV_2D": 26, ...}.
 
     Raises:
       UserError: litert-converter is missing, or this is no .tflite file.

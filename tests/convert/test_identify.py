@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from squeeze_jax.convert import torch as weight_files
-from squeeze_jax.convert.load import import_network
+from squeeze_jax.convert import import_network
+from squeeze_jax.convert.state_dict import state_dict
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
 from tests.convert import encoders
-from tests.convert.random_nets import random_net, same_weights
+from tests.convert.random_networks import random_net, same_weights
 
 NAME = encoders.TINY["name"]
 OPTIONS = {key: value for key, value in encoders.TINY.items() if key != "name"}
 
 
 @pytest.mark.parametrize(
-    ("name", "world", "num_classes"),
+    ("name", "library", "num_classes"),
     [("squeezenet_v1_0", "torchvision", 1000), ("squeezenet_v1_1", "torchvision", 3)],
 )
-def test_a_net_is_known_by_its_names_and_shapes(tmp_path, name, world, num_classes):
+def test_a_net_is_known_by_its_names_and_shapes(tmp_path, name, library, num_classes):
     net = random_net({"name": name}, num_classes)
-    safetensors.numpy.save_file(weight_files.state_dict(net, world), tmp_path / "net.safetensors")
+    safetensors.numpy.save_file(state_dict(net, library), tmp_path / "net.safetensors")
     found = import_network(tmp_path / "net.safetensors")
     assert same_weights(found, net) and dict(found.model) == {"name": name}
     assert found.class_names == (
@@ -40,7 +40,7 @@ def test_a_net_is_known_by_its_names_and_shapes(tmp_path, name, world, num_class
 )
 def test_released_caffe_nets(tmp_path, name, eltwise, expected):
     layers = {}
-    for key, array in weight_files.state_dict(random_net({"name": name}), "caffe").items():
+    for key, array in state_dict(random_net({"name": name}), "caffe").items():
         layers.setdefault(key.split("[")[0], []).append(array)
     listed = [(layer, "Convolution", arrays) for layer, arrays in layers.items()] + [
         ("bypass_23", "Eltwise", [])
@@ -56,7 +56,7 @@ def test_released_caffe_nets(tmp_path, name, eltwise, expected):
 
 def saved(tmp_path, **changes):
     """A file of the tiny net under torchvision's names with these arrays in place of its own; None removes one."""
-    arrays = weight_files.state_dict(random_net(encoders.TINY), "torchvision") | changes
+    arrays = state_dict(random_net(encoders.TINY), "torchvision") | changes
     safetensors.numpy.save_file(
         {k: v for k, v in arrays.items() if v is not None}, tmp_path / "net.safetensors"
     )
@@ -83,7 +83,7 @@ def test_long_lists_are_cut(tmp_path):
 
 
 def test_a_damaged_released_net_is_still_known(tmp_path):
-    arrays = weight_files.state_dict(random_net({"name": "squeezenet_v1_1"}), "torchvision")
+    arrays = state_dict(random_net({"name": "squeezenet_v1_1"}), "torchvision")
     del arrays["features.3.squeeze.bias"]
     safetensors.numpy.save_file(arrays, tmp_path / "net.safetensors")
     with pytest.raises(
@@ -96,7 +96,7 @@ def test_a_damaged_released_net_is_still_known(tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        (None, {}, r"its 10 arrays are not those of a released net: give --model"),
+        (None, {}, r"its 10 arrays are not those of a released network: give --model"),
         (None, {"base_e": 8}, "give --model as well"),
         ("no_such", {}, "no model 'no_such'"),
         ("squeezenet_v1_0", {"no_such": 1}, "no option no_such"),

@@ -1,4 +1,4 @@
-"""Damaged and hostile weight files: python -m experiments.interop.fuzz --count 2000, from the repository's root.
+"""Damaged and hostile weight files: python -m experiments.convert.fuzz --count 2000, from the repository's root.
 
 Every file must be refused with one line, or give the right weights: exactly those that it holds. Where a flipped bit fell on a number
 of a format without a checksum, values are all that may differ. Anything else is a failure and the exit status is 1.
@@ -24,8 +24,8 @@ import safetensors.numpy
 import torch
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
-from squeeze_jax.convert import torch as weight_files
-from squeeze_jax.convert.load import import_network
+from squeeze_jax.convert import import_network
+from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network
 from tests.convert import encoders
@@ -57,8 +57,8 @@ def pth(layers: Layers, zipped: bool) -> bytes:
     return content.getvalue()
 
 
-def recorded(layers: Layers) -> bytes:
-    """As `write_safetensors` writes it."""
+def described(layers: Layers) -> bytes:
+    """With metadata, as our exporter writes them."""
     preprocessing = dict(
         image_size=64,
         resize=64,
@@ -75,9 +75,7 @@ def recorded(layers: Layers) -> bytes:
         "class_names": classes,
         "source": "fuzz",
     }
-    return safetensors.numpy.save(
-        state_dict(layers), {"format": "pt", weight_files.RECORD: json.dumps(record)}
-    )
+    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: json.dumps(record)})
 
 
 def caffemodel(layers: Layers, old: bool) -> bytes:
@@ -110,7 +108,7 @@ FORMATS = {
     ".safetensors": Format(
         ".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))
     ),
-    ".safetensors, ours": Format(".safetensors", recorded, model=None),
+    ".safetensors, ours": Format(".safetensors", described, model=None),
 }
 
 

@@ -1,8 +1,9 @@
-"""The equations of a jaxpr as operators of the ONNX standard (https://onnx.ai/onnx/operators).
+"""Converts the equations of a jaxpr to ONNX operators (https://onnx.ai/onnx/operators).
 
-Four-dimensional values are [N, H, W, C] in the jaxpr and [N, C, H, W] in ONNX; constants are stored in the order that this needs,
-so that no value is ever transposed. Where several equations are one operator (a convolution and its bias, a sum over positions
-and a division, a comparison and a choice), the last of them makes it from the inputs of the first.
+Four-dimensional values are [N, H, W, C] in the jaxpr and [N, C, H, W] in ONNX. Constants are stored
+in the order that this needs, so that no value is transposed. Where several equations are one
+operator (a convolution and its bias, a sum over positions and a division, a comparison and a
+choice), the last of them makes it from the inputs of the first.
 """
 
 import math
@@ -31,21 +32,29 @@ UNARY = {
     "tanh": "Tanh",
 }
 BINARY = {
-    "add": "Add", "add_any": "Add", "div": "Div", "ge": "GreaterOrEqual", "gt": "Greater", "max": "Max", "min": "Min", "mul": "Mul",
-    "pow": "Pow", "sub": "Sub",
-}  # fmt: skip
+    "add": "Add",
+    "add_any": "Add",
+    "div": "Div",
+    "ge": "GreaterOrEqual",
+    "gt": "Greater",
+    "max": "Max",
+    "min": "Min",
+    "mul": "Mul",
+    "pow": "Pow",
+    "sub": "Sub",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A known array; in the jaxpr's layout while tracing, in ONNX's as an operator's input."""
+    """A known array, in the jaxpr's layout while tracing and in ONNX's as an operator's input."""
 
     array: np.ndarray
     path: str = ""  # of the parameter it was, "fire2/squeeze/kernel"
 
     @property
     def scope(self) -> str:
-        """Path of the module that owns the parameter."""
+        """The path of the module that owns the parameter."""
         return self.path.rpartition("/")[0]
 
 
@@ -58,10 +67,9 @@ class Value:
     attributes: dict[str, Any]
     shape: tuple[int, ...]  # in the jaxpr's layout, for a batch of one
     scope: str = ""  # path of the module that it belongs to
-    flattened: tuple[int, int, int] | None = (
-        None  # (H, W, C): its second axis holds C, H, W where the jaxpr's holds H, W, C
-    )
-    number: int = field(default_factory=count().__next__)  # in the order of their making
+    # (H, W, C) if the second axis holds C, H, W where the jaxpr's holds H, W, C.
+    flattened: tuple[int, int, int] | None = None
+    number: int = field(default_factory=count().__next__)  # in order of creation
 
     @property
     def children(self) -> list["Value"]:
@@ -69,8 +77,12 @@ class Value:
         return [value for value in self.inputs if isinstance(value, Value)]
 
 
-def operator(eqn: Any, operands: list[Value | Constant]) -> Value:
-    """What one equation is in ONNX."""
+def convert_equation(eqn: Any, operands: list[Value | Constant]) -> Value:
+    """Returns the ONNX operator of one equation.
+
+    Raises:
+      UserError: the export does not know the primitive, or not in this use.
+    """
     name, params, shape = eqn.primitive.name, eqn.params, eqn.outvars[0].aval.shape
     x, others = operands[0], operands[1:]
     match name:
@@ -129,7 +141,10 @@ def _make(
     scope: str | None = None,
     **attributes: Any,
 ) -> Value:
-    """An operator that keeps its inputs' order of axes; its scope, unless given, is the modules' that its inputs have in common."""
+    """Makes an operator that keeps its inputs' order of axes.
+
+    Its scope, unless given, is the innermost module that its inputs have in common.
+    """
     values = [value for value in inputs if isinstance(value, Value)]
     if scope is None:
         newest = max(values, key=lambda value: value.number).scope
@@ -161,21 +176,28 @@ def _convolution(
     if set(params["lhs_dilation"]) != {1}:
         return None
     return _make(
-        "Conv", x, Constant(kernel.array.transpose(OIHW), kernel.path), shape=shape, scope=kernel.scope,
-        kernel_shape=kernel.array.shape[:2], strides=params["window_strides"], pads=_pads(params["padding"]),
-        dilations=params["rhs_dilation"], group=params["feature_group_count"],
-    )  # fmt: skip
+        "Conv",
+        x,
+        Constant(kernel.array.transpose(OIHW), kernel.path),
+        shape=shape,
+        scope=kernel.scope,
+        kernel_shape=kernel.array.shape[:2],
+        strides=params["window_strides"],
+        pads=_pads(params["padding"]),
+        dilations=params["rhs_dilation"],
+        group=params["feature_group_count"],
+    )
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """((top, bottom), (left, right)) -> (top, left, bottom, right)."""
+    """Reorders ((top, bottom), (left, right)) to (top, left, bottom, right)."""
     return (*(before for before, _ in padding), *(after for _, after in padding))
 
 
 def _product(
     x: Value, kernel: Constant, params: dict[str, Any], shape: tuple[int, ...]
 ) -> Value | None:
-    """[N, Cin] @ [Cin, Cout]; over an image's channels it is a 1x1 convolution."""
+    """Converts [N, Cin] @ [Cin, Cout]; over an image's channels, to a 1x1 convolution."""
     if (
         params["dimension_numbers"] != (((len(x.shape) - 1,), (0,)), ((), ()))
         or kernel.array.ndim != 2
@@ -192,7 +214,7 @@ def _product(
 
 
 def _channels_first(array: np.ndarray, flattened: tuple[int, int, int] | None) -> np.ndarray:
-    """Rows in the order (H, W, C) -> in the order (C, H, W)."""
+    """Reorders rows from (H, W, C) to (C, H, W)."""
     return (
         array[np.arange(len(array)).reshape(flattened).transpose(2, 0, 1).reshape(-1)]
         if flattened
@@ -211,10 +233,13 @@ def _max_pool(x: Value, params: dict[str, Any], shape: tuple[int, ...]) -> Value
     } or padding[0] != padding[3]:
         return None
     kernel, stride, padding = dimensions[1:3], strides[1:3], padding[1:3]
-    # A last window that hangs over the edge is what ceil_mode means; engines know it better than one-sided padding.
+    # A last window that hangs over the edge becomes ceil_mode, which engines handle better than
+    # one-sided padding.
     ceil = any(after for _, after in padding) and all(
         before == 0 and -(-(size - k) // s) + 1 == out and (out - 1) * s < size
-        for (before, _), size, k, s, out in zip(padding, x.shape[1:3], kernel, stride, shape[1:3])
+        for (before, _), size, k, s, out in zip(
+            padding, x.shape[1:3], kernel, stride, shape[1:3], strict=True
+        )
     )
     pads = (0, 0, 0, 0) if ceil else _pads(padding)
     return _make(
@@ -258,7 +283,7 @@ def _binary(
 
 
 def _elementwise(op: str, *operands: Value | Constant, shape: tuple[int, ...]) -> Value | None:
-    """An operator on broadcast operands, its constants put in the order that the values have."""
+    """Makes an operator of broadcast operands; constants take the order of the values."""
     orders = {value.flattened for value in operands if isinstance(value, Value)}
     if len(orders) > 1:
         return None
@@ -278,7 +303,7 @@ def _in_order(constant: Constant, flattened: tuple[int, int, int] | None) -> Con
 
 
 def _compact(array: np.ndarray) -> np.ndarray:
-    """An axis along which nothing changes, as broadcasting makes it, has size 1."""
+    """Reduces axes along which nothing changes, as broadcasting makes them, to size 1."""
     for axis in range(array.ndim):
         first = array.take([0], axis)
         array = first if np.array_equal(np.broadcast_to(first, array.shape), array) else array
@@ -286,7 +311,7 @@ def _compact(array: np.ndarray) -> np.ndarray:
 
 
 def _with_bias(x: Value, bias: Constant) -> Value | None:
-    """A convolution or product of its own that adds the bias too, where it is one number a channel."""
+    """Returns a copy of a convolution or product that adds the bias too, one number a channel."""
     if x.op not in ("Conv", "Gemm") or len(x.inputs) > 2:
         return None
     array = _compact(bias.array)
@@ -303,7 +328,11 @@ def _with_bias(x: Value, bias: Constant) -> Value | None:
 
 
 def _relu(x: Value) -> Value:
-    """max(x, 0); of a concatenation of convolutions, the concatenation of theirs, because engines fuse a ReLU into a convolution."""
+    """Makes max(x, 0).
+
+    ReLU of a concatenation of convolutions becomes a concatenation of their ReLUs, because engines
+    fuse a ReLU into a convolution.
+    """
     if (
         x.op == "Concat"
         and all(value.op == "Conv" for value in x.children)
@@ -318,7 +347,7 @@ def _relu(x: Value) -> Value:
 def _choice(
     which: Value | Constant, no: Value | Constant, yes: Value | Constant, shape: tuple[int, ...]
 ) -> Value | None:
-    """yes where `which`, else no: x where x >= 0, else a x, is a leaky ReLU."""
+    """Converts `yes` where `which`, else `no`; x where x >= 0, else a * x, is a leaky ReLU."""
     match which, no:
         case Value(op="GreaterOrEqual" | "Greater", inputs=(x, zero)), Value(
             op="Mul", inputs=(y, Constant(array=slope))
@@ -329,7 +358,10 @@ def _choice(
 
 
 def _local_response_norm(x: Value, factor: Value) -> Value | None:
-    """x * (k + s * sum of neighbouring channels' squares) ** -beta, as `models.ops.local_response_norm` writes it."""
+    """Recognises x * (k + s * sum of neighbouring channels' squares) ** -beta.
+
+    That is how `models.functional.local_response_norm` writes it (AlexNet, section 3.3).
+    """
     match factor:
         case Value(
             op="Pow",
@@ -424,7 +456,7 @@ def _pad(
 
 
 def _reshaped(x: Value, shape: tuple[int, ...]) -> Value | None:
-    """The few changes of shape that keep the batch in front: to [N, features], and of [N, C] to [N, 1, 1, C]."""
+    """Converts reshapes that keep the batch: to [N, features], [N, C] to [N, 1, 1, C]."""
     if shape == x.shape:
         return x
     if len(x.shape) == 4 and shape == (1, math.prod(x.shape)):

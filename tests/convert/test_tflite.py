@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from squeeze_jax.convert import litert, metadata, stablehlo, verify
+from squeeze_jax.convert import metadata, verify
+from squeeze_jax.convert.exporters import stablehlo, tflite
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
-from tests.convert.random_nets import random_net
+from tests.convert.random_networks import random_net
 
 pytest.importorskip("litert_converter")
 pytest.importorskip("ai_edge_litert")
@@ -38,12 +39,12 @@ def net():
 
 @pytest.fixture(scope="module")
 def model(net):
-    return litert.to_litert(net)
+    return tflite.to_litert(net)
 
 
 def test_squeezenet_is_its_convolutions_joins_and_pools(model):
     """Nothing is transposed or copied, and every ReLU is part of the convolution before it."""
-    assert litert.operators(model) == Counter(CONV_2D=26, CONCATENATION=8, MAX_POOL_2D=3, MEAN=1)
+    assert tflite.operators(model) == Counter(CONV_2D=26, CONCATENATION=8, MAX_POOL_2D=3, MEAN=1)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_squeezenet_is_its_convolutions_joins_and_pools(model):
 def test_computes_what_flax_computes(name, size, options):
     """With random BatchNorm statistics, and on odd and even sizes, where pools do and don't hang over the edge."""
     net = small_net(name, size, **options)
-    data = litert.to_litert(net)
-    assert verify.check(net, litert.runner(data), some_images(net, 1), 1e-4) <= 1e-4
-    assert not {"TRANSPOSE", "RELU", "CUSTOM"} & set(litert.operators(data))
+    data = tflite.to_litert(net)
+    assert verify.check(net, tflite.make_runner(data), some_images(net, 1)) <= 1e-4
+    assert not {"TRANSPOSE", "RELU", "CUSTOM"} & set(tflite.operators(data))
 
 
 def test_a_relu_stays_where_its_input_is_used_besides(net, monkeypatch):
@@ -87,16 +88,18 @@ def test_a_relu_stays_where_its_input_is_used_besides(net, monkeypatch):
             jnp.concatenate([part, c], axis=-1)
         ) - part.sum()
 
-    def joined(images):
+    def concat(images):
         return jnp.concatenate(sums(images), axis=-1)
 
-    program = jax.export.export(jax.jit(joined))(
+    program = jax.export.export(jax.jit(concat))(
         jax.ShapeDtypeStruct((1, *net.input_shape), jnp.float32)
     )
-    monkeypatch.setattr(stablehlo, "exported", lambda *_: program)
-    data, images = litert.to_litert(net), some_images(net, 1)
-    np.testing.assert_allclose(litert.runner(data)(images), joined(images), rtol=1e-3, atol=1e-2)
-    assert litert.operators(data)["RELU"] == 2
+    monkeypatch.setattr(stablehlo, "lower", lambda *_: program)
+    data, images = tflite.to_litert(net), some_images(net, 1)
+    np.testing.assert_allclose(
+        tflite.make_runner(data)(images), concat(images), rtol=1e-3, atol=1e-2
+    )
+    assert tflite.operators(data)["RELU"] == 2
 
 
 def test_inputs_and_outputs_have_names(net, model):
@@ -114,30 +117,30 @@ def test_inputs_and_outputs_have_names(net, model):
 def test_batches_are_filled(net, model):
     """A file for two images at a time takes three, and gives what one image at a time gives."""
     images = some_images(net, 3)
-    in_pairs = litert.runner(litert.to_litert(net, batch=2))(images)
-    np.testing.assert_allclose(in_pairs, litert.runner(model)(images), rtol=1e-4, atol=1e-5)
+    in_pairs = tflite.make_runner(tflite.to_litert(net, batch=2))(images)
+    np.testing.assert_allclose(in_pairs, tflite.make_runner(model)(images), rtol=1e-4, atol=1e-5)
 
 
-def test_the_record_does_not_disturb_it(tmp_path, net, model):
+def test_metadata_do_not_disturb_it(tmp_path, net, model):
     from ai_edge_litert.interpreter import Interpreter
 
     path, images = tmp_path / "net.tflite", some_images(net, 1)
     path.write_bytes(metadata.attach(model, net))
     found = Interpreter(model_path=str(path)).get_signature_runner()(images=images)["logits"]
-    np.testing.assert_array_equal(found, litert.runner(model)(images))
-    assert litert.operators(path.read_bytes()) == litert.operators(model)
+    np.testing.assert_array_equal(found, tflite.make_runner(model)(images))
+    assert tflite.operators(path.read_bytes()) == tflite.operators(model)
 
 
 def test_another_version_of_the_converter_is_refused(net, monkeypatch):
-    monkeypatch.setattr(litert.metadata, "version", lambda name: "0.6.0")
+    monkeypatch.setattr(tflite, "version", lambda name: "0.6.0")
     with pytest.raises(UserError, match=r"need litert-converter 0\.5\.0 .*; 0\.6\.0 is installed"):
-        litert.to_litert(net)
+        tflite.to_litert(net)
 
 
 def test_a_converter_that_cannot_be_loaded_is_named(net, monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_converter.mlir.ir", None)
     with pytest.raises(UserError, match="pip install litert-converter==0.5.0"):
-        litert.to_litert(net)
+        tflite.to_litert(net)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +148,9 @@ def test_a_converter_that_cannot_be_loaded_is_named(net, monkeypatch):
 )
 def test_other_files_are_refused(model, damage):
     with pytest.raises(UserError, match="not a LiteRT export"):
-        litert.runner(damage(model))
+        tflite.make_runner(damage(model))
 
 
 def test_operators_of_other_files_are_refused():
     with pytest.raises(UserError, match="not a .tflite file"):
-        litert.operators(b"junk" * 100)
+        tflite.operators(b"junk" * 100)

@@ -1,7 +1,7 @@
-"""A net as an ONNX file: float32, float16, or int8 with calibrated activations; needs onnx and onnxruntime.
+"""Makes and runs ONNX models.
 
-The file takes preprocessed images "images" [N, 3, H, W] and gives "logits" [N, classes], both float32 whatever it computes in.
-Its metadata holds the net's record (design point, preprocessing, classes) as JSON under "squeeze_jax".
+A model takes preprocessed images "images" [N, 3, H, W] and returns "logits" [N, classes], both
+float32 whatever it computes in. Its metadata hold the network's as JSON.
 """
 
 import contextlib
@@ -22,9 +22,10 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 from onnxruntime import quantization
 
-from squeeze_jax.convert import onnx_graph
+from squeeze_jax.convert.exporters import onnx_graph
+from squeeze_jax.convert.exporters.fixed_batch import run_in_batches
 from squeeze_jax.convert.folding import fold_batch_norm
-from squeeze_jax.convert.verify import in_batches
+from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, Tree, forward
 
@@ -32,31 +33,33 @@ OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 
 
 def to_onnx(
-    net: Network,
+    network: Network,
     *,
     opset: int = 17,
     batch: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> onnx.ModelProto:
-    """The net as an ONNX model, BatchNorm fold_batch_norm, weights inside.
+    """Converts a network to an ONNX model with BatchNorm folded.
 
     Args:
-      net: what is exported.
-      opset: version of the ONNX operators, one of OPSETS; the IR version is the oldest that has it, as old runtimes ask.
-      batch: images a call; None leaves it open.
-      dtype: of the weights and the computation; in float16 the mean over positions is taken in float32, as the modules take it.
+      network: what is exported.
+      opset: version of the ONNX operators, one of OPSETS. The IR version is the oldest that has
+        it, so that old runtimes load the file.
+      batch: images a call; None for any number.
+      dtype: of the weights and the computation. The mean over positions is float32 in any case,
+        as in the modules.
 
     Raises:
-      UserError: no such opset; the module computes what the export does not know.
+      UserError: no such opset, or the module computes what the export does not know.
     """
     if opset not in OPSETS:
         raise UserError(f"ONNX opset {opset}: {OPSETS[0]} to {OPSETS[-1]} can be written")
-    graphdef, params = fold_batch_norm(net)
+    graphdef, params = fold_batch_norm(network)
 
     def run(params: Tree, images: jax.Array) -> jax.Array:
         return forward(graphdef, params, {}, images.astype(dtype))[0].astype(jnp.float32)
 
-    graph = onnx_graph.proto(onnx_graph.trace(run, params, net.input_shape), batch)
+    graph = onnx_graph.make_graph(onnx_graph.trace(run, params, network.input_shape), batch)
     imports = [helper.make_opsetid("", opset)]
     model = helper.make_model(
         graph,
@@ -64,15 +67,15 @@ def to_onnx(
         ir_version=helper.find_min_ir_version_for(imports),
         producer_name="squeeze_jax",
         producer_version=version("squeeze_jax"),
-        doc_string=_description(net.preprocessing),
+        doc_string=_description(network.preprocessing),
     )
-    helper.set_model_props(model, {"squeeze_jax": json.dumps(net.metadata())})
+    helper.set_model_props(model, {KEY: json.dumps(network.metadata())})
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 def _description(preprocessing: Preprocessing) -> str:
-    """What the input is, in words."""
+    """Describes the input in words."""
     p = preprocessing
     resized = (
         f"squashed to {p.resize}x{p.resize}"
@@ -86,14 +89,15 @@ def _description(preprocessing: Preprocessing) -> str:
         list(p.std),
     )
     return (
-        f"images: float32 [N, 3, {p.image_size}, {p.image_size}] (NCHW), channels {order}. An image is {resized}, cropped in the middle "
-        f"to {size}, then (x - mean) / std for each channel, with x in 0..255, mean {mean} and std {std} in the order {order}. "
+        f"images: float32 [N, 3, {p.image_size}, {p.image_size}] (NCHW), channels {order}. "
+        f"An image is {resized}, cropped in the middle to {size}, then (x - mean) / std for each "
+        f"channel, with x in 0..255, mean {mean} and std {std} in the order {order}. "
         "logits: float32 [N, classes], before the softmax."
     )
 
 
 class _Calibration(quantization.CalibrationDataReader):
-    """Images [N, 3, H, W], a batch a call; the last batch is filled up with the first images."""
+    """Yields images [N, 3, H, W] in batches; the first images fill up the last batch."""
 
     def __init__(self, images: np.ndarray, batch: int):
         self.batches = (
@@ -102,30 +106,33 @@ class _Calibration(quantization.CalibrationDataReader):
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next batch, or None."""
+        """Returns the next batch, or None after the last."""
         batch = next(self.batches, None)
         return None if batch is None else {"images": batch}
 
 
-def quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto:
-    """A float32 model in int8: weights and activations between quantising operators, as engines read them (QDQ).
+def quantize(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto:
+    """Returns a float32 model in int8, in the QDQ form that engines read.
 
-    Weights are signed, with a scale for each output channel; activations are unsigned, with a range from the smallest to the
-    largest value met in calibration. The mean over positions stays in float32, so that the logits are not
-    rounded to 8 bits. On x86 processors without VNNI products of such numbers can saturate.
+    Weights are signed and have a scale for each output channel. Activations are unsigned and range
+    from the smallest to the largest value met in calibration. The mean over positions stays
+    float32, so that the logits are not rounded to 8 bits. On x86 processors without VNNI, products
+    of such numbers can saturate.
 
     Args:
-      model: from `to_onnx`; it is left as it is.
-      calibration: preprocessed real images float32 [N, H, W, 3], some 200, like those that the net will see.
+      model: from `to_onnx`; not changed.
+      calibration: preprocessed real images float32 [N, H, W, 3], about 200, like those that the
+        network will see.
 
     Raises:
-      UserError: no calibration images, or of another size than the model's.
+      UserError: there are no images, or they are of another size than the model's.
     """
     images = np.ascontiguousarray(calibration.transpose(0, 3, 1, 2), np.float32)
     batch, *shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     if not len(images) or list(images.shape[1:]) != shape:
         raise UserError(
-            f"int8 needs calibration images of {shape[1]}x{shape[2]}, got {len(images)} of {images.shape[2]}x{images.shape[3]}"
+            f"int8 needs calibration images of {shape[1]}x{shape[2]}, got {len(images)} of "
+            f"{images.shape[2]}x{images.shape[3]}"
         )
     mean = [node.name for node in model.graph.node if node.op_type == "GlobalAveragePool"]
     after = [
@@ -135,9 +142,8 @@ def quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProt
     ]
     with tempfile.TemporaryDirectory() as folder, _without_warnings():
         full, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(
-            model, full
-        )  # given the model itself, the library moves its weights into files of its own
+        # A file, because from a model the library moves the weights into files of its own.
+        onnx.save(model, full)
         quantization.quantize_static(
             full,
             small,
@@ -160,7 +166,7 @@ def quantized(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProt
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """The library advises to simplify the graph first; there is nothing to simplify."""
+    """Silences the library's advice to simplify the graph first: nothing can be simplified."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -168,8 +174,8 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def record(model: bytes) -> dict[str, Any]:
-    """`Network.metadata()` of the net in an ONNX file that `to_onnx` made.
+def read_metadata(model: bytes) -> dict[str, Any]:
+    """Returns `Network.metadata()` of the network in an ONNX file of ours.
 
     Raises:
       UserError: it is no ONNX file, or none of ours.
@@ -178,24 +184,24 @@ def record(model: bytes) -> dict[str, Any]:
         properties = {
             entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props
         }
-        return json.loads(properties["squeeze_jax"])
+        return json.loads(properties[KEY])
     except (DecodeError, KeyError, ValueError) as e:
-        raise UserError("not an ONNX file of a squeeze_jax net") from e
+        raise UserError("not an ONNX file of a squeeze_jax network") from e
 
 
-def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    """An ONNX file in onnxruntime on the CPU: preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes].
+def make_runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that runs an ONNX file in onnxruntime on the CPU.
 
-    A file made for a fixed batch is run on as many at a time, the last ones filled up with zeros.
+    It takes preprocessed images float32 [N, H, W, 3] and returns logits float32 [N, classes].
 
     Raises:
-      UserError: onnxruntime can't load it.
+      UserError: onnxruntime cannot load it.
     """
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     except Exception as e:  # a class of its own for each kind of fault
         raise UserError(
-            f"onnxruntime can't load the file: {str(e).strip().partition(chr(10))[0]}"
+            f"onnxruntime cannot load the file: {str(e).strip().partition(chr(10))[0]}"
         ) from e
     fixed = session.get_inputs()[0].shape[0]
 
@@ -204,4 +210,4 @@ def runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
             ["logits"], {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)}
         )[0]
 
-    return (lambda images: in_batches(run, images, fixed)) if isinstance(fixed, int) else run
+    return (lambda images: run_in_batches(run, images, fixed)) if isinstance(fixed, int) else run

@@ -1,11 +1,12 @@
-"""A folder with a page to try a net in a browser: drop an image, see the five likeliest classes.
+"""A web page to try a network in a browser: drop an image, see the five likeliest classes.
 
-<directory>/index.html    page.html, told where onnxruntime-web is
-           /net.json      Net.metadata(): preprocessing and class names
+<directory>/index.html    demo.html, told where onnxruntime-web is
+           /net.json      Network.metadata(): preprocessing and class names
            /model.onnx    images [N, 3, H, W] -> logits [N, classes]
-           /ort/          onnxruntime-web, when the page is to work without the network
+           /ort/          onnxruntime-web, if the page is to work offline
 
-Any web server of static files can serve it; an image put there opens with the page as index.html?image=NAME.
+Any web server of static files can serve it. An image put there opens with the page as
+index.html?image=NAME.
 """
 
 import base64
@@ -23,7 +24,8 @@ from squeeze_jax.errors import UserError
 
 VERSION = "1.30.0"  # of onnxruntime-web
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
-# The least of dist/ that runs on WebAssembly, with the hashes that the browser holds each file to (Subresource Integrity).
+# The files of dist/ that WebAssembly needs, with the hashes that the browser checks (Subresource
+# Integrity).
 SCRIPT, GLUE, WASM = "ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
 INTEGRITY = {
     SCRIPT: "sha384-Bw6URI+Gvoadw0do7/QrSHUC9D1vCYYK5OSqChFyhyV5mzPL4oe2rOAFljAnS8Sq",
@@ -41,7 +43,7 @@ MIME_TYPES = {
 
 
 def read_runtime(package: Path) -> dict[str, bytes]:
-    """The files of onnxruntime-web that the page needs, by name.
+    """Reads the files of onnxruntime-web that the page needs, by name.
 
     Args:
       package: its npm package, node_modules/onnxruntime-web.
@@ -57,32 +59,33 @@ def read_runtime(package: Path) -> dict[str, bytes]:
     others = [name for name, content in files.items() if integrity(content) != INTEGRITY[name]]
     if others:
         raise UserError(
-            f"{', '.join(others)} in {package / 'dist'} is not onnxruntime-web {VERSION}'s; {install}"
+            f"{', '.join(others)} in {package / 'dist'} is not onnxruntime-web {VERSION}'s; "
+            f"{install}"
         )
     return files
 
 
 def integrity(content: bytes) -> str:
-    """The hash of a file as browsers write it."""
+    """Returns the hash of a file as browsers write it."""
     return f"sha384-{base64.b64encode(hashlib.sha384(content).digest()).decode()}"
 
 
 def write_page(
-    directory: Path, record: Mapping[str, Any], model: bytes, runtime: Path | None
+    directory: Path, metadata: Mapping[str, Any], model: bytes, runtime: Path | None
 ) -> None:
     """Writes the page's folder.
 
     Args:
       directory: a new folder.
-      record: Net.metadata().
-      model: the same net as ONNX, input "images" [N, 3, H, W], output "logits" [N, classes].
+      metadata: `Network.metadata()`.
+      model: the same network as ONNX, input "images" [N, 3, H, W], output "logits" [N, classes].
       runtime: the npm package onnxruntime-web, to copy from; None lets the page load it from a CDN.
 
     Raises:
       UserError: the folder exists or cannot be made, or the package lacks files.
     """
     files = {} if runtime is None else read_runtime(runtime)
-    page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    page = resources.files(__package__).joinpath("demo.html").read_text(encoding="utf-8")
     values = {
         "script_integrity": INTEGRITY[SCRIPT],
         "glue_integrity": INTEGRITY[GLUE],
@@ -97,7 +100,7 @@ def write_page(
     except OSError as e:
         raise UserError(f"cannot make the folder {directory}: {e}") from e
     (directory / "index.html").write_text(page, encoding="utf-8")
-    (directory / "net.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (directory / "net.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
     (directory / "model.onnx").write_bytes(model)
     if files:
         (directory / "ort").mkdir()
@@ -111,22 +114,23 @@ class Handler(SimpleHTTPRequestHandler):
     extensions_map = SimpleHTTPRequestHandler.extensions_map | MIME_TYPES
 
     def handle(self) -> None:
-        with suppress(
-            ConnectionError
-        ):  # the page was closed or loaded anew while a file was on its way
+        """Handles a request; a page that is closed or reloaded while a file is sent is no error."""
+        with suppress(ConnectionError):
             super().handle()
 
     def end_headers(self) -> None:
-        # A page written anew is seen at once: the browser asks whether its copy still holds.
+        """Makes the browser ask whether its copy is current, so that a new page shows at once."""
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: the page itself names what is missing."""
+        """Logs nothing: the page itself names what is missing."""
 
 
 def server(directory: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the page's folder to this computer alone, listening but not yet serving; port 0 takes a free one.
+    """Returns a server of the page's folder for this computer alone, which listens already.
+
+    Port 0 takes a free one.
 
     Raises:
       UserError: there is no page in the folder, or the port is taken.

@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from squeeze_jax.convert import torch as weight_files
-from squeeze_jax.convert import verify
-from squeeze_jax.convert.load import import_network
+from squeeze_jax.convert import exporters, import_network, verify
+from squeeze_jax.convert.importers import pth
+from squeeze_jax.convert.importers import safetensors as safetensors_importer
+from squeeze_jax.convert.metadata import KEY
+from squeeze_jax.convert.parameter_names import matching_library
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
 from tests.convert.encoders import TINY
-from tests.convert.random_nets import random_net, same_weights
+from tests.convert.random_networks import random_net, same_weights
 
 torch = pytest.importorskip("torch")
 torch_nets = pytest.importorskip("tests.convert.torch_nets")
+
+
+def write(net, path):
+    """Exports weights in the format of the path's suffix and returns the library whose names they have."""
+    (exporter,) = (e for e in exporters.EXPORTERS.values() if path.suffix == e.SUFFIX)
+    path.write_bytes(exporter.write(net, {}))
+    return matching_library(net.model, len(net.class_names))
+
 
 BLOCKS = {"blocks": [1, 1, 1, 1], "width": 0.5}
 DESIGNS = {
@@ -56,8 +66,8 @@ def test_imported_and_exported_nets_compute_the_same(tmp_path, name):
     )
     assert deviation(verify.logits(net, images()), expected) < 1e-4
     # and back: the foreign definition loads what we write, every key of it
-    world = weight_files.write_safetensors(net, tmp_path / "back.safetensors")
-    assert world == ("pytorchcv" if "next" in name else "torchvision")
+    library = write(net, tmp_path / "back.safetensors")
+    assert library == ("pytorchcv" if "next" in name else "torchvision")
     loaded = torch_nets.randomise(REFERENCES[name](), seed=1)
     loaded.load_state_dict(
         {
@@ -107,19 +117,19 @@ def test_pytorchcvs_squeezenets(tmp_path, definition, model, options):
     assert deviation(verify.logits(net, images()), torch_nets.logits(theirs, images())) < 1e-4
 
 
-@pytest.mark.parametrize("world", DESIGNS)
-def test_our_own_files_come_back_as_they_were(tmp_path, world):
-    net = random_net(DESIGNS[world], preprocessing=imagenet.CAFFE)
-    assert weight_files.write_safetensors(net, tmp_path / "net.safetensors") == world
+@pytest.mark.parametrize("library", DESIGNS)
+def test_our_own_files_come_back_as_they_were(tmp_path, library):
+    net = random_net(DESIGNS[library], preprocessing=imagenet.CAFFE)
+    assert write(net, tmp_path / "net.safetensors") == library
     back = import_network(tmp_path / "net.safetensors")
     assert same_weights(net, back) and back.metadata() == net.metadata()
 
 
-@pytest.mark.parametrize("world", DESIGNS)
+@pytest.mark.parametrize("library", DESIGNS)
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pth_and_back_is_the_identity(tmp_path, world, zipped):
-    net = random_net(DESIGNS[world])
-    assert weight_files.write_pth(net, tmp_path / "net.pth") == world
+def test_pth_and_back_is_the_identity(tmp_path, library, zipped):
+    net = random_net(DESIGNS[library])
+    assert write(net, tmp_path / "net.pth") == library
     if not zipped:  # the format before PyTorch 1.6
         torch.save(
             torch.load(tmp_path / "net.pth", weights_only=True),
@@ -141,7 +151,7 @@ def test_half_precision_and_parameters_are_read(tmp_path):
         },
         tmp_path / "a.pth",
     )
-    (found,) = weight_files.read_pth(tmp_path / "a.pth").values()
+    (found,) = pth.read_arrays(tmp_path / "a.pth").values()
     assert found.dtype == np.float32 and found.tolist() == [1.0, 1.0]
 
 
@@ -194,7 +204,7 @@ def test_what_is_wrong_with_a_pth_is_one_line(tmp_path, content, words):
     path = tmp_path / "net.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(UserError, match=words) as error:
-        weight_files.read_pth(path)
+        pth.read_arrays(path)
     assert "\n" not in str(error.value)
 
 
@@ -204,7 +214,7 @@ def test_an_archive_with_two_entries_of_one_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pth", "a") as archive:
         archive.writestr(archive.infolist()[0].filename, b"")
     with pytest.raises(UserError, match="two entries of one name"):
-        weight_files.read_pth(tmp_path / "net.pth")
+        pth.read_arrays(tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("place", [-20, None])
@@ -213,22 +223,22 @@ def test_bytes_too_many_in_a_file_without_checksums(tmp_path, place):
     torch.save({"a": torch.arange(100.0)}, content, _use_new_zipfile_serialization=False)
     whole = content.getvalue()
     (tmp_path / "net.pth").write_bytes(whole)
-    assert weight_files.read_pth(tmp_path / "net.pth")["a"].tolist() == list(range(100))
+    assert pth.read_arrays(tmp_path / "net.pth")["a"].tolist() == list(range(100))
     (tmp_path / "net.pth").write_bytes(whole[:place] + b"1234" + (whole[place:] if place else b""))
     with pytest.raises(UserError, match="goes on after its last tensor"):
-        weight_files.read_pth(tmp_path / "net.pth")
+        pth.read_arrays(tmp_path / "net.pth")
 
 
 def test_without_pytorch_only_pth_files_fail(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     net = random_net(TINY)
-    weight_files.write_safetensors(net, tmp_path / "net.safetensors")
+    write(net, tmp_path / "net.safetensors")
     assert same_weights(import_network(tmp_path / "net.safetensors"), net)
     (tmp_path / "net.pth").write_bytes(b"")
     with pytest.raises(UserError, match="pip install torch"):
         import_network(tmp_path / "net.pth")
     with pytest.raises(UserError, match="pip install torch"):
-        weight_files.write_pth(net, tmp_path / "net.pth")
+        write(net, tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +253,7 @@ def test_without_pytorch_only_pth_files_fail(tmp_path, monkeypatch):
 def test_what_is_wrong_with_a_safetensors_file_is_one_line(tmp_path, content, words):
     (tmp_path / "net.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=words):
-        weight_files.read_safetensors(tmp_path / "net.safetensors")
+        safetensors_importer.read_arrays(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -254,9 +264,9 @@ def test_what_is_wrong_with_a_safetensors_file_is_one_line(tmp_path, content, wo
         (lambda r: r | {"model": r["model"] | {"squeeze_ratio": 1e9}}, "options"),
         (lambda r: r | {"model": r["model"] | {"squeeze_ratio": 1e3}}, "fractions"),
         (lambda r: r | {"model": r["model"] | {"num_fire": 4000}}, "layers"),
-        (lambda r: r | {"model": r["model"] | {"base_e": "8"}}, "record describes no net"),
+        (lambda r: r | {"model": r["model"] | {"base_e": "8"}}, "metadata describe no network"),
         (lambda r: r | {"model": r["model"] | {"pool_after": {"a": 1}}}, "options"),
-        (lambda r: r | {"model": []}, "record describes no net"),
+        (lambda r: r | {"model": []}, "metadata describe no network"),
         (lambda r: r | {"num_classes": 6}, "classes"),
         (
             lambda r: r | {"class_names": ["a"], "num_classes": 1},
@@ -266,15 +276,15 @@ def test_what_is_wrong_with_a_safetensors_file_is_one_line(tmp_path, content, wo
         (lambda r: r | {"data": r["data"] | {"channel_order": "hsv"}}, "image mode"),
         (lambda r: r | {"data": r["data"] | {"std": [0, 1, 1]}}, "mean and deviation"),
         (lambda r: r | {"source": 1}, "source"),
-        (lambda r: {}, "record describes no net"),
-        (lambda r: 1, "record describes no net"),
+        (lambda r: {}, "metadata describe no network"),
+        (lambda r: 1, "metadata describe no network"),
     ],
 )
-def test_a_record_that_lies(tmp_path, change, words):
+def test_metadata_that_lie(tmp_path, change, words):
     path = tmp_path / "net.safetensors"
-    weight_files.write_safetensors(random_net(TINY), path)
-    arrays, metadata = weight_files.read_safetensors(path)
-    record = json.dumps(change(json.loads(metadata[weight_files.RECORD])))
-    safetensors.numpy.save_file(arrays, path, {weight_files.RECORD: record})
+    write(random_net(TINY), path)
+    arrays, metadata = safetensors_importer.read_arrays(path)
+    record = json.dumps(change(json.loads(metadata[KEY])))
+    safetensors.numpy.save_file(arrays, path, {KEY: record})
     with pytest.raises(UserError, match=words):
         import_network(path)

@@ -1,7 +1,7 @@
-"""A traced Flax module -> an ONNX graph.
+"""Traces a Flax module and makes an ONNX graph of it.
 
-The module's jaxpr is run on symbolic values: what depends on constants alone is computed, every other equation becomes an operator
-(`onnx_operators`), and what nobody reads in the end is left out.
+The module's jaxpr is run on symbolic values. What depends on constants alone is computed, every
+other equation becomes an operator (onnx_operators.py), and unused values are left out.
 """
 
 import itertools
@@ -15,23 +15,21 @@ import onnx
 from jax.extend import core
 from onnx import TensorProto, helper, numpy_helper
 
-from squeeze_jax.convert.onnx_operators import Constant, Value, operator
+from squeeze_jax.convert.exporters.onnx_operators import Constant, Value, convert_equation
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Tree, leaves_by_path
 
-# Primitives that only call another jaxpr once. Others that hold one (a scan, a branch) are unknown.
+# Primitives that call another jaxpr once. Others that hold one (a scan, a branch) are unknown.
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
-KINDS = {
-    "MaxPool": "max_pool",
-    "GlobalAveragePool": "mean_pool",
-}  # operator -> its name in a layer table; others are lower case
+# Operator -> its name in a layer table; the names of others are lower case.
+KINDS = {"MaxPool": "max_pool", "GlobalAveragePool": "mean_pool"}
 
 
 def trace(
     forward: Callable[[Tree, jax.Array], jax.Array], params: Tree, input_shape: tuple[int, int, int]
 ) -> list[Value]:
-    """The operators of `forward`, in the order of computation: the input first, the logits last.
+    """Returns the operators of `forward` in order: the input first, the logits last.
 
     Args:
       forward: (params, images [N, H, W, 3] float32) -> logits [N, classes].
@@ -39,7 +37,7 @@ def trace(
       input_shape: height, width, channels.
 
     Raises:
-      UserError: `forward` computes what the export does not know; a value's first axis is not the batch.
+      UserError: `forward` computes what the export does not know, or returns no logits.
       ValueError: the image is too small for the module.
     """
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
@@ -58,12 +56,13 @@ def trace(
 
 
 def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[Value | Constant]:
-    """The outputs of a jaxpr, the calls nested in it included."""
+    """Runs a jaxpr and the calls nested in it, and returns its outputs."""
     jaxpr = closed.jaxpr
     known = dict(
         zip(
             [*jaxpr.constvars, *jaxpr.invars],
             [*(Constant(np.asarray(const)) for const in closed.consts), *inputs],
+            strict=True,
         )
     )
 
@@ -85,15 +84,15 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
                 operands,
             )
         elif all(isinstance(operand, Constant) for operand in operands):
-            outputs = _evaluated(eqn, operands)
+            outputs = _evaluate(eqn, operands)
         else:
-            outputs = [operator(eqn, operands)]
-        known.update(zip(eqn.outvars, outputs))
+            outputs = [convert_equation(eqn, operands)]
+        known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _evaluated(eqn: Any, operands: list[Constant]) -> list[Constant]:
-    """The constants that an equation makes of constants; a cast or reshaped parameter keeps its name."""
+def _evaluate(eqn: Any, operands: Sequence[Constant]) -> list[Constant]:
+    """Computes an equation of constants; a cast or reshaped parameter keeps its name."""
     result = eqn.primitive.bind(*(operand.array for operand in operands), **eqn.params)
     path = operands[0].path if len(operands) == 1 else ""
     return [
@@ -102,15 +101,15 @@ def _evaluated(eqn: Any, operands: list[Constant]) -> list[Constant]:
     ]
 
 
-def proto(values: Sequence[Value], batch: int | None) -> onnx.GraphProto:
-    """The graph of `trace`'s values, from "images" [batch, 3, H, W] to "logits" [batch, classes], both float32.
+def make_graph(values: Sequence[Value], batch: int | None) -> onnx.GraphProto:
+    """Makes an ONNX graph from "images" [batch, 3, H, W] to "logits" [batch, classes], float32.
 
-    A convolution is named after its module, another operator after the module that it follows, and a weight as the parameter
-    is: "fire2/squeeze", "fire2/squeeze/relu", "fire2/squeeze/kernel".
+    A convolution has its module's name, another operator the name of the module that it follows,
+    and a weight its parameter's: "fire2/squeeze", "fire2/squeeze/relu", "fire2/squeeze/kernel".
 
     Args:
-      values: the input first, the logits last.
-      batch: images a call; None leaves_by_path it open.
+      values: from `trace`.
+      batch: images a call; None for any number.
     """
     first, *operators, last = values
     taken = {"images", "logits"}
@@ -157,7 +156,7 @@ def _name(value: Value) -> str:
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    """The name, numbered where it is taken; pools are numbered from 1 on, as in a layer table."""
+    """Returns the name, numbered if it is taken; pools count from 1, as in a layer table."""
     candidates = (f"{name}_{number}" for number in itertools.count(2))
     if name == KINDS["MaxPool"]:
         candidates = (f"{name}{number}" for number in itertools.count(1))

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeeze_jax.convert import page
+from squeeze_jax.convert import demo
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Preprocessing, preprocessing
 
@@ -31,8 +31,8 @@ SHOWN = ["tench", "sock", "7"]
 SIZE, RESIZE = 40, 48
 
 
-def record(resize_mode: str = "short") -> dict:
-    """What Net.metadata() gives."""
+def metadata(resize_mode: str = "short") -> dict:
+    """What Network.metadata() gives."""
     data = {
         "image_size": SIZE,
         "resize": RESIZE,
@@ -65,7 +65,7 @@ def served():
     running = []
 
     def start(directory: Path) -> int:
-        running.append(page.server(directory, 0))
+        running.append(demo.server(directory, 0))
         threading.Thread(target=running[-1].serve_forever, kwargs={"poll_interval": 0.05}).start()
         return running[-1].server_port
 
@@ -80,9 +80,9 @@ def package(tmp_path, monkeypatch) -> Path:
     """Stands for the npm package."""
     dist = tmp_path / "onnxruntime-web" / "dist"
     dist.mkdir(parents=True)
-    for name in page.INTEGRITY:
+    for name in demo.INTEGRITY:
         (dist / name).write_bytes(name.encode())
-        monkeypatch.setitem(page.INTEGRITY, name, page.integrity(name.encode()))
+        monkeypatch.setitem(demo.INTEGRITY, name, demo.integrity(name.encode()))
     (dist / "ort.webgpu.js").write_bytes(b"not needed")
     return dist.parent
 
@@ -92,28 +92,28 @@ def package(tmp_path, monkeypatch) -> Path:
 
 def test_from_the_cdn(tmp_path):
     """Three files; the script comes in one version, and is held to its hash."""
-    page.write_page(tmp_path / "site" / "page", record(), b"model", None)
+    demo.write_page(tmp_path / "site" / "page", metadata(), b"model", None)
     folder = tmp_path / "site" / "page"
     assert {path.name for path in folder.iterdir()} == {"index.html", "net.json", "model.onnx"}
-    assert json.loads((folder / "net.json").read_text()) == json.loads(json.dumps(record()))
+    assert json.loads((folder / "net.json").read_text()) == json.loads(json.dumps(metadata()))
     assert (folder / "model.onnx").read_bytes() == b"model"
     html = (folder / "index.html").read_text(encoding="utf-8")
-    url = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{page.VERSION}/dist/"
+    url = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{demo.VERSION}/dist/"
     assert (
-        f'<script src="{url}ort.wasm.min.js" integrity="{page.INTEGRITY[page.SCRIPT]}" crossorigin="anonymous">'
+        f'<script src="{url}ort.wasm.min.js" integrity="{demo.INTEGRITY[demo.SCRIPT]}" crossorigin="anonymous">'
         in html
     )
     assert f'const RUNTIME = "{url}"' in html
-    assert all(html.count(value) == 1 for value in page.INTEGRITY.values())
+    assert all(html.count(value) == 1 for value in demo.INTEGRITY.values())
     assert "{{" not in html
 
 
 def test_with_the_runtime_copied(tmp_path, package):
     """What the page needs of the package and no more; nothing is fetched from elsewhere."""
-    page.write_page(tmp_path / "page", record(), b"model", package)
+    demo.write_page(tmp_path / "page", metadata(), b"model", package)
     assert {
         path.name: path.read_bytes().decode() for path in (tmp_path / "page" / "ort").iterdir()
-    } == {n: n for n in page.INTEGRITY}
+    } == {n: n for n in demo.INTEGRITY}
     html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert '<script src="./ort/ort.wasm.min.js"' in html
     assert "https://" not in html
@@ -122,49 +122,49 @@ def test_with_the_runtime_copied(tmp_path, package):
 def test_folder_exists(tmp_path):
     """Nothing of the user's is overwritten."""
     with pytest.raises(UserError, match="exists already"):
-        page.write_page(tmp_path, record(), b"", None)
+        demo.write_page(tmp_path, metadata(), b"", None)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot make"):
-        page.write_page(tmp_path / "file" / "page", record(), b"", None)
+        demo.write_page(tmp_path / "file" / "page", metadata(), b"", None)
 
 
 def test_package_lacks_files(tmp_path, package):
     """The message names them and how to get them; no half-written page is left."""
-    (package / "dist" / page.WASM).unlink()
+    (package / "dist" / demo.WASM).unlink()
     with pytest.raises(
-        UserError, match=rf"lacks {page.WASM}; `npm install onnxruntime-web@{page.VERSION}`"
+        UserError, match=rf"lacks {demo.WASM}; `npm install onnxruntime-web@{demo.VERSION}`"
     ):
-        page.write_page(tmp_path / "page", record(), b"", package)
-    with pytest.raises(UserError, match=", ".join(page.INTEGRITY)):
-        page.write_page(tmp_path / "page", record(), b"", tmp_path / "nowhere")
+        demo.write_page(tmp_path / "page", metadata(), b"", package)
+    with pytest.raises(UserError, match=", ".join(demo.INTEGRITY)):
+        demo.write_page(tmp_path / "page", metadata(), b"", tmp_path / "nowhere")
     assert not (tmp_path / "page").exists()
 
 
 def test_package_of_another_version(tmp_path, package):
     """The browser would refuse the files; the message comes earlier."""
-    (package / "dist" / page.GLUE).write_text("newer")
+    (package / "dist" / demo.GLUE).write_text("newer")
     with pytest.raises(
-        UserError, match=rf"{page.GLUE} in .* is not onnxruntime-web {page.VERSION}'s"
+        UserError, match=rf"{demo.GLUE} in .* is not onnxruntime-web {demo.VERSION}'s"
     ):
-        page.write_page(tmp_path / "page", record(), b"", package)
+        demo.write_page(tmp_path / "page", metadata(), b"", package)
 
 
 def test_server(tmp_path, package, served):
     """Types as browsers want them; nothing outside the folder."""
-    page.write_page(tmp_path / "page", record(), b"model", package)
+    demo.write_page(tmp_path / "page", metadata(), b"model", package)
     (tmp_path / "secret.txt").write_text("secret")
     port = served(tmp_path / "page")
     types = {
         path: get(port, path)[:2]
-        for path in ("/", "/net.json", "/model.onnx", *(f"/ort/{name}" for name in page.INTEGRITY))
+        for path in ("/", "/net.json", "/model.onnx", *(f"/ort/{name}" for name in demo.INTEGRITY))
     }
     assert types == {
         "/": (200, "text/html"),
         "/net.json": (200, "application/json"),
         "/model.onnx": (200, "application/octet-stream"),
-        f"/ort/{page.SCRIPT}": (200, "text/javascript"),
-        f"/ort/{page.GLUE}": (200, "text/javascript"),
-        f"/ort/{page.WASM}": (200, "application/wasm"),
+        f"/ort/{demo.SCRIPT}": (200, "text/javascript"),
+        f"/ort/{demo.GLUE}": (200, "text/javascript"),
+        f"/ort/{demo.WASM}": (200, "application/wasm"),
     }
     for path in (
         "/../secret.txt",
@@ -180,14 +180,14 @@ def test_server(tmp_path, package, served):
 def test_server_errors(tmp_path):
     """No page; a port that is taken; none such."""
     with pytest.raises(UserError, match="holds no page"):
-        page.server(tmp_path, 0)
+        demo.server(tmp_path, 0)
     (tmp_path / "index.html").touch()
-    with page.server(tmp_path, 0) as running:
+    with demo.server(tmp_path, 0) as running:
         assert running.server_address[0] == "127.0.0.1"
         with pytest.raises(UserError, match="cannot serve on port"):
-            page.server(tmp_path, running.server_port)
+            demo.server(tmp_path, running.server_port)
     with pytest.raises(UserError, match="cannot serve on port 70000"):
-        page.server(tmp_path, 70000)
+        demo.server(tmp_path, 70000)
 
 
 def test_server_outlives_a_closed_page(tmp_path, served, capfd):
@@ -210,9 +210,9 @@ def test_ctrl_c_ends_the_server_quietly(tmp_path):
     code = """
 import signal, sys
 from pathlib import Path
-from squeeze_jax.convert import page
+from squeeze_jax.convert import demo
 signal.signal(signal.SIGINT, signal.default_int_handler)
-page.serve(Path(sys.argv[1]), 0)
+demo.serve(Path(sys.argv[1]), 0)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(
@@ -439,7 +439,7 @@ def expected(path: Path, resize_mode: str, weights: np.ndarray) -> tuple[list[st
     if path.stem == "turned":
         pixels = np.rot90(pixels, -1)
     inputs = preprocessing.preprocess(
-        pixels, Preprocessing.from_metadata(record(resize_mode)["data"])
+        pixels, Preprocessing.from_metadata(metadata(resize_mode)["data"])
     )
     windows = np.lib.stride_tricks.sliding_window_view(
         inputs, (3, 3), (0, 1)
@@ -456,7 +456,7 @@ def site(tmp_path, model, served):
 
     def start(resize_mode: str = "short") -> tuple[Path, str]:
         folder = tmp_path / resize_mode
-        page.write_page(folder, record(resize_mode), model, Path(ORT_WEB))
+        demo.write_page(folder, metadata(resize_mode), model, Path(ORT_WEB))
         return folder, f"http://127.0.0.1:{served(folder)}/"
 
     return start
@@ -573,11 +573,11 @@ def test_not_an_image(browser, site, images):
         ("net.json", b"{", "net.json is not JSON."),
         (
             "net.json",
-            json.dumps(record() | {"class_names": NAMES[:2]}).encode(),
+            json.dumps(metadata() | {"class_names": NAMES[:2]}).encode(),
             "model.onnx gives 3 logits, but net.json names 2 classes.",
         ),
-        (f"ort/{page.SCRIPT}", None, "onnxruntime-web could not be loaded from ./ort/"),
-        (f"ort/{page.WASM}", b"tampered with", f"./ort/{page.WASM} could not be loaded"),
+        (f"ort/{demo.SCRIPT}", None, "onnxruntime-web could not be loaded from ./ort/"),
+        (f"ort/{demo.WASM}", b"tampered with", f"./ort/{demo.WASM} could not be loaded"),
     ],
 )
 def test_what_keeps_a_net_from_loading(browser, site, images, path, content, message):
@@ -607,10 +607,10 @@ def test_wasm_blocked(browser, site):
 @in_browser
 def test_runtime_from_the_cdn(browser, tmp_path, model, served, images):
     """The page as it is without a copied runtime; the network's part is played by the files of the package."""
-    page.write_page(tmp_path / "page", record(), model, None)
+    demo.write_page(tmp_path / "page", metadata(), model, None)
     port = served(tmp_path / "page")
-    runtime = page.read_runtime(Path(ORT_WEB))
-    browser("Fetch.enable", patterns=[{"urlPattern": f"{page.CDN}*"}])
+    runtime = demo.read_runtime(Path(ORT_WEB))
+    browser("Fetch.enable", patterns=[{"urlPattern": f"{demo.CDN}*"}])
     try:
         browser.events.clear()
         browser("Page.navigate", url=f"http://127.0.0.1:{port}/")
@@ -618,7 +618,7 @@ def test_runtime_from_the_cdn(browser, tmp_path, model, served, images):
         while len(asked) < len(runtime):
             event = browser.events.pop(0) if browser.events else browser.receive()
             if event.get("method") == "Fetch.requestPaused":
-                name = event["params"]["request"]["url"].removeprefix(page.CDN)
+                name = event["params"]["request"]["url"].removeprefix(demo.CDN)
                 asked.add(name)
                 headers = [{"name": "Access-Control-Allow-Origin", "value": "*"}]
                 body = base64.b64encode(runtime[name]).decode()

@@ -1,4 +1,4 @@
-"""Names and layouts of other worlds, against their published definitions."""
+"""Names and layouts of other libraries, against their published definitions."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from squeeze_jax.convert import names
+from squeeze_jax.convert import parameter_names as names
+from squeeze_jax.convert.messages import list_names
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import weight_shapes
 
@@ -22,8 +23,8 @@ TORCHVISION = {
 }
 
 
-def table(name, world, num_classes=1000, **options):
-    return names.weights({"name": name, **options}, num_classes, world)
+def table(name, library, num_classes=1000, **options):
+    return names.weights({"name": name, **options}, num_classes, library)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -84,7 +85,7 @@ def test_caffes_layers_of_squeezenext_are_numbered_in_order_of_execution(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "world", "options"),
+    ("name", "library", "options"),
     [
         *((name, "torchvision", {}) for name in TORCHVISION if name.startswith("sq")),
         ("squeezenet_simple_bypass", "pytorchcv", {}),
@@ -93,9 +94,9 @@ def test_caffes_layers_of_squeezenext_are_numbered_in_order_of_execution(name):
         ("squeezenet_complex_bypass", "squeeze_jax", {"batch_norm": True}),
     ],
 )
-def test_to_another_world_and_back_is_the_identity(name, world, options):
+def test_to_another_library_and_back_is_the_identity(name, library, options):
     random = np.random.default_rng(0)
-    weights = table(name, world, 7, **options)
+    weights = table(name, library, 7, **options)
     ours = {weight.path: random.normal(size=weight.shape).astype(np.float32) for weight in weights}
     foreign = {
         n: array
@@ -105,11 +106,11 @@ def test_to_another_world_and_back_is_the_identity(name, world, options):
     assert {n: s for w in weights for n, s in zip(w.names, w.foreign_shapes)} == {
         n: array.shape for n, array in foreign.items()
     }
-    params, stats = names.trees(weights, foreign)
+    params, stats = names.decode_weights(weights, foreign)
     shapes = weight_shapes({"model": {"name": name, **options}, "num_classes": 7})
     assert jax.tree.map(np.shape, (params, stats)) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     for weight in weights:
-        found = stats if weight.statistic else params
+        found = stats if weight.is_statistic else params
         for key in weight.path.split("/"):
             found = found[key]
         assert found.tobytes() == ours[weight.path].tobytes(), weight.path
@@ -119,7 +120,7 @@ def test_rows_of_the_first_dense_layer_follow_the_positions():
     # [N, C, H, W] flattened times their weights is [N, H, W, C] flattened times ours.
     random = np.random.default_rng(0)
     maps, theirs = random.normal(size=(2, 5, 3, 3)), random.normal(size=(4, 45))
-    conversion = names._flattened(3)
+    conversion = names._dense_after_flatten(3)
     ours = conversion.decode(theirs)
     np.testing.assert_allclose(
         maps.transpose(0, 2, 3, 1).reshape(2, -1) @ ours, maps.reshape(2, -1) @ theirs.T, rtol=1e-12
@@ -128,7 +129,7 @@ def test_rows_of_the_first_dense_layer_follow_the_positions():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "world"),
+    ("name", "options", "library"),
     [
         ("squeezenet_v1_0", {}, "torchvision"),
         ("squeezenet_v1_1", {"squeeze_ratio": 0.5}, "torchvision"),
@@ -150,12 +151,12 @@ def test_rows_of_the_first_dense_layer_follow_the_positions():
         ("tiny_darknet", {}, "squeeze_jax"),
     ],
 )
-def test_whose_definition_computes_the_same(name, options, world):
-    assert names.world_of({"name": name, **options}, 10) == world
+def test_whose_definition_computes_the_same(name, options, library):
+    assert names.matching_library({"name": name, **options}, 10) == library
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "world", "words"),
+    ("name", "options", "library", "words"),
     [
         ("squeezenet_complex_bypass", {}, "caffe", "caffe has no net.*no name for bypass2/bias"),
         ("squeezenet_v1_0", {"batch_norm": True}, "torchvision", "no name for conv1/bn"),
@@ -166,10 +167,10 @@ def test_whose_definition_computes_the_same(name, options, world):
         ("no_such", {}, "caffe", "no model 'no_such'"),
     ],
 )
-def test_a_net_that_the_world_does_not_have(name, options, world, words):
+def test_a_net_that_the_library_does_not_have(name, options, library, words):
     with pytest.raises(UserError, match=words):
-        table(name, world, **options)
+        table(name, library, **options)
 
 
 def test_names_from_files_are_shown_on_one_short_line():
-    assert names.shown(["a\nb", "x" * 500, "c", "d", "e"]) == f"a?b, {'x' * 100}, c and 2 more"
+    assert list_names(["a\nb", "x" * 500, "c", "d", "e"]) == f"a?b, {'x' * 100}, c and 2 more"

@@ -1,0 +1,116 @@
+"""Writers of files for other libraries and engines, one module a format.
+
+A module has NAME; SUFFIX, of its files; OPTIONS by name; `write(network, options)`, which returns
+a file's content; and `open(content)`, which returns a classifier that the format's engine runs.
+`open` is None where the file holds weights only, which an importer reads.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tflite
+from squeeze_jax.convert.importers import import_network
+from squeeze_jax.convert.options import Option, complete_options
+from squeeze_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from squeeze_jax.network import Classifier, Network
+
+
+class Exporter(Protocol):
+    """What a format's module provides."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: D102
+
+    @property
+    def SUFFIX(self) -> str: ...  # noqa: D102
+
+    @property
+    def OPTIONS(self) -> Mapping[str, Option]: ...  # noqa: D102
+
+    def write(self, network: "Network", options: Mapping[str, Any]) -> bytes: ...  # noqa: D102
+
+    @property
+    def open(self) -> "Callable[[bytes], Classifier] | None": ...  # noqa: D102
+
+
+_MODULES: tuple[Exporter, ...] = (onnx, tflite, stablehlo, safetensors, pth)
+EXPORTERS: dict[str, Exporter] = {module.NAME: module for module in _MODULES}
+
+
+def export_network(
+    network: "Network", format: str, options: Mapping[str, Any], images: "np.ndarray"
+) -> tuple[bytes, float]:
+    """Writes a network in another format and checks that the file computes the same logits.
+
+    Model, preprocessing and class names travel inside: in the metadata of .onnx and .safetensors,
+    and in a zip archive behind the content of .tflite and .stablehlo, whose loaders ignore it.
+
+    Args:
+      network: the network.
+      format: a key of EXPORTERS.
+      options: the format's, by name. "calibration" may hold preprocessed images [N, H, W, 3], on
+        which int8 is calibrated.
+      images: preprocessed real images float32 [N, H, W, 3], for the check.
+
+    Returns:
+      The content, and the largest deviation of its logits on `images` and on noise, relative to
+      the largest logit.
+
+    Raises:
+      UserError: no such format or option; the file does not compute what the network computes; or
+        a library is missing.
+    """
+    from squeeze_jax.convert import verify
+
+    if format not in EXPORTERS:
+        raise UserError(f"no format {format!r}; there are {', '.join(EXPORTERS)}")
+    exporter, given = EXPORTERS[format], dict(options)
+    calibration = given.pop("calibration", None)
+    values = complete_options(format, exporter.OPTIONS, given)
+    try:
+        content = exporter.write(network, values | {"calibration": calibration})
+        classifier = _reopen(exporter, content, network)
+    except ImportError as e:
+        raise UserError(f"--format {format} needs {e.name}: pip install -e '.[export]'") from e
+    precision = values.get("precision", "float32")
+    return content, verify.check(network, classifier.run, images, precision)
+
+
+def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifier":
+    """Opens a written file: with its engine, or by importing the weights again."""
+    if exporter.open is not None:
+        return exporter.open(content)
+    options = dict(network.model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{exporter.SUFFIX}"
+        path.write_bytes(content)
+        return import_network(path, options.pop("name"), options).classifier()
+
+
+def open_exported(path: Path | str) -> "Classifier":
+    """Opens a file that `export_network` wrote, with the engine that it is for.
+
+    Raises:
+      UserError: the file cannot be read or is of no such format, or a library is missing.
+    """
+    path = Path(path)
+    openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
+    if path.suffix not in openers:
+        *suffixes, last = openers
+        raise UserError(
+            f"{path} is neither a checkpoint's folder nor {', '.join(suffixes)} or {last}"
+        )
+    try:
+        return openers[path.suffix](path.read_bytes())
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from e
+    except ImportError as e:
+        raise UserError(f"{path} needs {e.name}: pip install -e '.[export]'") from e
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
