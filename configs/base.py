@@ -1,16 +1,22 @@
-"""The defaults that every study shares, and the presets: the data, the net's scale and the recipe that belong together.
+"""The keys that every study has, and the presets: data, network scale and recipe that go together.
 
-  digits    scikit-learn's 1,797 handwritten digits, bundled: offline, minutes on two CPU cores
-  cifar10   CIFAR-10 through TFDS: an accelerator, or hours on a CPU
-  imagenet  the SqueezeNet paper's protocol (its released solver): ImageNet-2012 through TFDS, 170,000 steps of 512 images
-  folder    your own images, as folder/class/image.jpg: --config.data.data_dir=FOLDER
+digits    scikit-learn's 1,797 handwritten digits, bundled: offline, minutes on two CPU cores
+cifar10   CIFAR-10 through TFDS: an accelerator, or hours on a CPU
+imagenet  the SqueezeNet paper's protocol (its released solver): ImageNet-2012 through TFDS,
+          170,000 steps of 512 images
+folder    your own images, as folder/class/image.jpg: --config.data.data_dir=FOLDER
 
-Take a preset with `--config configs/sr_sweep.py:cifar10`, and set any key with `--config.train.epochs=5`.
+Choose a preset with `--config configs/sr_sweep.py:cifar10`; set any key with
+`--config.train.epochs=5`.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from squeeze_jax import models
+from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.errors import UserError
@@ -18,7 +24,7 @@ from squeeze_jax.train.config import TrainConfig
 
 
 def get_config(preset: str, study: str) -> ConfigDict:
-    """The config of `study` under `preset`.
+    """Returns the config of a study under a preset.
 
     Raises:
       UserError: no such preset.
@@ -34,13 +40,13 @@ def get_config(preset: str, study: str) -> ConfigDict:
 
 
 def defaults() -> ConfigDict:
-    """Every key with the value that it has unless a preset, a study or the command line sets it."""
+    """Returns every key with its value unless a preset, a study or the command line sets it."""
     config = ConfigDict()
     config.study = config.preset = ""
     config.seeds = 3  # trials a design point
     config.seed = 0  # of one trial; a sweep sets it
     config.budget = budget()
-    config.model = squeezenet()
+    config.model = model("squeezenet_v1_0")
     config.data = data()
     config.train = train()
     config.compress = compress()
@@ -49,59 +55,21 @@ def defaults() -> ConfigDict:
 
 
 def budget() -> ConfigDict:
-    """What a design point may cost to be trained at all; None: anything."""
+    """Returns what a design point may cost to be trained at all; None: anything."""
     return ConfigDict(
         dict(max_params=placeholder(int), max_macs=placeholder(int), max_cycles=placeholder(int))
     )
 
 
-def squeezenet() -> ConfigDict:
-    """A registered SqueezeNet and its options; None leaves the model's own default (squeeze_jax/models/squeezenet.py)."""
-    return ConfigDict(
-        dict(
-            name="squeezenet_v1_0",
-            squeeze_ratio=placeholder(float),
-            pct3x3=placeholder(float),
-            base_e=placeholder(int),
-            incr_e=placeholder(int),
-            freq=placeholder(int),
-            bypass=placeholder(str),
-            num_fire=placeholder(int),
-            conv1_filters=placeholder(int),
-            conv1_kernel=placeholder(int),
-            conv1_stride=placeholder(int),
-            conv1_pad=placeholder(int),
-            pool_after=placeholder(tuple),
-            conv10_pad=placeholder(int),
-            conv10_relu=placeholder(bool),
-            dropout=placeholder(float),
-            batch_norm=placeholder(bool),
-            init=placeholder(str),
-        )
-    )
+def model(name: str, **options: Any) -> ConfigDict:
+    """Returns a model section: a registered name, and the options of every family by type.
 
-
-def squeezenext() -> ConfigDict:
-    """SqueezeNext and its options; None leaves the model's own default (squeeze_jax/models/squeezenext.py)."""
-    return ConfigDict(
-        dict(
-            name="squeezenext_23",
-            width=placeholder(float),
-            depth=placeholder(int),
-            version=placeholder(int),
-            blocks=placeholder(tuple),
-            groups=placeholder(int),
-            aggregation=placeholder(bool),
-            conv1_filters=placeholder(int),
-            conv1_kernel=placeholder(int),
-            conv1_stride=placeholder(int),
-            conv1_pad=placeholder(int),
-            pool1=placeholder(bool),
-            bottleneck=placeholder(int),
-            separable=placeholder(str),
-            classifier_bias=placeholder(bool),
-        )
-    )
+    An option that is None has the model's own default; see the constructors in squeeze_jax/models.
+    """
+    known = {key: placeholder(kind) for key, kind in models.model_options().items()}
+    section = ConfigDict({"name": name, **known})
+    section.update(options)
+    return section
 
 
 def data() -> ConfigDict:
@@ -115,45 +83,48 @@ def train() -> ConfigDict:
 
 
 def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:
-    """Makes of a config that trains from scratch one of a later stage: fractions of its learning rate and of its steps."""
+    """Turns a config that trains from scratch into a later stage.
+
+    Fractions of its rate and steps.
+    """
     config.train.learning_rate *= learning_rate
     config.train.epochs *= length
     config.train.steps = round(config.train.steps * length)
 
 
 def compress() -> ConfigDict:
-    """How each net that learned is also written as a file of few bytes, trials/NAME/net.CODER.sqz (squeeze_jax/compress)."""
-    return ConfigDict(
-        dict(
-            coders=(),  # any of "arithmetic", "huffman"
-            # KL divergence, nats, that the outputs may take on, measured on training images; None: the very same weights.
-            max_loss=placeholder(float),
-        )
-    )
+    """Returns how nets become .sqz files; the keys are in compress/config.py."""
+    section = ConfigDict(plain_section(CompressConfig()))
+    section.max_loss = placeholder(float)
+    return section
 
 
 def report() -> ConfigDict:
-    """What the figure shows: the swept key on the x axis, its label, and the paper's curve where the protocol is the paper's."""
+    """Returns what the figure shows: the x axis, its label, the metric, and the paper's curve."""
     return ConfigDict(dict(x="", label="", metric="top1", paper=ConfigDict()))
 
 
 def from_scratch(config: ConfigDict) -> None:
-    """Initialisation and head with which every seed learns at small scale; the paper's own recipe stays at chance there."""
+    """Sets the initialiser and head with which every seed learns at small scale.
+
+    The paper's own recipe stays at chance there.
+    """
     config.model.init = "he"
     config.model.conv10_relu = False
 
 
 def digits(config: ConfigDict) -> None:
-    """8x8 grey digits upscaled to 32x32; a quarter of the paper's widths."""
+    """Sets 8x8 grey digits upscaled to 32x32, and a quarter of the paper's widths."""
     from_scratch(config)
-    # Dropout 0.5 on so narrow a net costs 20 to 40 points in ten epochs; without the set's own mean and deviation it stays at chance.
+    # Dropout 0.5 costs so narrow a net 20 to 40 points in ten epochs; without the set's own mean
+    # and deviation it stays at chance.
     config.model.update(base_e=32, incr_e=32, conv1_filters=24, conv1_kernel=3, dropout=0.0)
     config.data.update(mean=(77.8, 77.8, 77.8), std=(95.9, 95.9, 95.9))
     config.train.update(eval_every=44, log_every=22)
 
 
 def cifar10(config: ConfigDict) -> None:
-    """The paper's widths on 32x32: stem 3x3/1, so that three pools leave 3x3 positions for conv10."""
+    """Sets CIFAR-10 and the paper's widths, with a 3x3/1 stem: three pools leave 3x3 positions."""
     from_scratch(config)
     config.model.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1)
     config.data.update(
@@ -170,7 +141,7 @@ def cifar10(config: ConfigDict) -> None:
 
 
 def imagenet(config: ConfigDict) -> None:
-    """The paper's protocol: what Caffe did with the released solver file."""
+    """Sets the paper's protocol: what Caffe did with the released solver file."""
     config.data.update(
         name="imagenet2012",
         eval_split="validation",
@@ -196,7 +167,7 @@ def imagenet(config: ConfigDict) -> None:
 
 
 def folder(config: ConfigDict) -> None:
-    """Your own images at 128x128: a small set in memory, a large one streamed."""
+    """Sets your own images at 128x128: a small set in memory, a large one streamed."""
     from_scratch(config)
     config.data.update(
         name="folder",

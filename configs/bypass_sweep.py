@@ -1,16 +1,17 @@
-"""Bypass connections: SqueezeNet paper, section 6 and Table 3.
+"""Which bypass connections help: none, simple or complex (SqueezeNet paper, section 6, Table 3)?
 
 Claim: simple bypass (60.4 % top-1) beats complex bypass (58.8 %), which beats none (57.5 %).
 
-  python launch.py --config configs/bypass_sweep.py             9 trials (the 15 of sr_sweep take one to two minutes on two CPU cores)
-  python launch.py --config configs/bypass_sweep.py:cifar10     on CIFAR-10
-  python launch.py --config configs/bypass_sweep.py:imagenet    the paper's protocol
+python launch.py --config configs/bypass_sweep.py             9 trials, about a minute on two cores
+python launch.py --config configs/bypass_sweep.py:cifar10     see experiments/bypass_sweep
+python launch.py --config configs/bypass_sweep.py:imagenet    the paper's protocol
 """
 
 from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "bypass_sweep")
     config.report.update(x="model.bypass", label="bypass")
     if preset == "imagenet":
@@ -23,6 +24,7 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for bypass in ("none", "simple", "complex"):
         for seed in range(config.seeds):
             yield {"model.bypass": bypass, "seed": seed}

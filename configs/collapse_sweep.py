@@ -1,10 +1,12 @@
-"""Which settings let plain SqueezeNet, without BatchNorm, train from scratch at all: the share of seeds that stay at chance or diverge.
+"""Which settings let plain SqueezeNet, without BatchNorm, train from scratch at all?
 
-  python launch.py --config configs/collapse_sweep.py             225 trials, about 15 minutes on two CPU cores
-  python launch.py --config configs/collapse_sweep.py:cifar10     on CIFAR-10
+Measures the share of seeds that stay at chance or diverge, for each initialiser and learning rate
+under three recipes: "paper" has neither warm-up nor clipping, as the released solver; "relu" has
+both, and conv10's ReLU before the mean, as the released net; "ours" has both and no such ReLU.
+Result: experiments/collapse.
 
-Each initialiser at each rate under three recipes: "paper" has neither warm-up nor clipping, as the released solver; "relu" has both, and
-conv10's ReLU before the mean, as the released net; "ours" has both and no such ReLU. See experiments/collapse for what came out.
+python launch.py --config configs/collapse_sweep.py             225 trials, 15 minutes on two cores
+python launch.py --config configs/collapse_sweep.py:cifar10     on CIFAR-10
 """
 
 from squeeze_jax.configs import base
@@ -14,6 +16,7 @@ RECIPES = ("paper", "relu", "ours")
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "collapse_sweep")
     config.seeds = 5
     config.recipe = "ours"  # of one trial; the sweep sets it
@@ -22,6 +25,7 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for recipe in RECIPES:
         for init in ("xavier", "torchvision", "he"):
             for rate in RATES:
@@ -35,7 +39,7 @@ def sweep(config):
 
 
 def derive(config):
-    """What the recipe's name stands for."""
+    """Sets what the recipe's name stands for."""
     if config.recipe == "paper":
         config.train.update(warmup=0.0, clip_norm=0.0)
     config.model.conv10_relu = config.recipe != "ours"

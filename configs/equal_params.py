@@ -1,10 +1,11 @@
-"""SqueezeNet and SqueezeNext at equal parameters and under one recipe; SqueezeNext has BatchNorm, so SqueezeNet is there with it too.
+"""Which net makes more of equal parameters: SqueezeNet, SqueezeNet with BatchNorm or SqueezeNext?
 
-Claim: SqueezeNext makes more of its parameters (62.6 % top-1 from 1.2 M, arXiv 1803.10615, Table 1; SqueezeNet has 57.5 % from 1.2 M).
+Claim: SqueezeNext has 62.6 % top-1 from 1.2 M parameters (arXiv 1803.10615, Table 1), SqueezeNet
+57.5 %. SqueezeNext has BatchNorm, so SqueezeNet is trained with it too, all under one recipe.
 
-  python launch.py --config configs/equal_params.py               9 trials, about 180,000 parameters each
-  python launch.py --config configs/equal_params.py:cifar10       about 730,000 parameters each; see experiments/equal_params
-  python launch.py --config configs/equal_params.py:imagenet      about 1,240,000 parameters each
+python launch.py --config configs/equal_params.py             9 trials, 180,000 parameters each
+python launch.py --config configs/equal_params.py:cifar10     730,000; see experiments/equal_params
+python launch.py --config configs/equal_params.py:imagenet    1,240,000 parameters each
 """
 
 import copy
@@ -17,10 +18,12 @@ NETS = ("squeezenet", "squeezenet_bn", "squeezenext")
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "equal_params")
     config.net = NETS[0]  # of one trial; the sweep sets it
     config.nets = ConfigDict(
-        {name: copy.deepcopy(config.model) for name in NETS[:2]} | {NETS[2]: base.squeezenext()}
+        {name: copy.deepcopy(config.model) for name in NETS[:2]}
+        | {NETS[2]: base.model("squeezenext_23")}
     )
     config.nets.squeezenet_bn.batch_norm = True
     if preset == "imagenet":
@@ -40,12 +43,13 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for net in NETS:
         for seed in range(config.seeds):
             yield {"net": net, "seed": seed}
 
 
 def derive(config):
-    """The model is the net's."""
+    """Sets the model of the net."""
     with config.unlocked():
         config.model = config.nets[config.net]

@@ -1,16 +1,17 @@
-"""Share of 3x3 filters against accuracy: SqueezeNet paper, section 5.3 and Fig. 3b.
+"""How many of the expand filters must be 3x3 (SqueezeNet paper, section 5.3, Fig. 3b)?
 
-Claim: accuracy plateaus at 50 % of 3x3 filters; more of them add bytes only. SR is 0.5 throughout.
+Claim: accuracy plateaus at 50 % of 3x3 filters; more of them only add bytes. SR is 0.5 throughout.
 
-  python launch.py --config configs/pct3x3_sweep.py             27 trials (the 15 of sr_sweep take one to two minutes on two CPU cores)
-  python launch.py --config configs/pct3x3_sweep.py:cifar10     on CIFAR-10
-  python launch.py --config configs/pct3x3_sweep.py:imagenet    the paper's protocol; top-5 76.3 -> 85.6 % in the paper
+python launch.py --config configs/pct3x3_sweep.py             27 trials
+python launch.py --config configs/pct3x3_sweep.py:cifar10     see experiments/pct3x3_sweep
+python launch.py --config configs/pct3x3_sweep.py:imagenet    top-5 76.3 -> 85.6 % in the paper
 """
 
 from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "pct3x3_sweep")
     config.model.squeeze_ratio = 0.5
     config.report.update(x="model.pct3x3", label="3x3 filters in expand layers (fraction)")
@@ -34,6 +35,7 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for pct3x3 in (0.01, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.99):
         for seed in range(config.seeds):
             yield {"model.pct3x3": pct3x3, "seed": seed}

@@ -1,11 +1,12 @@
-"""Quantisation-aware training: accuracy that a net lost in a lossy .sqz file comes back, and the file stays as small.
+"""How much accuracy does quantization-aware training win back for a lossy .sqz file?
 
-  squeeze-jax compress NET -o small.sqz --target-bytes N        see experiments/quantized for sizes at which it pays
-  squeeze-jax decompress small.sqz -o SMALL
-  python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=SMALL
+Weights stay multiples of their layer's step and zeros stay zero, so the file stays as small.
+sweep.csv has the accuracy and the bytes of the lossless file trials/NAME/net.arithmetic.sqz. Model
+and preprocessing are those of SMALL. Result and sizes at which it pays: experiments/quantized.
 
-Any preset; with `folder`, --config.data.data_dir=my_images. Weights stay multiples of their layer's step, zeros zero, and sweep.csv
-has the accuracy and the bytes of the lossless file trials/NAME/net.arithmetic.sqz. Model and preprocessing are those of SMALL.
+squeeze-jax compress NET -o small.sqz --target-bytes N
+squeeze-jax decompress small.sqz -o SMALL
+python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=SMALL
 """
 
 from ml_collections import ConfigDict
@@ -15,11 +16,11 @@ from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "quantized")
     config.seeds = 1
-    config.model = ConfigDict(
-        dict(name=placeholder(str))
-    )  # from the checkpoint, and so is the preprocessing
+    # From the checkpoint, as is the preprocessing.
+    config.model = ConfigDict({"name": placeholder(str)})
     config.data.update(
         resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str)
     )
@@ -34,5 +35,6 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for seed in range(config.seeds):
         yield {"seed": seed}

@@ -1,11 +1,11 @@
-"""SqueezeNext's design space: width x depth x version (arXiv 1803.10615, Tables 1 to 3).
+"""What do width, depth and version of SqueezeNext buy (arXiv 1803.10615, Tables 1 to 3)?
 
-Claim: depth and width each buy accuracy (59.1 % top-1 at 1.0-23, 69.6 % at 2.0-44), and the versions that move blocks to later
-stages (2 to 5) keep it at fewer cycles.
+Claim: depth and width each buy accuracy (59.1 % top-1 at 1.0-23, 69.6 % at 2.0-44), and versions 2
+to 5, which move blocks to later stages, keep it at fewer cycles.
 
-python launch.py --config configs/squeezenext_sweep.py:cifar10 --config.seeds=1     13 points
-python launch.py --config configs/squeezenext_sweep.py:imagenet                     the paper's protocol
-python launch.py --config configs/squeezenext_sweep.py                              digits, a quarter of each depth: a smoke test
+python launch.py --config configs/squeezenext_sweep.py              a smoke test on the digits
+python launch.py --config configs/squeezenext_sweep.py:cifar10 --config.seeds=1     15 points
+python launch.py --config configs/squeezenext_sweep.py:imagenet     the paper's protocol
 """
 
 from squeeze_jax.configs import base
@@ -19,11 +19,13 @@ SHORT = [(width, blocks) for width in (0.5, 1.0) for blocks in ((1, 1, 2, 1), (2
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "squeezenext_sweep")
-    config.model = base.squeezenext()
+    config.model = base.model("squeezenext_23")
     config.report.update(x="model.depth", label="depth")
     if preset == "imagenet":
-        # The authors' solver: 120 epochs of batch 1024, poly decay of power 2, 780 warm-up steps from 0.1.
+        # The authors' solver: 120 epochs of batch 1024, poly decay of power 2, 780 warm-up steps
+        # from 0.1.
         config.train.update(
             steps=150_136,
             batch_size=1024,
@@ -44,6 +46,7 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     if config.preset == "digits":
         points = [{"model.width": width, "model.blocks": blocks} for width, blocks in SHORT]
     else:

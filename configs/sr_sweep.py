@@ -1,16 +1,18 @@
-"""Squeeze ratio against accuracy: SqueezeNet paper, section 5.2 and Fig. 3a.
+"""Does accuracy saturate as the squeeze ratio grows (SqueezeNet paper, section 5.2, Fig. 3a)?
 
-Claim: accuracy rises with the squeeze ratio (SR) and saturates at 0.75, while the model keeps growing (4.8 to 24 MB).
+Claim: accuracy rises with the squeeze ratio (SR) and saturates at 0.75, while the model keeps
+growing (4.8 to 24 MB).
 
-  python launch.py --config configs/sr_sweep.py             15 trials, one to two minutes on two CPU cores; top-1 86 -> 96 %
-  python launch.py --config configs/sr_sweep.py:cifar10     on CIFAR-10, see experiments/sr_sweep
-  python launch.py --config configs/sr_sweep.py:imagenet    the paper's protocol; top-5 80.3 -> 86.0 % in the paper
+python launch.py --config configs/sr_sweep.py             15 trials, 1 to 2 minutes on two CPU cores
+python launch.py --config configs/sr_sweep.py:cifar10     see experiments/sr_sweep
+python launch.py --config configs/sr_sweep.py:imagenet    top-5 80.3 -> 86.0 % in the paper
 """
 
 from squeeze_jax.configs import base
 
 
 def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
     config = base.get_config(preset, "sr_sweep")
     config.model.pct3x3 = 0.5
     config.report.update(x="model.squeeze_ratio", label="squeeze ratio (SR)")
@@ -24,6 +26,7 @@ def get_config(preset: str = "digits"):
 
 
 def sweep(config):
+    """Yields the overrides of each trial."""
     for squeeze_ratio in (0.125, 0.25, 0.5, 0.75, 1.0):
         for seed in range(config.seeds):
             yield {"model.squeeze_ratio": squeeze_ratio, "seed": seed}

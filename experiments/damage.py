@@ -1,4 +1,7 @@
-"""What the fuzzers share: ways to damage a file, the memory it took, and the table of what became of the files."""
+"""What the fuzzers share.
+
+Ways to damage a file, the memory it took, and the table of what became of the files.
+"""
 
 import resource
 import sys

@@ -1,8 +1,10 @@
-"""Differences seed by seed: python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
+"""Differences seed by seed.
 
-For each value of a swept key the metric's mean over seeds, and its mean difference from the value before, or from VALUE, over the seeds
-that both have, each ± half of its 95 % interval. Trials of one seed see the images in one order, so a difference may be known
-better than the means.
+Python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
+
+For each value of a swept key the metric's mean over seeds, and its mean difference from the value
+before, or from VALUE, over the seeds that both have, each ± half of its 95 % interval. Trials of
+one seed see the images in one order, so a difference may be known better than the means.
 """
 
 import argparse
@@ -14,7 +16,9 @@ from squeeze_jax.report.tables import confidence, markdown, show_interval
 
 
 def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
-    """The rows of a sweep.csv as a markdown table; seeds that failed, diverged or stayed at chance are left out.
+    """The rows of a sweep.csv as a markdown table.
+
+    Seeds that failed, diverged or stayed at chance are left out.
 
     Raises:
       SystemExit: no such column or value.

@@ -27,7 +27,10 @@ def command(config: str, *flags: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment (conftest: two CPU devices), as strict as the tests are; even small programs are cached."""
+    """This process's environment (conftest: two CPU devices), as strict as the tests are.
+
+    Even small programs are cached.
+    """
     return (
         os.environ
         | {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

@@ -1,4 +1,7 @@
-"""launch.py and squeeze-jax as processes: what a study leaves behind, and what each mistake is told."""
+"""launch.py and squeeze-jax as processes.
+
+What a study leaves behind, and what each mistake is told.
+"""
 
 import json
 import os
@@ -102,7 +105,10 @@ def test_second_launch_trains_nothing(sweep):
 
 
 def test_changed_config_is_told(sweep):
-    """An old workdir is not mixed with trials of another config; the message names key, old and new value."""
+    """An old workdir is not mixed with trials of another config.
+
+    The message names key, old and new value.
+    """
     _, flags, _ = sweep
     message = error("configs/sr_sweep.py", *flags, "--config.train.momentum=0.5")
     assert "train.momentum was 0.9, is 0.5" in message
@@ -182,7 +188,10 @@ def test_folder_accumulation_and_bfloat16(images, tmp_path, cache):
 
 
 def test_failed_trials_are_recorded_and_the_others_trained(study, tmp_path, cache):
-    """One trial's net doesn't fit its images, another one meets a fault while it runs; the third is trained, the exit code is 1."""
+    """One trial's net doesn't fit its images, another one meets a fault while it runs.
+
+    The third is trained, the exit code is 1.
+    """
     workdir = tmp_path / "work"
     config = study(*({"model.conv1_kernel": kernel} for kernel in (3, 33, 5)))
     broken = workdir / "trials" / "conv1_kernel=3" / "checkpoints"
@@ -332,7 +341,10 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("free", [4096, 65536])
 def test_full_disk_is_one_line_and_the_same_command_completes(free, small_disk, tmp_path, cache):
-    """With a page left study.json does not fit, with 64 KiB the checkpoint does not; after making room all is there."""
+    """With a page left study.json does not fit, with 64 KiB the checkpoint does not.
+
+    After making room all is there.
+    """
     ballast = small_disk / "ballast"
     ballast.write_bytes(
         bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - free)

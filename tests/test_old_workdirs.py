@@ -1,7 +1,7 @@
 """A workdir written by commit 7561e69 lives on: it resumes, reports, evaluates and exports.
 
-golden/workdir_7561e69 is what configs/deep_compression.py with FLAGS (under the names of that time) left behind when SIGTERM stopped it
-at step 54 of its second stage, on one CPU device.
+golden/workdir_7561e69 is what configs/deep_compression.py with FLAGS (under the names of that time)
+left behind when SIGTERM stopped it at step 54 of its second stage, on one CPU device.
 """
 
 import json
@@ -54,7 +54,10 @@ def untimed(workdir: Path, trial: str) -> list[dict]:
 
 
 def test_it_resumes_where_it_was_stopped(workdir, cache):
-    """The interrupted trial goes on after step 54 and starts its two followers; the finished one is left alone."""
+    """The interrupted trial goes on after step 54 and starts its two followers.
+
+    The finished one is left alone.
+    """
     before = {name: untimed(workdir, name) for name in (DENSE, PRUNED)}
     flag = f"--config.pruned.keep={DENSITY}"  # under its old name
     process = completed("configs/deep_compression.py", cache, *FLAGS, flag, f"--workdir={workdir}")

@@ -1,7 +1,8 @@
 """How fast it is beside what one would use instead: python -m experiments.benchmarks [NAME ...]
 
-Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours is faster. All take about half an
-hour on two cores; needs `pip install -e '.[test]'`, and a C++ compiler for torch.compile.
+Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours
+is faster. All take about half an hour on two cores; needs `pip install -e '.[test]'`, and a C++
+compiler for torch.compile.
 """
 
 import argparse

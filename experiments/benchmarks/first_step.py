@@ -1,4 +1,6 @@
-"""Seconds from the command to the end of the first training step, with nothing compiled before and with the compilation cache warm."""
+"""Seconds from the command to the end of the first training step, with nothing compiled before and
+with the compilation cache warm.
+"""
 
 import subprocess
 import sys

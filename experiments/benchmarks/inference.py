@@ -1,6 +1,9 @@
-"""Logits of a batch, ours beside PyTorch's and onnxruntime's: the same SqueezeNet v1.0 with the same weights, at 227 x 227.
+"""Logits of a batch, ours beside PyTorch's and onnxruntime's.
 
-onnxruntime runs the file that `squeeze-jax export --format onnx` writes: it is what users deploy on a CPU.
+The same SqueezeNet v1.0 with the same weights, at 227 x 227.
+
+onnxruntime runs the file that `squeeze-jax export --format onnx` writes: it is what users deploy on
+a CPU.
 """
 
 import functools
@@ -17,7 +20,8 @@ from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
 NET = "squeezenet_v1_0"
-# Setting, images a call, calls in a row, rounds. A first call after the rest also wakes threads and fills caches.
+# Setting, images a call, calls in a row, rounds. A first call after the rest also wakes threads and
+# fills caches.
 SETTINGS = (
     ("batch 1", 1, 1, 60),
     ("batch 1, ten calls in a row", 1, 10, 30),

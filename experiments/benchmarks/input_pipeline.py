@@ -1,8 +1,11 @@
-"""Images a second and core of the streamed input, ours (Grain) beside torch's DataLoader: JPEG files decoded, short side resized to 256.
+"""Images a second and core of the streamed input, ours (Grain) beside torch's DataLoader.
 
-Both read the same folder of photographs, one thread or process at work, and the clock is the CPU time of this process. PyTorch's data set
-is what its users write with PIL; it also crops, mirrors and normalises, which ours does inside the compiled step (`Pipeline.fetch`),
-so that is called here too.
+JPEG files decoded, short side resized to 256.
+
+Both read the same folder of photographs, one thread or process at work, and the clock is the CPU
+time of this process. PyTorch's data set is what its users write with PIL; it also crops, mirrors
+and normalises, which ours does inside the compiled step (`Pipeline.fetch`), so that is called here
+too.
 """
 
 import itertools
@@ -24,7 +27,8 @@ from squeeze_jax.data import DataConfig, open_data
 PACKAGES = ("torch", "pillow")
 IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
 BATCHES = 8  # in one call
-SETTLE = 2.0  # seconds in which a reader that reads ahead fills its buffer again, within the call that emptied it
+# seconds in which a reader that reads ahead fills its buffer again, within the call that emptied it
+SETTLE = 2.0
 
 
 def rows() -> list[interleaved.Row]:

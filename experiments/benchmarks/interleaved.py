@@ -1,4 +1,7 @@
-"""Timing in turn, so that a busy machine slows all of them alike: what every benchmark here shares."""
+"""Timing in turn, so that a busy machine slows all of them alike.
+
+What every benchmark here shares.
+"""
 
 import json
 import os
@@ -24,7 +27,10 @@ def run_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each in every round, in an order drawn anew each round; `warm_up` rounds before them are thrown away."""
+    """Seconds of each in every round, in an order drawn anew each round.
+
+    `warm_up` rounds before them are thrown away.
+    """
     random, seconds = np.random.default_rng(0), {name: [] for name in runs}
     for round_ in range(warm_up + rounds):
         for name in random.permutation(list(runs)):
@@ -98,7 +104,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def record(name: str, rows: Sequence[Row], begun: dict[str, Any], packages: Sequence[str]) -> None:
-    """Writes NAME.json beside this file: the rows, with the `environment` in which they were begun, and the versions of more packages."""
+    """Writes NAME.json beside this file.
+
+    The rows, with the `environment` in which they were begun, and the versions of more packages.
+    """
     result = begun | {"load_average": round(os.getloadavg()[0], 1)}
     result["versions"] |= {package: version(package) for package in packages}
     write_atomically(

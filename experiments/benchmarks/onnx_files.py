@@ -1,7 +1,8 @@
 """Our ONNX files beside PyTorch's own, in onnxruntime.
 
-The same SqueezeNet with the same weights is written by `squeeze_jax.convert.exporters.onnx` and by `torch.onnx.export`, by tracing
-(`dynamo=False`) and, where onnxscript is installed, by its exporter (`dynamo=True`). All files take any batch.
+The same SqueezeNet with the same weights is written by `squeeze_jax.convert.exporters.onnx` and by
+`torch.onnx.export`, by tracing (`dynamo=False`) and, where onnxscript is installed, by its exporter
+(`dynamo=True`). All files take any batch.
 """
 
 import functools
@@ -23,7 +24,8 @@ from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 DYNAMO = bool(importlib.util.find_spec("onnxscript"))
 PACKAGES = ("onnx", "onnxruntime", "torch", *(["onnxscript"] if DYNAMO else []))
-# What is measured -> (threads, 0 is one a core; the clock; rounds by batch). CPU time does not count the waits of a busy machine.
+# What is measured -> (threads, 0 is one a core; the clock; rounds by batch). CPU time does not
+# count the waits of a busy machine.
 MEASURES = {
     "wall, all cores": (0, time.perf_counter, {1: 60, 32: 10}),
     "CPU time, one thread": (1, time.process_time, {1: 40, 32: 5}),

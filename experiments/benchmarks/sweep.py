@@ -1,8 +1,9 @@
 """A whole study (5 squeeze ratios x 3 seeds on the digits) by one command, beside the same trials one after another from cold processes.
 
-Every trial is trained to its end, and nothing is compiled before: the study's compilation cache starts empty, and so does that of
-each single trial. The study runs before and after the single ones, since a machine may be busier at one time than at another.
-Then trials two at once (--jobs 2) beside one after another.
+Every trial is trained to its end, and nothing is compiled before: the study's compilation cache
+  starts empty, and so does that of each single trial. The study runs before and after the single
+  ones, since a machine may be busier at one time than at another. Then trials two at once (--jobs
+  2) beside one after another.
 """
 
 import subprocess
@@ -52,7 +53,10 @@ def in_one(folder: Path) -> list[interleaved.Row]:
 
 
 def at_once(folder: Path) -> list[interleaved.Row]:
-    """Two trials at once, half of the cores each, beside one after another: short ones, and ones ten times as long."""
+    """Two trials at once, half of the cores each, beside one after another.
+
+    Short ones, and ones ten times as long.
+    """
     found = []
     for setting, config, flags in (
         ("15 trials of configs/sr_sweep.py", "configs/sr_sweep.py", ()),

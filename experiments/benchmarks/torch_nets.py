@@ -34,7 +34,10 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet v1.0, v1.1 or the variant for small images; `pooled` says which Fires follow a pool."""
+    """SqueezeNet v1.0, v1.1 or the variant for small images.
+
+    `pooled` says which Fires follow a pool.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,10 @@
-"""A training step, ours beside PyTorch's: forward, backward, gradient clipping where the preset has it, SGD with momentum and decay.
+"""A training step, ours beside PyTorch's.
 
-Ours is the step that `launch.py` runs: it also picks the batch's images from memory, crops and mirrors them. PyTorch is given a batch
-that is ready, channels-last, and runs as it is and compiled (torch.compile).
+Forward, backward, gradient clipping where the preset has it, SGD with momentum and decay.
+
+Ours is the step that `launch.py` runs: it also picks the batch's images from memory, crops and
+mirrors them. PyTorch is given a batch that is ready, channels-last, and runs as it is and compiled
+(torch.compile).
 """
 
 from collections.abc import Callable

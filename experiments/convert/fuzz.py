@@ -1,7 +1,10 @@
-"""Damaged and hostile weight files: python -m experiments.convert.fuzz --count 2000, from the repository's root.
+"""Damaged and hostile weight files.
 
-Every file must be refused with one line, or give the right weights: exactly those that it holds. Where a flipped bit fell on a number
-of a format without a checksum, values are all that may differ. Anything else is a failure and the exit status is 1.
+Python -m experiments.convert.fuzz --count 2000, from the repository's root.
+
+Every file must be refused with one line, or give the right weights: exactly those that it holds.
+  Where a flipped bit fell on a number of a format without a checksum, values are all that may
+  differ. Anything else is a failure and the exit status is 1.
 """
 
 import argparse
@@ -204,7 +207,8 @@ def not_a_number(layers: Layers, random: np.random.Generator) -> Layers:
     )
 
 
-# MB; every file is below 1 MB, and what is left over of many thousands of imports is the allocator's
+# MB; every file is below 1 MB, and what is left over of many thousands of imports is the
+# allocator's
 MOST_MEMORY = 64
 
 LAYERS = [shuffled, reordered, without_one, one_more, transposed, not_a_number]

@@ -1,4 +1,7 @@
-"""A sweep's figures: accuracy against a metaparameter, accuracy against each cost, and the course of every training."""
+"""A sweep's figures.
+
+Accuracy against a metaparameter, accuracy against each cost, and the course of every training.
+"""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +47,10 @@ _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 
 def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
-    """The study's metric against its x: means with 95 % intervals, every seed, the model's size above, the paper's curve."""
+    """The study's metric against its x.
+
+    Means with 95 % intervals, every seed, the model's size above, the paper's curve.
+    """
     if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
         return _message(study, "no finished trial yet")
     published = study.paper.points if study.paper else ()
@@ -119,7 +125,9 @@ def training_figure(
 
 
 def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
-    """Accuracy against each cost that tells points apart, the points of its Pareto front joined and named; None where none does."""
+    """Accuracy against each cost that tells points apart, the points of its Pareto front joined and
+    named; None where none does.
+    """
     costs = cost_columns(points, study.metric)
     if not costs:
         return None
@@ -165,7 +173,8 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
     """Each layer's attained rate against its arithmetic intensity, under the roofs of DRAM bandwidth and array.
 
-    `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose zero weights are skipped.
+    `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose
+    zero weights are skipped.
     """
     machine = record["accelerator"]
     pes, bandwidth = machine["rows"] * machine["columns"], machine["dram_bytes_per_cycle"]
@@ -242,12 +251,17 @@ def _message(study: StudyRecord, text: str) -> Figure:
 
 
 def _x(study: StudyRecord, point: Point) -> Any:
-    """Where the point lies on the x axis; a study that sweeps nothing but seeds has one place, itself."""
+    """Where the point lies on the x axis.
+
+    A study that sweeps nothing but seeds has one place, itself.
+    """
     return point.design.get(study.x, study.name)
 
 
 def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
-    """Each value's label and place on the axis, in order of first appearance, and whether the axis is numeric."""
+    """Each value's label and place on the axis, in order of first appearance, and whether the axis
+    is numeric.
+    """
     distinct = {show(value): value for value in values}
     numeric = all(
         isinstance(value, int | float) and not isinstance(value, bool)
@@ -273,7 +287,10 @@ def _lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]
 
 
 def _colours(n: int, ordered: bool) -> list[Any]:
-    """`n` colours to tell apart: a ramp where they have an order or are many, else distinct hues."""
+    """`n` colours to tell apart.
+
+    A ramp where they have an order or are many, else distinct hues.
+    """
     if not ordered and n <= len(_CATEGORICAL):
         return list(_CATEGORICAL[:n])
     ramp = matplotlib.colormaps["viridis"]
@@ -283,7 +300,10 @@ def _colours(n: int, ordered: bool) -> list[Any]:
 def _draw_line(
     axes: Axes, metric: str, at: Sequence[tuple[float, Point]], colour: Any, style: str
 ) -> None:
-    """One line of design points: every seed, the means and their intervals, and the seeds that collapsed."""
+    """One line of design points.
+
+    Every seed, the means and their intervals, and the seeds that collapsed.
+    """
     seeds = [(x, y) for x, point in at for y in point.values(metric, "ok")]
     collapsed = [(x, y) for x, point in at for y in point.values(metric, *COLLAPSED)]
     if seeds:
@@ -349,7 +369,10 @@ def _keys(
 
 
 def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend below the axes, in as many columns as its words leave room for; the figure grows by its rows."""
+    """A legend below the axes, in as many columns as its words leave room for.
+
+    The figure grows by its rows.
+    """
     room = 13 * figure.get_figwidth()  # letters to the inch
     columns = max(
         1, min(4, int(room / (7 + max(len(str(handle.get_label())) for handle in handles))))
@@ -366,7 +389,9 @@ def _set_ticks(
     places: dict[str, float],
     numeric: bool,
 ) -> None:
-    """A tick at each design point, its x below and its net's size above, as far as the labels have room."""
+    """A tick at each design point, its x below and its net's size above, as far as the labels have
+    room.
+    """
     ours = {places[show(_x(study, point))] for point in points}
     ticks = list(places.values()), list(places)
     axes.set_xticks(*ticks)
@@ -401,7 +426,10 @@ def _size_column(points: Sequence[Point], metric: str) -> str:
 def _sizes(
     study: StudyRecord, points: Iterable[Point], places: dict[str, float], place: float, size: str
 ) -> str:
-    """The size of the nets at this place of the axis: one number, or a range where several lines cross it."""
+    """The size of the nets at this place of the axis.
+
+    One number, or a range where several lines cross it.
+    """
     here = [
         point.representative(size) for point in points if places[show(_x(study, point))] == place
     ]

@@ -12,7 +12,10 @@ from squeeze_jax.cost.trace import Layer
 
 
 def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
-    """The whole net: params, macs (an image), activation_bytes (float32), and the layers as flat records."""
+    """The whole net.
+
+    Params, macs (an image), activation_bytes (float32), and the layers as flat records.
+    """
     return {
         "params": params,
         "macs": sum(layer.macs for layer in layers),
@@ -24,7 +27,10 @@ def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
 
 
 def summary_text(record: Mapping[str, Any]) -> str:
-    """Layer, output size, filter size / stride, parameters, MACs: the columns of the SqueezeNet paper's Table 1."""
+    """Layer, output size, filter size / stride, parameters, MACs.
+
+    The columns of the SqueezeNet paper's Table 1.
+    """
     head = ["layer", "output", "filter/stride", "parameters", "MACs"]
     rows = [
         [
@@ -43,7 +49,10 @@ def summary_text(record: Mapping[str, Any]) -> str:
 
 
 def hardware_record(estimate: Estimate) -> dict[str, Any]:
-    """A net on an accelerator: cycles, energy (in MACs), utilisation, dram_bytes, the accelerator, and a flat record a layer."""
+    """A net on an accelerator.
+
+    Cycles, energy (in MACs), utilisation, dram_bytes, the accelerator, and a flat record a layer.
+    """
     levels = asdict(estimate.energy_by_level)
     return {
         "cycles": round(estimate.cycles),
@@ -75,7 +84,10 @@ def hardware_record(estimate: Estimate) -> dict[str, Any]:
 
 
 def hardware_text(record: Mapping[str, Any]) -> str:
-    """Layer, dataflow, MACs, cycles, utilisation, DRAM bytes, energy; what bounds a layer is marked."""
+    """Layer, dataflow, MACs, cycles, utilisation, DRAM bytes, energy.
+
+    What bounds a layer is marked.
+    """
     head = [
         "layer",
         "dataflow",
@@ -117,7 +129,9 @@ def _filter(layer: Mapping[str, Any]) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
-    """Rows as aligned columns, the `numeric` ones to the right, with a rule under the head and above the last row."""
+    """Rows as aligned columns, the `numeric` ones to the right, with a rule under the head and
+    above the last row.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -141,7 +155,9 @@ def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
 def formatted(
     record: Mapping[str, Any], style: str, text: Callable[[Mapping[str, Any]], str]
 ) -> str:
-    """A record with `layers` as "json" (whole), "csv" (a row a layer) or "text" (by the function given)."""
+    """A record with `layers` as "json" (whole), "csv" (a row a layer) or "text" (by the function
+    given).
+    """
     if style == "json":
         return json.dumps(record, indent=1)
     if style == "text":

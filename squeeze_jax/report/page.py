@@ -182,7 +182,10 @@ def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
 
 
 def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
-    """An HTML table of a row of headings and rows of cells, each row with its class; numbers stand right."""
+    """An HTML table of a row of headings and rows of cells, each row with its class.
+
+    Numbers stand right.
+    """
     head, *rows = table
     columns = list(zip(*rows))
     sides = [
@@ -210,7 +213,10 @@ def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
 
 
 def _inline(svg: str, prefix: str, label: str) -> str:
-    """The SVG as part of a page: without its prologue, with ids of its own, since two figures name theirs alike."""
+    """The SVG as part of a page.
+
+    Without its prologue, with ids of its own, since two figures name theirs alike.
+    """
     drawing = re.sub(
         r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") + len("<svg") :]
     )

@@ -46,7 +46,10 @@ class Point:
         return next(iter(self.values(name, *STATUSES)), None)
 
     def representative(self, name: str) -> float | None:
-        """One number for a measure: a design's own, or else the mean over the seeds that learned."""
+        """One number for a measure.
+
+        A design's own, or else the mean over the seeds that learned.
+        """
         if column(name).kind == "design":
             return self.constant(name)
         interval = self.interval(name)
@@ -92,7 +95,10 @@ def aggregate(trials: Iterable[TrialRecord]) -> list[Point]:
 
 
 def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:
-    """The points that no other beats: none has a mean as high at less cost, nor a higher one at the same; by rising cost."""
+    """The points that no other beats.
+
+    None has a mean as high at less cost, nor a higher one at the same; by rising cost.
+    """
     known = [
         (point.representative(cost), -interval.mean, point)
         for point in points

@@ -1,4 +1,7 @@
-"""A study: one config, many trials, one table. Running it again continues what its workdir holds."""
+"""A study: one config, many trials, one table.
+
+Running it again continues what its workdir holds.
+"""
 
 from squeeze_jax.study.api import read_study, run_study
 from squeeze_jax.study.columns import COLUMNS, Column

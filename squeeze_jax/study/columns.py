@@ -1,4 +1,6 @@
-"""The columns of sweep.csv: the table, the report, Pareto fronts and figures look everything up here.
+"""The columns of sweep.csv.
+
+The table, the report, Pareto fronts and figures look everything up here.
 
 A new column is one line in COLUMNS, and its value in a trial's costs (`design_costs`) or in its
 result. sweep.csv and the report leave out a column that no trial has a value for.

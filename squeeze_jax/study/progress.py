@@ -1,4 +1,7 @@
-"""What a person sees while a sweep runs: one bar over all its steps on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs.
+
+One bar over all its steps on a terminal, plain lines elsewhere.
+"""
 
 import sys
 import time
@@ -8,7 +11,10 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Steps of the whole sweep, with rate and time left, and one line a finished trial; `jobs` processes share the steps."""
+    """Steps of the whole sweep, with rate and time left, and one line a finished trial.
+
+    `jobs` processes share the steps.
+    """
 
     def __init__(
         self,

@@ -112,7 +112,10 @@ class _Run:
     asked_to_stop: Callable[[int], int | None]
 
     def run_trial(self, trial: Trial) -> dict[str, Any]:
-        """Trains a trial unless it has finished, compresses it where due; writes and returns both."""
+        """Trains a trial unless it has finished, compresses it where due.
+
+        Writes and returns both.
+        """
         result = self.workdir.read_result(trial.name)
         if result is None or not _agreed([_finished(self.workdir, trial.name)])[0]:
             problem = self._problem(trial)
@@ -141,7 +144,10 @@ class _Run:
         return f"it starts from {trial.parent}, which is {status}"
 
     def _train(self, trial: Trial) -> dict[str, Any]:
-        """Returns a trial's result; an exception is one too, unless it would meet the next trial."""
+        """Returns a trial's result.
+
+        An exception is one too, unless it would meet the next trial.
+        """
         data = self.data_of[trial.name]
         try:
             if _first_process():

@@ -18,7 +18,10 @@ RENAMED_KEYS = {
 
 
 def current_key(key: str) -> str:
-    """Returns today's name of a dotted config key: "train.accumulate" -> "train.grad_accum_steps"."""
+    """Returns today's name of a dotted config key.
+
+    "train.accumulate" -> "train.grad_accum_steps".
+    """
     for old, new in RENAMED_KEYS.items():
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)

@@ -1,12 +1,15 @@
-"""The .sqz files of a study's nets: their sizes, and the accuracy of what is read back from them."""
+"""The .sqz files of a study's nets.
+
+Their sizes, and the accuracy of what is read back from them.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from squeeze_jax.compress import rate_search
 from squeeze_jax.compress.calibrate import calibrate
+from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.data import Data, sample
@@ -17,16 +20,6 @@ from squeeze_jax.train.checkpoint import load_network
 from squeeze_jax.train.evaluation import percentages
 
 IMAGES = 200  # to calibrate on, and as many others to measure the loss on
-
-
-@dataclass(frozen=True)
-class CompressConfig:
-    """How each net that learned is also written as a file of few bytes, net.CODER.sqz."""
-
-    coders: tuple[str, ...] = ()  # keys of CODERS
-    # KL divergence, nats, that the outputs may take on, measured on training images; None: the very
-    # same weights.
-    max_loss: float | None = None
 
 
 def check_settings(settings: CompressConfig) -> None:

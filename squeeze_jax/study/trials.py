@@ -9,9 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import parse_section
 from squeeze_jax.errors import UserError
-from squeeze_jax.study.sqz_files import CompressConfig
 from squeeze_jax.train import TrialConfig
 
 Overrides = Mapping[str, Any]

@@ -1,4 +1,6 @@
-"""Weight files written byte by byte from the formats' descriptions, by nothing that the readers use."""
+"""Weight files written byte by byte from the formats' descriptions, by nothing that the readers
+use.
+"""
 
 import math
 import struct
@@ -53,7 +55,10 @@ def caffemodel(layers, old=False, double=False):
 
 
 def deep_compressed(layers):
-    """A .net file of (weights [O, I, H, W] with at most 255 values besides 0, biases): Deep Compression without Huffman codes."""
+    """A .net file of (weights [O, I, H, W] with at most 255 values besides 0, biases).
+
+    Deep Compression without Huffman codes.
+    """
     header, body = b"", b""
     for weights, biases in layers:
         values = [0.0, *sorted(set(weights.reshape(-1).tolist()) - {0.0})]
@@ -76,7 +81,10 @@ def deep_compressed(layers):
 
 
 def squeezenet_layers(widths=(8, 2, 4, 2), classes=5, seed=0, sparse=False):
-    """[(Caffe layer, weights, biases)] of a SqueezeNet of a 3x3 conv1 and one Fire module: `TINY` describes it."""
+    """[(Caffe layer, weights, biases)] of a SqueezeNet of a 3x3 conv1 and one Fire module.
+
+    `TINY` describes it.
+    """
     conv1, squeeze, half, _ = widths
     shapes = {
         "conv1": (conv1, 3, 3, 3), "fire2/squeeze1x1": (squeeze, conv1, 1, 1), "fire2/expand1x1": (half, squeeze, 1, 1),

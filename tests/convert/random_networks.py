@@ -7,7 +7,10 @@ from squeeze_jax.network import Network, imagenet, weight_shapes
 
 
 def random_net(model, num_classes=5, seed=0, preprocessing=imagenet.TORCH):
-    """A net of this name and options; variances are positive, everything else is normal and small."""
+    """A net of this name and options.
+
+    Variances are positive, everything else is normal and small.
+    """
     random = np.random.default_rng(seed)
     params, stats = weight_shapes({"model": model, "num_classes": num_classes})
     params = jax.tree.map(lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), params)

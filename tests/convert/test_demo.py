@@ -1,6 +1,7 @@
 """The page to try a net in a browser: its files, its server, and what Chromium makes of it.
 
-The tests in a browser need Chromium and onnxruntime-web's npm package, whose folder the environment variable ORT_WEB names.
+The tests in a browser need Chromium and onnxruntime-web's npm package, whose folder the environment
+variable ORT_WEB names.
 """
 
 import base64
@@ -87,7 +88,8 @@ def package(tmp_path, monkeypatch) -> Path:
     return dist.parent
 
 
-# Without a browser ----------------------------------------------------------------------------------------------------------
+# Without a browser
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_from_the_cdn(tmp_path):
@@ -226,7 +228,8 @@ demo.serve(Path(sys.argv[1]), 0)
     assert (process.returncode, out.strip(), err) == (0, "", "")
 
 
-# In Chromium ----------------------------------------------------------------------------------------------------------------
+# In Chromium
+# ----------------------------------------------------------------------------------------------------------------
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -239,11 +242,15 @@ in_browser = pytest.mark.skipif(
 
 
 class Browser:
-    """Headless Chromium with one tab, spoken to over DevTools' pipe: JSON messages, each ended by a zero byte."""
+    """Headless Chromium with one tab, spoken to over DevTools' pipe.
+
+    JSON messages, each ended by a zero byte.
+    """
 
     def __init__(self, profile: Path):
         (theirs_in, self.commands), (self.replies, theirs_out) = os.pipe(), os.pipe()
-        # Chromium reads descriptor 3 and writes 4. The numbers are set in the new process, out of reach of its start.
+        # Chromium reads descriptor 3 and writes 4. The numbers are set in the new process, out of
+        # reach of its start.
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
         rename = "import os, sys; i, o, *command = sys.argv[1:]; os.dup2(int(i), 3); os.dup2(int(o), 4); os.execv(command[0], command)"
         switches = [
@@ -410,7 +417,10 @@ def model(weights) -> bytes:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """A folder of images: smooth shapes of many colours, with some noise, so that every step of the preprocessing counts."""
+    """A folder of images.
+
+    Smooth shapes of many colours, with some noise, so that every step of the preprocessing counts.
+    """
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:181, :307]
@@ -452,7 +462,9 @@ def expected(path: Path, resize_mode: str, weights: np.ndarray) -> tuple[list[st
 
 @pytest.fixture
 def site(tmp_path, model, served):
-    """A function that writes and serves the page of the tiny net, and returns its folder and address."""
+    """A function that writes and serves the page of the tiny net, and returns its folder and
+    address.
+    """
 
     def start(resize_mode: str = "short") -> tuple[Path, str]:
         folder = tmp_path / resize_mode
@@ -465,7 +477,10 @@ def site(tmp_path, model, served):
 @in_browser
 @pytest.mark.parametrize("mode", ["short", "squash"])
 def test_resizes_like_pillow(browser, site, mode):
-    """The page's function against Pillow, on noise: every byte the same, whether it reduces, enlarges or does neither."""
+    """The page's function against Pillow, on noise.
+
+    Every byte the same, whether it reduces, enlarges or does neither.
+    """
     browser.open(site()[1])
     for height, width, size in [
         (301, 190, 64),
@@ -496,7 +511,10 @@ def test_resizes_like_pillow(browser, site, mode):
 @in_browser
 @pytest.mark.parametrize("mode", ["short", "squash"])
 def test_dropped_images(browser, site, images, weights, mode):
-    """Names in order and probabilities, as Python has them; JPEG decoders may differ by a little."""
+    """Names in order and probabilities, as Python has them.
+
+    JPEG decoders may differ by a little.
+    """
     browser.open(site(mode)[1])
     browser.message("Ready.")
     for name, tolerance in (
@@ -606,7 +624,10 @@ def test_wasm_blocked(browser, site):
 
 @in_browser
 def test_runtime_from_the_cdn(browser, tmp_path, model, served, images):
-    """The page as it is without a copied runtime; the network's part is played by the files of the package."""
+    """The page as it is without a copied runtime.
+
+    The network's part is played by the files of the package.
+    """
     demo.write_page(tmp_path / "page", metadata(), model, None)
     port = served(tmp_path / "page")
     runtime = demo.read_runtime(Path(ORT_WEB))

@@ -1,4 +1,7 @@
-"""Damaged and hostile files: one line or the right weights, never anything else. The long run is experiments/convert/fuzz.py."""
+"""Damaged and hostile files: one line or the right weights, never anything else.
+
+The long run is experiments/convert/fuzz.py.
+"""
 
 import numpy as np
 import pytest

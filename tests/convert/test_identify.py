@@ -55,7 +55,10 @@ def test_released_caffe_nets(tmp_path, name, eltwise, expected):
 
 
 def saved(tmp_path, **changes):
-    """A file of the tiny net under torchvision's names with these arrays in place of its own; None removes one."""
+    """A file of the tiny net under torchvision's names with these arrays in place of its own.
+
+    None removes one.
+    """
     arrays = state_dict(random_net(encoders.TINY), "torchvision") | changes
     safetensors.numpy.save_file(
         {k: v for k, v in arrays.items() if v is not None}, tmp_path / "net.safetensors"

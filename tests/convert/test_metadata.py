@@ -44,7 +44,10 @@ def test_metadata_come_back(tmp_path):
 
 
 def test_any_zip_reader_opens_it(tmp_path):
-    """One label a line, whatever is in the names; members are stored where their headers say, counted from the file's start."""
+    """One label a line, whatever is in the names.
+
+    Members are stored where their headers say, counted from the file's start.
+    """
     (tmp_path / "net.tflite").write_bytes(metadata.attach(MODEL, NET))
     with zipfile.ZipFile(tmp_path / "net.tflite") as file:
         assert file.testzip() is None and file.namelist() == ["metadata.json", "labels.txt"]

@@ -1,4 +1,6 @@
-"""An exported ONNX file computes what the Flax net computes, and is the graph that a person would have drawn."""
+"""An exported ONNX file computes what the Flax net computes, and is the graph that a person would
+have drawn.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,9 @@ TOLERANCE = 1e-4  # of the largest logit
 
 
 def random_net(name: str, size: int) -> nets.Network:
-    """A registered model with random weights, biases and BatchNorm statistics, for images of this size."""
+    """A registered model with random weights, biases and BatchNorm statistics, for images of this
+    size.
+    """
     return random_networks.random_net(
         {"name": name}, 7, preprocessing=dataclasses.replace(imagenet.CAFFE, image_size=size)
     )
@@ -117,7 +121,10 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family(name):
-    """The same logits at batch 1 and 3, by the operators one expects: a bias in its convolution, nothing transposed."""
+    """The same logits at batch 1 and 3, by the operators one expects.
+
+    A bias in its convolution, nothing transposed.
+    """
     size, expected = FAMILIES[name]
     net = random_net(name, size)
     model = exporter.to_onnx(net)
@@ -226,7 +233,10 @@ def test_float16(small):
 
 
 def test_int8(small):
-    """A quarter of the bytes, logits near; the float32 model and what it says about itself are kept."""
+    """A quarter of the bytes, logits near.
+
+    The float32 model and what it says about itself are kept.
+    """
     full = exporter.to_onnx(small)
     before = full.SerializeToString()
     model = exporter.quantize(full, noise(20, 50))
@@ -256,7 +266,10 @@ def run_module(module: nnx.Module, images: np.ndarray) -> np.ndarray:
 
 
 class Own(nnx.Module):
-    """What no registered net has: dense layers on positions, a gate, sigmoids, padding, arithmetic on a flattened map."""
+    """What no registered net has.
+
+    Dense layers on positions, a gate, sigmoids, padding, arithmetic on a flattened map.
+    """
 
     def __init__(self, rngs: nnx.Rngs):
         options = dict(kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs)

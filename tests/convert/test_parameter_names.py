@@ -13,7 +13,8 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.network import weight_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# places of the convolutions in torchvision's Sequential `features`, and of the last layers in `classifier`
+# places of the convolutions in torchvision's Sequential `features`, and of the last layers in
+# `classifier`
 TORCHVISION = {
     "squeezenet_v1_0": ([0, 3, 4, 5, 7, 8, 9, 10, 12], [1]),
     "squeezenet_v1_1": ([0, 3, 4, 6, 7, 9, 10, 11, 12], [1]),

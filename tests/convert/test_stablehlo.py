@@ -79,7 +79,10 @@ def test_runs_where_there_is_only_jax(tmp_path, net, data):
 
 
 def test_any_batch_on_any_platform(net, data):
-    """One file: the shape's first dimension is a name, and the program is made for each platform."""
+    """One file.
+
+    The shape's first dimension is a name, and the program is made for each platform.
+    """
     program = jax.export.deserialize(bytearray(data))
     assert str(program.in_avals[0].shape) == "(batch, 64, 64, 3)" and program.platforms == (
         "cpu",

@@ -1,4 +1,6 @@
-"""PyTorch's files both ways, against PyTorch modules of our own and, where it is installed, pytorchcv."""
+"""PyTorch's files both ways, against PyTorch modules of our own and, where it is installed,
+pytorchcv.
+"""
 
 import io
 import json
@@ -24,7 +26,9 @@ torch_nets = pytest.importorskip("tests.convert.torch_nets")
 
 
 def write(net, path):
-    """Exports weights in the format of the path's suffix and returns the library whose names they have."""
+    """Exports weights in the format of the path's suffix and returns the library whose names they
+    have.
+    """
     (exporter,) = (e for e in exporters.EXPORTERS.values() if path.suffix == e.SUFFIX)
     path.write_bytes(exporter.write(net, {}))
     return matching_library(net.model, len(net.class_names))

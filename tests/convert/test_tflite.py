@@ -65,7 +65,9 @@ def test_squeezenet_is_its_convolutions_joins_and_pools(model):
     ],
 )
 def test_computes_what_flax_computes(name, size, options):
-    """With random BatchNorm statistics, and on odd and even sizes, where pools do and don't hang over the edge."""
+    """With random BatchNorm statistics, and on odd and even sizes, where pools do and don't hang
+    over the edge.
+    """
     net = small_net(name, size, **options)
     data = tflite.to_litert(net)
     assert verify.check(net, tflite.make_runner(data), some_images(net, 1)) <= 1e-4

@@ -1,4 +1,7 @@
-"""The nets as PyTorch modules, written from the papers with other libraries' parameter names: references that share no code with ours."""
+"""The nets as PyTorch modules, written from the papers with other libraries' parameter names.
+
+References that share no code with ours.
+"""
 
 import torch
 from torch import nn
@@ -115,7 +118,9 @@ class TorchSqueezeNext(nn.Module):
 
 
 def randomise(module, seed=0):
-    """Random weights and BatchNorm statistics under which the logits differ and neither vanish nor explode; in evaluation mode."""
+    """Random weights and BatchNorm statistics under which the logits differ and neither vanish nor
+    explode; in evaluation mode.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():

@@ -10,7 +10,9 @@ DESIGNS = tuple({SR: value} for value in (0.125, 0.5, 1.0))
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Writes a workdir: `results` maps (design index, seed) to (status, top1); one that is not there has no row.
+    """Writes a workdir: `results` maps (design index, seed) to (status, top1).
+
+    One that is not there has no row.
 
     `coded` maps the same to bytes_arithmetic, where the study has it.
     """
@@ -127,7 +129,10 @@ def troubled(finished):
 
 @pytest.fixture
 def stages(sweep, finished):
-    """Nets of one design in three stages, coded in ever fewer bytes; the last seed of the last one could not be coded."""
+    """Nets of one design in three stages, coded in ever fewer bytes.
+
+    The last seed of the last one could not be coded.
+    """
     designs = tuple({"stage": stage} for stage in ("dense", "pruned", "shared"))
     coded = {
         (i, seed): size + 10 * seed

@@ -1,4 +1,7 @@
-"""A study in stages, really trained: trials that start from others, and nets that are also written in few bytes."""
+"""A study in stages, really trained.
+
+Trials that start from others, and nets that are also written in few bytes.
+"""
 
 import json
 import shutil
