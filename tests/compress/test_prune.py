@@ -63,12 +63,12 @@ def test_the_largest_stay_and_nothing_else_changes():
 def test_counts_are_rounded_up_and_no_further(fraction, size, left):
     """In binary 0.07 * 100 is a little above 7."""
     assert (
-        np.count_nonzero(prune.pruned(np.linspace(1, 2, size, dtype=np.float32), fraction)) == left
+        np.count_nonzero(prune.prune_array(np.linspace(1, 2, size, dtype=np.float32), fraction)) == left
     )
 
 
 def test_equal_weights_are_still_counted():
-    assert np.count_nonzero(prune.pruned(np.full((10, 10), -3, np.float32), 0.25)) == 25
+    assert np.count_nonzero(prune.prune_array(np.full((10, 10), -3, np.float32), 0.25)) == 25
 
 
 def test_the_first_match_counts():

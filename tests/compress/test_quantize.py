@@ -142,7 +142,7 @@ def test_patches_times_matrices_are_the_layer(layer, size):
             rng.normal(size=(2, size, size, 4)).astype(np.float32),
         )
     seen, matrices = (
-        calibrate.patches(module, x),
+        calibrate.im2col(module, x),
         calibrate.matrices(module, np.asarray(module.kernel[...])),
     )
     outputs = jnp.einsum("npbk,bko->npbo", seen, matrices)
