@@ -230,7 +230,15 @@ def im2col(layer: Layer, x: jax.Array) -> jax.Array:
 
 
 def matrices(layer: Layer, kernel: np.ndarray) -> np.ndarray:
-    """Returns a kernel of this layer as [blocks, k, outputs], with the inputs in `im2col`'s order."""
+    """Returns a kernel of this layer as matrices, the inputs in the order of `im2col`.
+
+    Args:
+      layer: the layer.
+      kernel: in the shape of the layer's.
+
+    Returns:
+      [blocks, k, outputs].
+    """
     if isinstance(layer, layers.Dense):
         return kernel.reshape(dense_blocks(len(kernel)), -1, kernel.shape[-1])
     return np.moveaxis(kernel.reshape(math.prod(kernel.shape[:-1]), layer.groups, -1), 1, 0)

@@ -62,8 +62,8 @@ def check_quantized(params: Tree) -> None:
     )
     if not any(levels and max(levels.below, levels.above) <= LIMIT for levels in found):
         raise UserError(
-            "train.qat: no kernel is multiples of one step; start from what `squeeze-jax decompress` "
-            "made of a lossy .sqz file"
+            "train.qat: no kernel is multiples of one step; start from what "
+            "`squeeze-jax decompress` made of a lossy .sqz file"
         )
 
 

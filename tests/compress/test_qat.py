@@ -1,4 +1,4 @@
-"""Training on a grid against the same written out in NumPy, to the bit, and steps found again among products."""
+"""Tests that quantized weights stay quantized in training."""
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,10 @@ def test_a_step_costs_less_than_a_codebook_where_there_is_one():
 
 
 def test_weights_follow_latent_ones_from_step_to_step():
-    """Levels move one at a time towards the nearest to the latent weight, biases to the nearest float16; free weights as ever."""
+    """Levels move one at a time towards the latent weight, biases to the nearest float16.
+
+    Free weights train as without quantization.
+    """
     step, random = np.float32(0.0123456), np.random.default_rng(0)
     levels = sparse_levels((67, 101), 5)
     half = np.concatenate([random.normal(0, 0.1, 50), random.normal(0, 1e-5, 50)]).astype(

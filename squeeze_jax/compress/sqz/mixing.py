@@ -208,7 +208,10 @@ def code(m, count, prior, refining, bit):
 
 @numba.njit(cache=True)
 def size_class(value):
-    """Returns the class of a magnitude, two to an octave: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...; to 63."""
+    """Returns the class of a magnitude, at most 63.
+
+    Two classes span an octave: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...
+    """
     value = abs(value)
     if value < 4:
         return value
