@@ -156,12 +156,13 @@ def test_evaluation_step_compiles_to_native_convolutions(compiled):
 
 def main(small: bool) -> None:
     """Prints the figures as JSON."""
-    from squeeze_jax.study.workdir import costs
+    from squeeze_jax.cost import design_costs
 
     config = study(small)
+    size = config.data.image_size
     print(
         json.dumps(
-            {"mmacs": costs(config, 1000)["macs"] / 1e6}
+            {"mmacs": design_costs(config.model, 1000, (size, size, 3))["macs"] / 1e6}
             | {name: figures(step) for name, step in lower_steps(config).items()}
         )
     )

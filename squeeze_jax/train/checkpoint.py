@@ -17,6 +17,7 @@ from squeeze_jax.train.state import TrainState
 
 # What a network is and its weights, in the folder of a trial or of `save_network`.
 CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
+METRICS_FILE = "metrics.jsonl"  # beside them in a trial's folder
 
 
 class Checkpoints:
