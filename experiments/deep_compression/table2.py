@@ -79,8 +79,7 @@ def row(
 def table(workdir: Path, fractions: list[float]) -> list[list[str]]:
     """The whole table, with a head."""
     points = {
-        point.design["stage"]: point
-        for point in tables.aggregate(Workdir(workdir).read_trials())
+        point.design["stage"]: point for point in tables.aggregate(Workdir(workdir).read_trials())
     }
     learned = tuple(float32_size(trial) for trial in points["dense"].trials if trial.status == "ok")
     dense = dataclasses.replace(points["dense"], trials=learned)

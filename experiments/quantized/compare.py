@@ -100,7 +100,9 @@ def summary(rows: list[list]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Training on the grid, beside longer training.")
+    parser = argparse.ArgumentParser(
+        description="Quantization-aware training, compared with longer training."
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("trial", type=Path, nargs="+")
     parser.add_argument("--bytes", type=int, nargs="+", default=[7000])

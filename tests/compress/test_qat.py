@@ -163,7 +163,7 @@ def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
     assert seen == [[0, 0, -2], [0, 0, -2], [0, 1, -1]]
 
 
-def test_a_net_on_no_grid_is_refused():
+def test_a_net_without_quantized_kernels_is_refused():
     random = np.random.default_rng(0)
     noise, coarse = (
         random.standard_normal((5, 6)).astype(np.float32),
