@@ -1,6 +1,7 @@
-/* The decoder of .sqz files (version 2, arithmetic code). squeeze_jax/compress describes the format: file_format.py and tensor_table.py
- * the file, mixing.py the coder, contexts.py the contexts. Every operation here is theirs, on integers, so that the weights are the same.
- * sqz_main.c makes a program of it.
+/* Decodes .sqz files (version 2, arithmetic coding). squeeze_jax/compress/sqz documents the format:
+ * file_format.py and tensor_table.py the file, mixing.py the coder, contexts.py the contexts. This
+ * file repeats their integer operations, so that the weights are the same to the bit. sqz_main.c is
+ * a command-line program around it.
  */
 #include "sqz.h"
 
@@ -48,7 +49,7 @@ static int varint(const uint8_t **at, const uint8_t *end, uint32_t *number) {
     return 0;
 }
 
-/* The next entry of the table; file->name is the name before. */
+/* Reads the next entry of the tensor table; file->name is the previous name. */
 static int entry(sqz_file *file, sqz_tensor *t) {
     const uint8_t *at = file->table_at, *end = file->table_end;
     memset(t, 0, sizeof *t);
@@ -64,8 +65,8 @@ static int entry(sqz_file *file, sqz_tensor *t) {
     t->kind = *at & ~ADDED;
     t->added = (*at++ & ADDED) != 0;
     t->axes = *at++;
-    int levels = t->kind == SQZ_UNIFORM || t->kind == SQZ_SHARED, based = t->added || t->kind == SQZ_KEPT;
-    if (t->kind > SQZ_KEPT || t->axes > SQZ_AXES || (t->added && !levels) || (based && !file->update)) return SQZ_DAMAGED;
+    int levels = t->kind == SQZ_UNIFORM || t->kind == SQZ_CODEBOOK, based = t->added || t->kind == SQZ_KEPT;
+    if (t->kind > SQZ_KEPT || t->axes > SQZ_AXES || (t->added && !levels) || (based && !file->delta)) return SQZ_DAMAGED;
     t->size = 1;
     for (int i = 0; i < t->axes; i++) {
         if (!varint(&at, end, &t->shape[i])) return SQZ_DAMAGED;
@@ -89,7 +90,7 @@ static int entry(sqz_file *file, sqz_tensor *t) {
         t->base += file->taken;
         file->taken = t->base + t->size;
     }
-    if (t->kind == SQZ_SHARED && (most > MOST_VALUES || t->below + t->above > (t->size > 256 ? t->size : 256))) return SQZ_DAMAGED;
+    if (t->kind == SQZ_CODEBOOK && (most > MOST_VALUES || t->below + t->above > (t->size > 256 ? t->size : 256))) return SQZ_DAMAGED;
     file->table_at = at;
     return SQZ_OK;
 }
@@ -98,11 +99,11 @@ int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
     uint32_t crc = 0xFFFFFFFFu;
     memset(f, 0, sizeof *f);
     if (size < HEADER + 4 || memcmp(data, "\x8fSQZ", 4)) return SQZ_NOT_SQZ;
-    f->update = data[5] == 2;
+    f->delta = data[5] == 2;
     f->base_crc = u32(data + 28);
-    if (data[4] != 2 || data[5] & ~2 || data[7] || (f->base_crc && !f->update)) return SQZ_UNSUPPORTED; /* data[5] & 1: Huffman codes */
-    uint32_t record = u32(data + 20), table = u32(data + 24);
-    if (u32(data + 8) != size || (uint64_t)record + table > size - HEADER - 4) return SQZ_DAMAGED;
+    if (data[4] != 2 || data[5] & ~2 || data[7] || (f->base_crc && !f->delta)) return SQZ_UNSUPPORTED; /* data[5] & 1: Huffman coding */
+    uint32_t header = u32(data + 20), table = u32(data + 24);
+    if (u32(data + 8) != size || (uint64_t)header + table > size - HEADER - 4) return SQZ_DAMAGED;
     for (size_t i = 0; i < size - 4; i++) crc = crc_with(crc, data[i]);
     if (~crc != u32(data + size - 4)) return SQZ_DAMAGED;
     f->context_bits = data[6];
@@ -110,11 +111,11 @@ int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
     f->weights = u32(data + 16);
     if (f->context_bits < 10 || f->context_bits > 18) return SQZ_UNSUPPORTED;
     if (f->weights > MOST_WEIGHTS) return SQZ_TOO_LARGE;
-    f->record = data + HEADER;
-    f->record_size = record;
-    f->table = f->table_at = f->record + record;
+    f->header = data + HEADER;
+    f->header_size = header;
+    f->table = f->table_at = f->header + header;
     f->payload = f->table_end = f->table + table;
-    f->payload_size = size - HEADER - 4 - record - table;
+    f->payload_size = size - HEADER - 4 - header - table;
     uint64_t total = 0;
     for (uint32_t i = 0; i < f->tensors; i++) {
         sqz_tensor t;
@@ -123,7 +124,7 @@ int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
         total += t.size;
         if (t.kind == SQZ_KEPT) continue;
         if (t.size > f->widest) f->widest = t.size;
-        if (t.kind == SQZ_SHARED && t.below + t.above > f->codes) f->codes = t.below + t.above;
+        if (t.kind == SQZ_CODEBOOK && t.below + t.above > f->codes) f->codes = t.below + t.above;
         if (t.kind >= SQZ_UNIFORM && t.size && inputs_of(&t) + outputs_of(&t) > f->channels) f->channels = inputs_of(&t) + outputs_of(&t);
     }
     if (total != f->weights || f->table_at != f->table_end) return SQZ_DAMAGED;
@@ -133,7 +134,7 @@ int sqz_open(sqz_file *f, const uint8_t *data, size_t size) {
 
 int sqz_base(const sqz_file *f, const float *base, size_t weights) {
     uint32_t crc = 0xFFFFFFFFu, bits;
-    if (!f->update) return SQZ_OK;
+    if (!f->delta) return SQZ_OK;
     if (!base || weights < f->base_weights) return SQZ_BASE;
     for (size_t i = 0; i < weights; i++) {
         memcpy(&bits, base + i, 4);
@@ -151,7 +152,8 @@ static void *taken(char *memory, uint64_t *used, uint64_t bytes) {
     return memory ? memory + (*used - bytes) : NULL;
 }
 
-/* Gives every array its place, the widest elements first; returns the bytes of all, which is all there is to it without memory. */
+/* Assigns every array its memory, the widest elements first, and returns the total bytes. Without
+ * memory it only counts. */
 static uint64_t lay_out(sqz_file *f, char *memory) {
     uint64_t used = 0, codes = (uint64_t)f->codes + 1;
     for (int i = 0; i < 2; i++) f->edges[i] = taken(memory, &used, 8 * codes);
@@ -223,7 +225,7 @@ static void slots(sqz_file *f, uint32_t first, int bits, int count, uint32_t nod
     for (int i = 1; i < count; i++) f->slots[i] = first + ((uint32_t)(i - 1) << bits) + ((f->bases[i] + node) * 0x2F0B4C47u >> (32 - bits));
 }
 
-/* A decision, by the mixers a, b and c of the three sets. */
+/* Decodes a decision with the mixers a, b and c of the three sets. */
 static int code(sqz_file *f, int count, int prior, int refining, uint32_t a, uint32_t b, uint32_t c) {
     const uint32_t chosen[SETS] = {a, b, c};
     int64_t dots[SETS], total = 0;
@@ -283,7 +285,7 @@ static int upper_part(const sqz_file *f, const int64_t *edges, int64_t low, int6
 
 static int64_t magnitude(sqz_file *f, int negative, const int64_t *edges, int64_t largest, uint32_t row, uint32_t column) {
     int bits = f->context_bits, length = 0;
-    f->bases[1] = 3; /* of the widths of cells */
+    f->bases[1] = 3; /* the table of cell widths */
     while (((int64_t)2 << length) <= largest) {
         int logit = upper_part(f, edges, (int64_t)1 << length, (int64_t)2 << length, largest);
         slots(f, 0, bits, INPUTS, (uint32_t)(LENGTH + length));
@@ -308,7 +310,8 @@ static int64_t magnitude(sqz_file *f, int negative, const int64_t *edges, int64_
     return node;
 }
 
-/* One weight, at outer channel a, inner channel b, tap t; `kernel` is count, sum and mask of its kernel's weights before. */
+/* Decodes one weight; `at` is its outer channel, inner channel and tap. `kernel` holds the count, sum
+ * and mask of the preceding non-zero weights of its kernel. */
 static void level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], const uint32_t sizes[3], const uint32_t strides[3],
                   uint32_t width, int64_t kernel[3]) {
     uint32_t a = at[0], b = at[1], k = at[2], inner = strides[1], outer = strides[0], tap = strides[2];
@@ -357,7 +360,7 @@ static void level(sqz_file *f, const sqz_tensor *t, const uint32_t at[3], const 
         size_class(kernel[1] * 4 / (kernel[0] + 1)) * 16 + early, a, b, signed_class(gradient) * 2 + negative,
         size_class(total) * 64 + size_class(usual)};
     set_bases(f, contexts);
-    const int64_t *edges = t->kind == SQZ_SHARED ? f->edges[negative] : NULL;
+    const int64_t *edges = t->kind == SQZ_CODEBOOK ? f->edges[negative] : NULL;
     int64_t value = magnitude(f, (int)negative, edges, negative ? t->below : t->above, row, column);
     *rows += 1, *row_sum += value;
     *columns += 1, *column_sum += value;
@@ -412,7 +415,8 @@ static void read_values(sqz_file *f, const sqz_tensor *t) {
     }
 }
 
-/* One side of a codebook: `count` floats outwards from zero, `direction` apart in memory, and the edges of their cells. */
+/* Decodes one side of a codebook: `count` floats outwards from zero, with stride `direction`, and the
+ * edges of their cells. */
 static void read_codebook(sqz_file *f, float *out, int direction, uint32_t count, int64_t *edges) {
     int64_t value = 0, gap = 0, exponent = 0;
     uint32_t gap_length = 0;
@@ -447,7 +451,7 @@ int sqz_next(sqz_file *f, sqz_tensor *t) {
         read_values(f, t);
         t->bits = (const uint32_t *)f->levels;
     } else {
-        if (t->kind == SQZ_SHARED) {
+        if (t->kind == SQZ_CODEBOOK) {
             f->codebook[t->below] = 0;
             read_codebook(f, f->codebook + t->below + (t->above > 0), 1, t->above, f->edges[0]);
             if (!f->failed) read_codebook(f, f->codebook + t->below - (t->below > 0), -1, t->below, f->edges[1]);
@@ -461,7 +465,7 @@ int sqz_next(sqz_file *f, sqz_tensor *t) {
     return f->failed ? SQZ_DAMAGED : SQZ_OK;
 }
 
-/* ---- what was read ---- */
+/* ---- conversion of decoded tensors ---- */
 
 static uint32_t half_to_float(uint32_t half) {
     uint32_t sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 1023;
@@ -474,8 +478,8 @@ static uint32_t half_to_float(uint32_t half) {
 
 void sqz_floats(const sqz_tensor *t, const float *base, float *out) {
     for (uint32_t i = 0; i < t->size; i++) {
-        volatile float value = 0; /* volatile: rounded before it is added, not in one with it, whatever the compiler would rather do */
-        if (t->kind == SQZ_SHARED) value = t->codebook[t->levels[i] + (int32_t)t->below];
+        volatile float value = 0; /* volatile prevents a fused multiply-add, which rounds differently */
+        if (t->kind == SQZ_CODEBOOK) value = t->codebook[t->levels[i] + (int32_t)t->below];
         else if (t->kind == SQZ_UNIFORM) value = (float)t->levels[i] * t->step;
         else if (t->kind != SQZ_KEPT) value = float_of(t->kind == SQZ_FLOAT32 ? t->bits[i] : half_to_float(t->bits[i]));
         if (t->kind == SQZ_KEPT || (t->added && !t->levels[i])) out[i] = base[t->base + i];

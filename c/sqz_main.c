@@ -1,12 +1,13 @@
-/* A program around sqz.c.
+/* A command-line program around sqz.c.
  *
  *   cc -O2 -o sqz sqz_main.c sqz.c
  *   ./sqz net.sqz                  lists the tensors
- *   ./sqz net.sqz weights.f32      writes all weights as float32, one tensor after the other; "-" is the standard output
- *   ./sqz update.sqz weights.f32 base.f32      of an update; base.f32 is what this wrote of the net before
+ *   ./sqz net.sqz weights.f32      writes all weights as float32, tensor by tensor; "-" is stdout
+ *   ./sqz delta.sqz weights.f32 base.f32       applies a delta to the weights written from its base
  *
- * Built with -DSQZ_FUZZ it takes the path of a base, if updates are to come, and reads, again and again, a length (uint32, little-endian)
- * and a file of that length from its standard input, decodes the file, and writes a line: the status, and a check sum of the weights.
+ * Built with -DSQZ_FUZZ it takes the path of a base, which deltas need. It then repeatedly reads a
+ * length (uint32, little-endian) and a file of that length from stdin, decodes the file, and prints a
+ * line: the status and a checksum of the weights.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -26,7 +27,7 @@ typedef struct {
     size_t count;
 } weights;
 
-/* Adds up the floats' bits, each times an odd number of its own; `place` counts them. */
+/* Adds the floats' bits, times distinct odd numbers, to a checksum; `place` counts the floats. */
 static void add_up(const float *values, size_t count, uint64_t *place, uint64_t *sum) {
     for (size_t i = 0; i < count; i++) {
         uint32_t bits;
@@ -42,8 +43,8 @@ static void list(const sqz_tensor *t) {
     printf("\n");
 }
 
-/* Decodes a file, which may be an update of `base`, writes its weights to `out` if there is one, and adds them up in `sum`; or lists its
- * tensors, which takes no base. */
+/* Decodes a file, which may be a delta from `base`, writes its weights to `out` unless it is NULL, and
+ * computes their checksum in `sum`. With `listing`, prints its tensors instead, without a base. */
 static int decode(const uint8_t *data, size_t size, const weights *base, FILE *out, int listing, uint64_t *sum) {
     sqz_file file;
     sqz_tensor tensor;
@@ -84,7 +85,7 @@ static uint8_t *read_all(FILE *in, size_t *size) {
     return data;
 }
 
-/* What lies at a path; NULL where nothing can be read. */
+/* Returns the content of a file, or NULL if it cannot be read. */
 static uint8_t *read_file(const char *path, size_t *size) {
     FILE *in = fopen(path, "rb");
     uint8_t *data = in ? read_all(in, size) : NULL;
@@ -99,7 +100,7 @@ static int many(const weights *base) {
         size_t length = data[at] | (size_t)data[at + 1] << 8 | (size_t)data[at + 2] << 16 | (size_t)data[at + 3] << 24;
         at += 4;
         if (length > size - at) break;
-        uint8_t *copy = malloc(length ? length : 1); /* of its own, so that a sanitizer sees what lies beyond it */
+        uint8_t *copy = malloc(length ? length : 1); /* exact size, so that a sanitizer detects overreads */
         uint64_t sum = 0;
         if (!copy) break;
         memcpy(copy, data + at, length);
@@ -118,7 +119,7 @@ static int complain(const char *path, const char *why) {
     return 1;
 }
 
-/* Lists the tensors of the file at `path`, or writes its weights to the one at `out_path`. */
+/* Lists the tensors of the file at `path`, or writes its weights to `out_path` if it is given. */
 static int convert(const char *path, const char *out_path, const weights *base) {
     size_t size;
     uint64_t sum = 0;
@@ -138,7 +139,7 @@ static int convert(const char *path, const char *out_path, const weights *base) 
 
 int main(int argc, char **argv) {
     weights base = {NULL, 0};
-    int base_at = FUZZING ? 1 : 3; /* among the arguments */
+    int base_at = FUZZING ? 1 : 3; /* index of the base's argument */
     if (!FUZZING && (argc < 2 || argc > 4)) {
         fprintf(stderr, "usage: sqz NET.sqz [WEIGHTS.f32 or - [BASE.f32]]\n");
         return 2;

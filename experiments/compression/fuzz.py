@@ -1,9 +1,15 @@
-"""Damaged and hostile .sqz files: python -m experiments.compression.fuzz --count 10000, from the repository's root.
+"""Feeds damaged and hostile .sqz files to both decoders.
 
-Both decoders get every file, the one in C built with the address and undefined-behaviour sanitizers where the compiler has them. A file
-that was damaged must be refused, with one line and with an exit status, or give the right weights. In a file whose length and checksum
-were put right again after the damage anything may be meant: if Python takes it, it must be a net of the shapes in its record, and C must
-read the same weights. Anything else is a failure and the exit status is 1. Every other file is an update, and both decoders have its base.
+Run from the repository's root:
+
+    python -m experiments.compression.fuzz --count 10000
+
+Both decoders get every file; the one in C is built with the address and undefined-behaviour
+sanitizers where the compiler has them. A damaged file must be rejected with one line and an exit
+status, or give the right weights. A file whose length and checksum were corrected after the damage
+may mean anything: if Python accepts it, it must be a network of the shapes in its header, and C
+must read the same weights. Anything else is a failure, and the exit status is 1. Every other file
+is a delta, and both decoders have its base.
 """
 
 import argparse
@@ -91,7 +97,7 @@ def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarra
 
 
 def small_delta(seed: int, base: Network, coder: str) -> tuple[Network, bytes]:
-    """A net of which some tensors stay the base's, some are added to them, and some stand alone; and the file."""
+    """Returns a network with equal, added and independent tensors, and its file."""
     random = np.random.default_rng(seed)
     net, coded = small_net(seed)
     added = [
@@ -197,7 +203,10 @@ class Case(NamedTuple):
 
 
 def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
-    """`count` damaged files: coders, whole or updates, damages, and whether the checksum is right again, mixed and in turn."""
+    """Yields `count` damaged files.
+
+    They alternate between coders, whole files and deltas, damages, and corrected checksums or not.
+    """
     random = np.random.default_rng(seed)
     files = []
     for number in range(1, 5):
@@ -252,7 +261,7 @@ def read_in_c(program: Path, contents: Sequence[bytes], base: Network) -> list[t
 
 
 def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
-    """ "refused", "right", "other weights" where the checksum was mended, or what went wrong."""
+    """Returns "refused", "right", "other weights" if the checksum was corrected, or the failure."""
     status, total = in_c or (None, 0)
     accepted = status == 0
     try:
@@ -309,7 +318,8 @@ def main() -> int:
     }
     print(table(counts, headings | {"right": "right weights"}))
     print(
-        f"Slowest file in Python: {slowest:.2f} s of processor time; peak memory grew by {peak() - before:.0f} MB."
+        f"Slowest file in Python: {slowest:.2f} s of processor time; "
+        f"peak memory grew by {peak() - before:.0f} MB."
     )
     for case, found in failures[:20]:
         print(f"\nFAILED: {case.kind}, {case.damage}: {found}", file=sys.stderr)

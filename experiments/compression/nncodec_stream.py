@@ -1,9 +1,10 @@
-"""One stream of nncodec, in an environment that has it: what side_by_side.py calls there.
+"""Encodes and decodes a stream of nncodec; side_by_side.py runs it in an environment that has it.
 
-    python nncodec_stream.py encode WEIGHTS.npz STREAM.nnc --qp -32     # also --lambda-scale, --nonweight-qp
+    python nncodec_stream.py encode WEIGHTS.npz STREAM.nnc --qp -32
     python nncodec_stream.py decode STREAM.nnc WEIGHTS.npz
 
-Prints the seconds that the call itself took, without Python's start and the imports. Weights are float32 by name, in PyTorch's layout.
+Prints the seconds that the call itself took, without Python's start and the imports. Weights are
+float32 by name, in PyTorch's layout.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from unittest import mock
 
 import numpy as np
 
-# nncodec imports torchvision for its training sets, which nothing here uses; PyPI's build of it does not load beside PyTorch for CPUs.
+# nncodec imports torchvision for its training sets, which this script does not use. PyPI's build of
+# torchvision does not load beside PyTorch for CPUs.
 with mock.patch.dict(sys.modules, {"torchvision": mock.MagicMock()}):
     from nncodec import nnc
 

@@ -1,13 +1,15 @@
-"""Ways to make the released SqueezeNet small, side by side: bytes, accuracy, divergence, seconds; as markdown.
+"""Compares ways to compress the released SqueezeNet: bytes, accuracy, divergence, seconds.
 
-    python experiments/compression/side_by_side.py CHECKPOINT RELEASED.net --data NAME --data-dir DIR --nncodec PYTHON --csv FILE
+    python experiments/compression/side_by_side.py CHECKPOINT RELEASED.net --data NAME \
+        --data-dir DIR --nncodec PYTHON --csv FILE
 
-CHECKPOINT is what `squeeze-jax import RELEASED.net` wrote. PYTHON is the interpreter of an environment that has nncodec, which brings
-PyTorch; without it its rows are left out. zstd takes the package zstandard.
+Prints a markdown table. CHECKPOINT is the result of `squeeze-jax import RELEASED.net`. PYTHON is
+the interpreter of an environment with nncodec, which needs PyTorch; without it its rows are left
+out. zstd needs the package zstandard.
 
-Encoders and decoders run in turn, in an order drawn anew each round; a time is the median, so that what the first call compiles
-does not count. Those that calibrate encode once, before the rounds. Accuracy is counted on the images that calibration did not see, the
-same for all ways.
+Encoders and decoders run in turn, in an order drawn anew each round. Times are medians, so that
+compilation in the first call does not count. Ways that calibrate encode once, before the rounds.
+All accuracies are of the images that calibration did not see.
 """
 
 import argparse
@@ -50,7 +52,7 @@ GENERAL = {  # compressors of any bytes
     "xz -9e": (functools.partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
     "zstd -22": (zstandard.ZstdCompressor(level=22).compress, zstandard.decompress),
 }
-# nncodec's settings: as it comes, and with what it has without training, the best found on 96 of the calibration's images.
+# nncodec's settings: the defaults, and the best without training, found on 96 calibration images.
 NNCODEC = {
     "nncodec": [{"qp": qp} for qp in (-36, -32, -28)],
     "nncodec, RDOQ": [
@@ -121,7 +123,10 @@ def outputs(net: Network, data: Images) -> Outputs:
 
 
 def compare(own: Outputs, other: Outputs) -> dict[str, float]:
-    """Accuracy (%), its change with the standard error of the paired difference, and the mean KL divergence from the net's own (nats)."""
+    """Returns accuracy (%), its change, and the mean KL divergence from the network's own (nats).
+
+    The change comes with the standard error of the paired difference.
+    """
     result = {}
     for k in (1, 5):
         change = 100 * ((other.ranks < k).astype(float) - (own.ranks < k))
@@ -173,7 +178,7 @@ def own_layout(array: np.ndarray) -> np.ndarray:
 
 
 def general_ways(net: Network, released: bytes) -> list[Way]:
-    """The weights in float32 and the released file, as they are and through compressors of any bytes."""
+    """Returns the float32 weights and the released file, raw and generically compressed."""
     sources = {
         "float32": (
             functools.partial(dense, net),
@@ -230,7 +235,7 @@ def own_ways(net: Network, calibrated: calibrate.Calibration) -> list[Way]:
 
 
 def nncodec_ways(net: Network, python: str, folder: Path) -> list[Way]:
-    """nncodec's streams at the settings of NNCODEC."""
+    """Returns the streams of nncodec at the settings of NNCODEC."""
     weights = folder / "weights.npz"
     own = container.paths(net.params, net.stats)
     np.savez(
@@ -329,7 +334,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         return (
             f"{row[f'top{k}']:.1f}"
             if row["exact"]
-            else f"{row[f'top{k}']:.1f} ({row[f'top{k}_change']:+.1f} ± {row[f'top{k}_change_error']:.1f})"
+            else f"{row[f'top{k}']:.1f} ({row[f'top{k}_change']:+.1f} "
+            f"± {row[f'top{k}_change_error']:.1f})"
         )
 
     times = [
@@ -403,7 +409,8 @@ def main() -> None:
         "decode, s",
     ]
     print(
-        f"{len(others.images)} images that calibration did not see\n\n{markdown([head, *map(cells, rows)])}",
+        f"{len(others.images)} images that calibration did not see\n\n"
+        f"{markdown([head, *map(cells, rows)])}",
         end="",
     )
 

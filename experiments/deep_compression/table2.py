@@ -1,7 +1,9 @@
-"""The SqueezeNet paper's Table 2 of a study in stages, with the sizes of real files: python experiments/deep_compression/table2.py WORKDIR
+"""Prints the SqueezeNet paper's Table 2 of a staged study, with the sizes of real files.
 
-WORKDIR is that of a finished `configs/deep_compression.py`. The SVD baseline is computed here, from the dense nets and without
-retraining; its files are trials/NAME/svd-FRACTION.npz.
+    python experiments/deep_compression/table2.py WORKDIR
+
+WORKDIR is that of a finished `configs/deep_compression.py`. The SVD baseline is computed here, from
+the dense networks and without retraining; its files are trials/NAME/svd-FRACTION.npz.
 """
 
 import argparse

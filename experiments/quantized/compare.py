@@ -1,10 +1,13 @@
-"""What training on the grid of a lossy .sqz wins back, beside longer training without it: a markdown table, and a row a net as CSV.
+"""Compares quantization-aware training from a lossy .sqz with longer training without it.
 
-    python experiments/quantized/compare.py OUT TRIAL [TRIAL ...] --bytes 7000 5000 --csv FILE [--data-dir DIR] [flags for launch.py]
+    python experiments/quantized/compare.py OUT TRIAL [TRIAL ...] --bytes 7000 5000 --csv FILE \
+        [--data-dir DIR] [flags for launch.py]
 
-Each TRIAL is that of a finished study on `cifar10`. For each of them and each size four files are made and evaluated on the test set:
-`lossy` (the trial, compressed to the size), `on the grid` (that file's net, trained by `configs/quantized.py` and written again),
-`longer` (the trial trained as long without a grid) and `longer, lossy` (that, compressed to the size). What OUT holds is not made again.
+Prints a markdown table and writes a row for each network as CSV. Each TRIAL is one of a finished
+study on `cifar10`. For each trial and each size it makes four files and evaluates them on the test
+set: `lossy` (the trial, compressed to the size), `on the grid` (that file's network, trained by
+`configs/quantized.py` and written again), `longer` (the trial trained as long without quantization)
+and `longer, lossy` (that, compressed to the size). Files that OUT already holds are not made again.
 """
 
 import argparse
@@ -78,8 +81,10 @@ def summary(rows: list[list]) -> list[list[str]]:
     table = [["way", "bytes", "top-1 (%)", "against dense", "nets"]]
     dense = {net: accuracy for way, net, _, accuracy in rows if way == "dense"}
     for way in dict.fromkeys(row[0] for row in rows):
-        _, nets, sizes, found = zip(*(row for row in rows if row[0] == way))
-        change = tables.confidence([accuracy - dense[net] for net, accuracy in zip(nets, found)])
+        _, nets, sizes, found = zip(*(row for row in rows if row[0] == way), strict=True)
+        change = tables.confidence(
+            [accuracy - dense[net] for net, accuracy in zip(nets, found, strict=True)]
+        )
         size = "" if "" in sizes else f"{min(sizes):,} to {max(sizes):,}"
         gain = f"{change.mean:+.1f}" + (f" ± {change.half:.1f}" if change.half is not None else "")
         table.append(
@@ -95,7 +100,9 @@ def summary(rows: list[list]) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Training on the grid, beside longer training.")
+    parser = argparse.ArgumentParser(
+        description="Quantization-aware training, compared with longer training."
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("trial", type=Path, nargs="+")
     parser.add_argument("--bytes", type=int, nargs="+", default=[7000])

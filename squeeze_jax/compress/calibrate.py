@@ -1,9 +1,11 @@
-"""Measures what the weights of each layer mean to a net's outputs, measured on images: the model by which weights are rounded.
+"""Measures on images how sensitive a network's outputs are to the weights of each layer.
 
-A small change E of a layer's weights, as a matrix [inputs, outputs], moves the net's output distribution by a KL divergence of
-1/2 vec(E)' F vec(E), where F is the Fisher information. F is taken as inputs by inputs times a diagonal of outputs, in the manner of
-K-FAC (arXiv 1503.05671). Two moments stand for the inputs' side: that of the gradients, in which the positions of an image add up, is
-the right one but noisy; that of what the positions see, each by itself, is what GPTQ (arXiv 2210.17323) has, and is not.
+A small change E of a layer's weights, a matrix [inputs, outputs], moves the output distribution by
+a KL divergence of 1/2 vec(E)' F vec(E), where F is the Fisher information. As in K-FAC (arXiv
+1503.05671), F is approximated by a Kronecker product: a matrix over the inputs times a diagonal
+over the outputs. Two moments estimate the input side. The second moment of an image's gradient is
+unbiased but noisy; the second moment of the inputs at each position, as in GPTQ (arXiv 2210.17323),
+is biased but not noisy.
 """
 
 import math
@@ -19,27 +21,32 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.models import cpu_lowering, layers
 from squeeze_jax.network import Network, split_model
 
-LARGEST_BLOCK = 4608  # inputs of a layer that are seen together; a larger fully connected layer has several blocks of them
-BATCH = 8  # images at a time
+LARGEST_BLOCK = 4608  # inputs of one Hessian; larger dense layers are split into blocks
+BATCH = 8  # images
 
 Layer = layers.Conv | layers.Dense
 
 
 class Curvature(NamedTuple):
-    """One layer's. Its weights are blocks of matrices, independent of one another: a convolution has one for each of its groups."""
+    """The curvature of one layer.
 
-    inputs: np.ndarray  # float64 [blocks, k, k]: second moment of what a position sees, weighted by `weights`, summed over an image
-    gradients: (
-        np.ndarray
-    )  # float64 [blocks, k, k]: second moment of an image's gradient, summed over outputs
-    outputs: np.ndarray  # float64 [blocks, outputs]: the same summed over inputs
-    weights: (
-        np.ndarray
-    )  # float32 [N, positions]: squared gradient of the layer's output, mean over channels
+    The layer's weights are independent blocks of matrices: a convolution has one block for each
+    group.
+    """
+
+    # Second moment of a position's inputs, weighted by `weights`, summed over the positions of an
+    # image: float64 [blocks, k, k].
+    inputs: np.ndarray
+    # Second moment of an image's gradient, summed over outputs: float64 [blocks, k, k].
+    gradients: np.ndarray
+    # The same summed over inputs: float64 [blocks, outputs].
+    outputs: np.ndarray
+    # Squared gradient of the layer's output, mean over channels: float32 [N, positions].
+    weights: np.ndarray
 
 
 class Calibration(NamedTuple):
-    """A net's curvatures, and the images on which they were measured."""
+    """A network's curvatures, and the images on which they were measured."""
 
     images: np.ndarray  # float32 [N, H, W, 3], preprocessed
     layers: dict[str, Curvature]  # by path, such as fire2/squeeze
@@ -48,13 +55,13 @@ class Calibration(NamedTuple):
 def calibrate(
     net: Network, images: np.ndarray, samples: int = 2, on_batch: Callable[[], None] = lambda: None
 ) -> Calibration:
-    """Measures a net's curvatures. The images need no labels.
+    """Measures a network's curvatures. The images need no labels.
 
     Args:
       net: a classifier.
       images: preprocessed, float32 [N, H, W, 3].
-      samples: gradients of each image, in random directions.
-      on_batch: called `batches(len(images), samples)` times, as it gets on.
+      samples: random gradients for each image.
+      on_batch: called after each batch, `batches(len(images), samples)` times.
 
     Raises:
       UserError: there are no images.
@@ -74,7 +81,7 @@ def calibrate(
 
             def observe(layer, x, compute):
                 name = names[id(layer)]
-                seen[name] = patches(layer, x)
+                seen[name] = im2col(layer, x)
                 return compute(x, layer.kernel[...]) + changes[name]
 
             with layers.intercept_layers(observe):
@@ -103,16 +110,19 @@ def calibrate(
             on_batch()
     count = samples * len(images)
     curvatures = {
-        name: Curvature(*(moment / count for moment in sums[name]), _means(weights[name], samples))
-        for name in sums
+        name: Curvature(
+            inputs / count, gradients / count, outputs / count, _means(weights[name], samples)
+        )
+        for name, (inputs, gradients, outputs) in sums.items()
     }
     return Calibration(images, curvatures)
 
 
 def _directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
-    """Random vectors [N, classes] whose covariance is the Fisher information of the logits, diag(p) - p p'.
+    """Returns random vectors [N, classes] with the covariance diag(p) - p p'.
 
-    A label drawn from p gives such a vector too, but one that is nearly always next to nothing and now and then huge.
+    That is the Fisher information of the logits. The gradient at a label drawn from p has the same
+    covariance, but is nearly always tiny and now and then huge.
     """
     p = jax.nn.softmax(logits)
     signs = jax.vmap(lambda key: jax.random.rademacher(key, p.shape[1:], p.dtype))(keys)
@@ -121,12 +131,12 @@ def _directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
 
 
 def batches(images: int, samples: int = 2) -> int:
-    """How many times `calibrate` calls back."""
+    """Returns how many times `calibrate` calls `on_batch`."""
     return samples * -(-images // BATCH)
 
 
 def _output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
-    """The shapes of all layers' outputs, of one image, in the order in which the net runs through them."""
+    """Returns the output shapes of all layers for one image, in the order of execution."""
     shapes, model = {}, net.module()
     names = {id(layer): path for path, layer in linear_layers(model).items()}
 
@@ -141,11 +151,11 @@ def _output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
 
 
 def _moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
-    """The fields of a `Curvature`, summed over a batch.
+    """Returns the fields of a `Curvature`, summed over a batch.
 
     Args:
-      seen: `patches` of the layer's input.
-      gradient: of the loss, by the layer's output [N, H', W', channels] or [N, channels].
+      seen: `im2col` of the layer's input.
+      gradient: of the loss by the layer's output, [N, H', W', channels] or [N, channels].
     """
     n, positions, blocks, _ = seen.shape
     weights = jnp.mean(gradient**2, axis=-1).reshape(n, positions)
@@ -168,7 +178,13 @@ def _moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
 
 
 def moment(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted sum over images and positions of the products: [N, positions, blocks, k], the same, [N, positions] -> [blocks, k, k]."""
+    """Returns the weighted sum of outer products over images and positions, [blocks, k, k].
+
+    Args:
+      x: [N, positions, blocks, k].
+      y: the same shape.
+      weights: [N, positions].
+    """
     weighted = x * weights[:, :, None, None]
     if x.shape[2] == 1:  # a plain matrix product is nearly twice as fast on a CPU
         return (weighted.reshape(-1, x.shape[-1]).T @ y.reshape(-1, y.shape[-1]))[None]
@@ -176,14 +192,19 @@ def moment(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _means(parts: list[np.ndarray], samples: int) -> np.ndarray:
-    """[N, positions] of batches of it, `samples` of each one after another."""
+    """Returns the mean of each batch over its samples, [N, positions].
+
+    Args:
+      parts: [batch, positions] each, `samples` consecutive ones for each batch.
+      samples: of each batch.
+    """
     return np.concatenate(
         [np.mean(parts[i : i + samples], axis=0) for i in range(0, len(parts), samples)]
     )
 
 
 def linear_layers(model: nnx.Module) -> dict[str, Layer]:
-    """A module's convolutions and fully connected layers by path, such as fire2/squeeze."""
+    """Returns a module's convolutions and dense layers by path, such as fire2/squeeze."""
     return {
         "/".join(map(str, path)): node
         for path, node in nnx.iter_graph(model)
@@ -191,30 +212,50 @@ def linear_layers(model: nnx.Module) -> dict[str, Layer]:
     }
 
 
-def patches(layer: Layer, x: jax.Array) -> jax.Array:
-    """What the positions of a layer's output see of its input x: [N, positions, blocks, k]."""
+def im2col(layer: Layer, x: jax.Array) -> jax.Array:
+    """Returns the inputs that each position of the layer's output depends on.
+
+    Args:
+      layer: the layer.
+      x: its input.
+
+    Returns:
+      [N, positions, blocks, k].
+    """
     if isinstance(layer, layers.Dense):
         return x.reshape(len(x), 1, dense_blocks(x.shape[-1]), -1)
-    seen = cpu_lowering.im2col(x, layer.kernel.shape[:2], layer.stride, layer.padding, layer.groups)
+    height, width = layer.kernel.shape[:2]
+    seen = cpu_lowering.im2col(x, (height, width), layer.stride, layer.padding, layer.groups)
     return seen.reshape(len(x), -1, *seen.shape[3:])
 
 
 def matrices(layer: Layer, kernel: np.ndarray) -> np.ndarray:
-    """A kernel of this layer as [blocks, k, outputs], the inputs in the order of `patches`."""
+    """Returns a kernel of this layer as matrices, the inputs in the order of `im2col`.
+
+    Args:
+      layer: the layer.
+      kernel: in the shape of the layer's.
+
+    Returns:
+      [blocks, k, outputs].
+    """
     if isinstance(layer, layers.Dense):
         return kernel.reshape(dense_blocks(len(kernel)), -1, kernel.shape[-1])
     return np.moveaxis(kernel.reshape(math.prod(kernel.shape[:-1]), layer.groups, -1), 1, 0)
 
 
 def kernel(layer: Layer, blocks: np.ndarray) -> np.ndarray:
-    """The kernel of which these are the `matrices`."""
+    """Returns the kernel of which `blocks` are the `matrices`."""
     if isinstance(layer, layers.Dense):
         return blocks.reshape(layer.kernel.shape)
     return np.ascontiguousarray(np.moveaxis(blocks, 0, 1)).reshape(layer.kernel.shape)
 
 
 def dense_blocks(inputs: int) -> int:
-    """How many blocks of equal size the inputs of a fully connected layer are in: as few as `LARGEST_BLOCK` allows."""
+    """Returns how many blocks of equal size the inputs of a dense layer are split into.
+
+    That is the least number for which no block exceeds `LARGEST_BLOCK`.
+    """
     return next(
         blocks for blocks in range(-(-inputs // LARGEST_BLOCK), inputs + 1) if inputs % blocks == 0
     )

@@ -1,4 +1,7 @@
-"""Clusters weights: each kernel's weights take few values, which are trained on (Deep Compression, arXiv 1510.00149, section 3)."""
+"""Clusters weights: each kernel takes few values, which are trained.
+
+See Deep Compression (arXiv 1510.00149), section 3.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,32 +11,34 @@ import optax
 from squeeze_jax.compress.prune import kernels
 from squeeze_jax.network import Tree, leaves_by_path, replace_leaves
 
-ITERATIONS = 1000  # of k-means at most; the kernels of SqueezeNet need a few hundred
+ITERATIONS = 1000  # limit of k-means; SqueezeNet's kernels need a few hundred
 
 
 def cluster_weights(params: Tree, bits: int) -> Tree:
-    """Weights of which each kernel has at most 2^bits values, zero being one of them: what was pruned stays so.
+    """Returns weights with at most 2^bits values in each kernel.
 
-    Kernels that have no more values already are left as they are; biases and BatchNorm are not shared.
+    One of the values is zero, so that pruned weights stay pruned. Kernels with no more values are
+    unchanged; biases and BatchNorm are not clustered.
     """
     arrays = leaves_by_path(params)
-    shared = {
+    clustered = {
         path: cluster(np.asarray(arrays[path]), 2**bits - 1)
         for path, kernel in leaves_by_path(kernels(params)).items()
         if kernel
     }
-    return replace_leaves(params, arrays | shared)
+    return replace_leaves(params, arrays | clustered)
 
 
 def cluster(weights: np.ndarray, values: int) -> np.ndarray:
-    """The weights with each but the zeros replaced by the mean of its cluster, of `values` clusters at most.
+    """Replaces each weight but the zeros by the centroid of its cluster.
 
-    One-dimensional k-means from centroids spread evenly between the smallest and the largest weight (section 3.2). A cluster is a
-    stretch of the sorted weights, so prefix sums give all means at once.
+    Runs one-dimensional k-means from centroids spread evenly between the smallest and the largest
+    weight (section 3.2). A cluster is a range of the sorted weights, so that prefix sums give all
+    means at once.
 
     Args:
       weights: float32 [...].
-      values: clusters.
+      values: most clusters.
     """
     ordered = np.sort(weights[weights != 0]).astype(np.float64)
     if np.count_nonzero(np.diff(ordered)) < values:
@@ -48,19 +53,20 @@ def cluster(weights: np.ndarray, values: int) -> np.ndarray:
         if before is not None and (edges == before).all():
             break
         count = np.diff(edges)
-        # A centroid without weights stays where it is: still in order, and free to take some later.
+        # An empty cluster keeps its centroid: still in order, and free to take weights later.
         centroids = np.where(count, np.diff(sums[edges]) / np.maximum(count, 1), centroids)
     found = centroids[np.searchsorted(borders, weights, side="right")].astype(np.float32)
-    return np.where(
-        weights == 0, np.float32(0), found + np.float32(0)
-    )  # + 0: no file's codebook holds -0.0
+    # + 0 turns -0.0, which no file's codebook holds, into 0.0.
+    return np.where(weights == 0, np.float32(0), found + np.float32(0))
 
 
 def tie_gradients() -> optax.GradientTransformation:
-    """Keeps those weights of a kernel equal that are equal at the start, and the zeros zero.
+    """Keeps equal weights of a kernel equal, and its zeros zero.
 
-    A weight's gradient becomes the sum over all weights of its value, which is the gradient of that shared value (section 3.3). It
-    stands first in a chain: clipping and momentum then see the same for all of them. A kernel of zeros alone is left to be trained.
+    A weight's gradient becomes the sum over all weights of its cluster, which is the gradient of
+    the cluster's centroid (section 3.3). This transformation is the first of a chain, so that
+    clipping and momentum see the same for all weights of a cluster. A kernel of only zeros trains
+    freely.
     """
 
     def init(params):
@@ -73,7 +79,10 @@ def tie_gradients() -> optax.GradientTransformation:
 
 
 def _groups(weights: jax.Array) -> jax.Array:
-    """The number of each weight's value among all values, int32 [...]; the zeros' is the array's size, which is no group's."""
+    """Returns the rank of each weight's value among the kernel's values, int32 [...].
+
+    Zeros get the kernel's size, which is no rank.
+    """
     flat = weights.reshape(-1)
     order = jnp.argsort(flat)
     ordered = flat[order]
@@ -87,6 +96,6 @@ def _groups(weights: jax.Array) -> jax.Array:
 
 
 def _group_sums(gradient: jax.Array, groups: jax.Array) -> jax.Array:
-    """For each weight the sum of its group's gradients, 0 for the zeros."""
+    """Returns for each weight the sum of its group's gradients, and 0 for the zeros."""
     sums = jnp.zeros(gradient.size, gradient.dtype).at[groups].add(gradient, mode="drop")
     return sums.at[groups].get(mode="fill", fill_value=0)

@@ -1,7 +1,8 @@
-"""One matrix of weights as integer levels of one step: error feedback (GPTQ, arXiv 2210.17323) with a price on the bits of each level.
+"""Quantizes matrices of weights by GPTQ (arXiv 2210.17323) with a price on the bits of each level.
 
-Each weight takes the level that costs least in distortion plus `multiplier` times its bits, and the error it leaves is made up for, as
-well as they can, by the weights not yet rounded. So the levels near zero, which cost little, are taken where they do no harm.
+Each weight takes the level of least distortion plus `multiplier` times its bits. The weights that
+are not quantized yet compensate for its error. So levels near zero, which cost few bits, are taken
+where they do little harm.
 """
 
 from typing import NamedTuple
@@ -11,46 +12,51 @@ import numpy as np
 
 from squeeze_jax.compress.sqz.quantized_tensor import LIMIT
 
-_FINEST = 4_095  # magnitude of a level in the search for a step
-_PASSES = 2  # the levels of one pass tell the next what each costs
+_FINEST = 4_095  # largest magnitude of a level in the search for a step
+_PASSES = 2  # each pass takes the prices of levels from the previous one's histogram
 
 
 class Rounded(NamedTuple):
-    """Matrices [blocks, k, outputs] as levels of one step."""
+    """Matrices [blocks, k, outputs] as multiples of one step."""
 
     levels: np.ndarray  # int32
     step: float  # exact in float32
-    distortion: float  # half the quadratic form, nats
-    bits: float  # by the levels' entropy
+    distortion: float  # nats: half the quadratic form
+    bits: float  # entropy of all levels
 
 
 class Problem(NamedTuple):
-    """What is rounded and what errors cost, with the inputs of each block in the order in which they are rounded."""
+    """Matrices to quantize and the cost of errors, with each block's inputs in processing order."""
 
     targets: np.ndarray  # float64 [blocks, k, outputs]
     factors: np.ndarray  # float64 [blocks, k, k]: upper Cholesky factor of the inverse Hessian
     importance: np.ndarray  # float64 [blocks, outputs]
     order: np.ndarray  # int [blocks, k]
 
-    def undone(self, levels: np.ndarray) -> np.ndarray:
-        """Levels in the order of the inputs as they were given."""
+    def restore_order(self, levels: np.ndarray) -> np.ndarray:
+        """Returns the levels with the inputs in their original order."""
         result = np.empty_like(levels)
         np.put_along_axis(result, self.order[..., None], levels, axis=1)
         return result
 
 
 def problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarray) -> Problem:
-    """Prepares matrices for rounding: an error e, as a column of a block, costs importance / 2 * e' hessian e.
+    """Prepares matrices for quantization.
+
+    An error e of a column of a block costs importance / 2 * e' hessian e.
 
     Args:
       targets: float64 [blocks, k, outputs].
       hessians: float64 [blocks, k, k], positive definite.
       importance: float64 [blocks, outputs], positive.
     """
-    # The weights that matter most go first, while there are others to make up for them.
+    # The most important inputs go first, while others are left to compensate for their errors.
     order = np.argsort(-np.einsum("bkk->bk", hessians), axis=1, kind="stable")
     factors = np.stack(
-        [np.linalg.cholesky(np.linalg.inv(h[np.ix_(o, o)])).T for h, o in zip(hessians, order)]
+        [
+            np.linalg.cholesky(np.linalg.inv(h[np.ix_(o, o)])).T
+            for h, o in zip(hessians, order, strict=True)
+        ]
     )
     return Problem(
         np.take_along_axis(targets, order[..., None], axis=1), factors, importance, order
@@ -58,13 +64,15 @@ def problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarray) -
 
 
 def best_step(given: Problem, multiplier: float) -> Rounded:
-    """The levels, and of the steps a factor of sqrt 2 apart the one, of least distortion + multiplier * bits.
+    """Quantizes with the step of least distortion + multiplier * bits.
+
+    The candidates are a factor of sqrt(2) apart.
 
     Args:
       given: the matrices.
-      multiplier: nats a bit is worth, above 0.
+      multiplier: price of a bit in nats, above 0.
     """
-    # Where errors are spread evenly over a step, this one's last bit is worth what it costs.
+    # The optimal step if errors were uniform over a step.
     spread = np.exp(np.mean(-2 * np.log(np.einsum("bkk->bk", given.factors)))) * np.mean(
         given.importance
     )
@@ -94,12 +102,12 @@ def best_step(given: Problem, multiplier: float) -> Rounded:
 
 
 def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = LIMIT) -> Rounded:
-    """The levels of least distortion + multiplier * bits at one step.
+    """Quantizes with one step, for least distortion + multiplier * bits.
 
     Args:
       given: the matrices.
       step: above 0.
-      multiplier: nats a bit is worth.
+      multiplier: price of a bit in nats.
       limit: largest magnitude of a level.
     """
     step = float(np.float32(step))
@@ -110,7 +118,7 @@ def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = L
         prices = multiplier * _bits_of(levels, limit)
         distortion = 0.0
         for block, (target, factor, importance) in enumerate(
-            zip(given.targets, given.factors, given.importance)
+            zip(given.targets, given.factors, given.importance, strict=True)
         ):
             distortion += _feed_back(
                 target.copy(),
@@ -124,12 +132,15 @@ def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = L
     counts = np.bincount(levels.reshape(-1) + limit)
     counts = counts[counts > 0]
     return Rounded(
-        given.undone(levels), step, distortion, float(counts @ np.log2(levels.size / counts))
+        given.restore_order(levels), step, distortion, float(counts @ np.log2(levels.size / counts))
     )
 
 
 def _bits_of(levels: np.ndarray, limit: int) -> np.ndarray:
-    """What each level -limit..limit costs under the histogram of these, made symmetric and smooth but for zero's: bits."""
+    """Returns the bits that each level -limit..limit costs, by the histogram of these levels.
+
+    The histogram is made symmetric and is smoothed, except at zero.
+    """
     counts = np.bincount(levels.reshape(-1) + limit, minlength=2 * limit + 1).astype(float)
     counts = (counts + counts[::-1]) / 2
     zeros, counts[limit] = counts[limit], 0
@@ -140,7 +151,10 @@ def _bits_of(levels: np.ndarray, limit: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _feed_back(weights, factor, importance, step, prices, limit, levels):
-    """Fills in a block's levels and returns their distortion; the weights, float64 [k, outputs], are used up."""
+    """Fills in a block's levels and returns their distortion.
+
+    Overwrites the weights, float64 [k, outputs].
+    """
     k, outputs = weights.shape
     errors = np.zeros((k, outputs))
     distortion = 0.0

@@ -1,4 +1,7 @@
-"""Pruning by magnitude: the smallest weights of each layer become zero and stay so (Deep Compression, arXiv 1510.00149, section 2)."""
+"""Prunes by magnitude: the smallest weights of each layer become zero and stay so.
+
+See Deep Compression (arXiv 1510.00149), section 2.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,22 +21,27 @@ from squeeze_jax.network import (
     replace_leaves,
 )
 
-# Pairs of a layer pattern and the fraction of its kernel's weights that stays; the first match counts.
+# Pairs of a layer pattern and the fraction of its kernel's weights to keep; the first match counts.
 Densities = Sequence[tuple[str, float]]
 
 
 def kernels(params: Tree) -> Tree:
-    """Whether each parameter is a kernel: biases and BatchNorm are neither pruned nor shared."""
+    """Returns whether each parameter is a kernel; others are neither pruned nor clustered."""
     return replace_leaves(
         params, {path: path.endswith("/kernel") for path in leaves_by_path(params)}
     )
 
 
 def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
-    """The fraction that stays of each kernel that `densities` speaks of, by path; shapes will do for `params`.
+    """Returns the fraction of weights to keep of each kernel that `densities` matches, by path.
+
+    Args:
+      params: of any network; shapes suffice.
+      densities: (layer pattern, fraction) pairs.
 
     Raises:
-      UserError: not pairs of a pattern and a fraction in (0, 1], a pattern that matches no layer, or none that an earlier one left.
+      UserError: an entry is not a pattern and a fraction in (0, 1], a pattern matches no layer, or
+        earlier patterns match all of its layers.
     """
     for pair in densities:
         if not (
@@ -43,7 +51,8 @@ def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
             and isinstance(pair[1], int | float)
         ):
             raise UserError(
-                f"train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); got {pair!r} among them"
+                "train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); "
+                f"got {pair!r} among them"
             )
         if not 0 < pair[1] <= 1:
             raise UserError(
@@ -68,18 +77,20 @@ def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
     }
     if idle := [pattern for i, (pattern, _) in enumerate(densities) if i not in first.values()]:
         raise UserError(
-            f"train.prune_density: the first pattern that matches a layer counts, and earlier ones leave none for {idle[0]!r}"
+            "train.prune_density: the first pattern that matches a layer counts, "
+            f"and earlier ones leave none for {idle[0]!r}"
         )
     return {path: densities[i][1] for path, i in first.items() if i is not None}
 
 
 def prune(params: Tree, densities: Densities) -> Tree:
-    """Weights of which only the largest are left in each kernel, the others being exactly 0.
+    """Returns weights with all but the largest of each kernel set to 0.
 
     Args:
-      params: of any net.
-      densities: (layer pattern, fraction) pairs; a layer goes by the first pattern that matches it or one that it is part of, and stays as
-        it is where none does. The count of weights kept is rounded up, as in Table 1 of the SqueezeNet paper.
+      params: of any network.
+      densities: (layer pattern, fraction) pairs. The first pattern that matches a layer, or a
+        module that contains it, applies; layers that match none are unchanged. The number of
+        weights kept is rounded up, as in Table 1 of the SqueezeNet paper.
 
     Raises:
       UserError: see `kept_fractions`.
@@ -89,14 +100,18 @@ def prune(params: Tree, densities: Densities) -> Tree:
         params,
         arrays
         | {
-            path: pruned(np.asarray(arrays[path]), fraction) for path, fraction in fractions.items()
+            path: prune_array(np.asarray(arrays[path]), fraction)
+            for path, fraction in fractions.items()
         },
     )
 
 
-def pruned(weights: np.ndarray, fraction: float) -> np.ndarray:
-    """An array of which the `fraction` of largest magnitude is left; of equal ones the earlier."""
-    # Rounded before it is rounded up: 0.07 * 100 is a little more than 7.
+def prune_array(weights: np.ndarray, fraction: float) -> np.ndarray:
+    """Returns an array with all but the `fraction` of largest magnitude set to 0.
+
+    Of equal magnitudes the earlier is kept.
+    """
+    # Round before rounding up: 0.07 * 100 is slightly more than 7.
     dropped = np.argsort(-np.abs(weights), axis=None, kind="stable")[
         math.ceil(round(fraction * weights.size, 6)) :
     ]
@@ -106,10 +121,10 @@ def pruned(weights: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def keep_zeros() -> optax.GradientTransformation:
-    """Keeps zero those weights of kernels that are zero at the start, so that a pruned net carries its own mask.
+    """Keeps kernel weights zero that are zero at the start, so that pruned weights are the mask.
 
-    It takes their gradients away, so it stands first in a chain: neither a norm nor momentum then knows of them, and weight decay of 0
-    is 0. A kernel of zeros alone is one that starts so, and is left to be trained.
+    This transformation masks gradients and is the first of a chain, so that norms and momentum do
+    not see them; weight decay of 0 is 0. A kernel of only zeros trains freely.
     """
 
     def init(params):

@@ -1,7 +1,8 @@
-"""A net's weights in levels, chosen for what they do to its outputs.
+"""Quantizes a network's weights so that its outputs change least.
 
-The layers are rounded in the order in which the net runs through them. Each sees what those before it, rounded already, make of the
-calibration images, and aims at what the net itself makes of them: so it makes up for their errors too (as GPTAQ, arXiv 2504.02692).
+Layers are quantized in the order in which the network runs them. Each layer sees what the quantized
+layers before it make of the calibration images, and aims at the original network's outputs, so that
+it corrects their errors as well (as GPTAQ, arXiv 2504.02692).
 """
 
 import functools
@@ -20,9 +21,12 @@ from squeeze_jax.models import layers
 from squeeze_jax.network import Network, predict, split_model
 
 # Chosen on the released SqueezeNet (experiments/compression).
-_GRADIENTS = 0.5  # the share of the gradients' moment in a layer's Hessian, beside the inputs'
-_EVEN = 0.8  # how far the outputs' importance is drawn to its mean: a class that is never predicted would have none
-_DAMPING = 0.003  # of the mean of the Hessian's diagonal
+# Weight of the gradients' moment in a layer's Hessian; the rest is the inputs' moment.
+_GRADIENTS = 0.5
+# How far the outputs' importance is shrunk towards its mean: without, a class that is never
+# predicted would have none.
+_EVEN = 0.8
+_DAMPING = 0.003  # relative to the mean of the Hessian's diagonal
 _TINY = float(np.finfo(np.float32).tiny)
 
 FEWEST_BITS, MOST_BITS = 2, 16
@@ -35,14 +39,19 @@ def quantize(
     base: Network | None = None,
     on_layer: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
-    """Every array of a net as `container.write` takes it: kernels in levels, the others in float16 where that is close enough.
+    """Quantizes a network layer by layer, trading size against KL divergence.
+
+    Kernels become levels; other arrays become float16 where that is accurate enough.
 
     Args:
-      net: the net.
+      net: the network.
       calibrated: its calibration.
-      multiplier: nats of KL divergence that a bit is worth: the larger, the smaller the file.
-      base: what the levels are differences from, of the paths in `common`.
+      multiplier: price of a bit, in nats of KL divergence; the larger, the smaller the file.
+      base: the network whose weights are subtracted first, for the paths in `common`.
       on_layer: called after each layer.
+
+    Returns:
+      Arrays by path, as `container.write` takes them.
     """
     model, images, starts = net.module(), calibrated.images, _starts(net, base)
     names, coded = {id(layer): path for path, layer in calibrate.linear_layers(model).items()}, {}
@@ -69,7 +78,13 @@ def quantize(
 def estimate(
     net: Network, calibrated: Calibration, multiplier: float, base: Network | None = None
 ) -> tuple[float, float]:
-    """About (bits of the levels, nats of divergence) of `quantize`, in a fraction of its time: as if each layer were rounded alone."""
+    """Estimates the result of `quantize` in a fraction of its time.
+
+    Each layer is quantized as if no other layer were.
+
+    Returns:
+      (bits of the levels, nats of KL divergence).
+    """
     bits, nats, starts = 0.0, 0.0, _starts(net, base)
     for path, layer in calibrate.linear_layers(net.module()).items():
         curvature = calibrated.layers[path]
@@ -83,13 +98,16 @@ def estimate(
 def to_bits(
     net: Network, calibrated: Calibration | None, bits: int, base: Network | None = None
 ) -> dict[str, Tensor]:
-    """Every array of a net as `container.write` takes it: kernels in 2^bits - 1 levels over the range of the layer's weights.
+    """Quantizes each kernel to 2^bits - 1 levels over the range of its weights.
 
     Args:
-      net: the net.
-      calibrated: its calibration, for error feedback; None: each weight takes the nearest level.
+      net: the network.
+      calibrated: its calibration, for GPTQ; None rounds each weight to the nearest level.
       bits: `FEWEST_BITS` to `MOST_BITS`.
       base: as in `quantize`.
+
+    Returns:
+      Arrays by path, as `container.write` takes them.
     """
     coded, limit, starts = {}, 2 ** (bits - 1) - 1, _starts(net, base)
     for path, layer in calibrate.linear_layers(net.module()).items():
@@ -112,7 +130,7 @@ def to_bits(
 
 
 def nothing(net: Network, base: Network | None = None) -> dict[str, Tensor]:
-    """Every array of a net as `quantize` gives it, with no level but 0."""
+    """Returns what `quantize` does with all levels 0: the part of a file that no rate changes."""
     zeros = {
         _kernel(path): QuantizedTensor(np.zeros(layer.kernel.shape, np.int32), UniformScale(1.0))
         for path, layer in calibrate.linear_layers(net.module()).items()
@@ -121,7 +139,10 @@ def nothing(net: Network, base: Network | None = None) -> dict[str, Tensor]:
 
 
 def common(net: Network, base: Network | None) -> set[str]:
-    """The paths of arrays that two nets have in one shape, and whose levels above are therefore differences."""
+    """Returns the paths of the arrays that are stored as differences from the base.
+
+    These are kernels of the same shape, and other arrays that are equal.
+    """
     if base is None:
         return set()
     theirs = paths(base.params, base.stats)
@@ -137,15 +158,17 @@ def common(net: Network, base: Network | None) -> set[str]:
 
 
 def divergence_from(net: Network, images: np.ndarray) -> Callable[[Network], float]:
-    """Of another net of the same architecture: mean KL divergence, nats, of its output distributions from a net's own.
+    """Returns a function that measures how far another network's outputs are from this one's.
+
+    It takes a network of the same architecture and returns the mean KL divergence of its output
+    distributions, in nats.
 
     Args:
-      net: the net.
+      net: the reference.
       images: preprocessed, float32 [N, H, W, 3].
     """
-    run = jax.jit(
-        functools.partial(predict, split_model(net.module())[0])
-    )  # compiled once for all nets: weights are arguments
+    # The weights are arguments, so that it is compiled once for all networks.
+    run = jax.jit(functools.partial(predict, split_model(net.module())[0]))
 
     def log_probabilities(net: Network) -> np.ndarray:
         logits = np.concatenate(
@@ -159,22 +182,24 @@ def divergence_from(net: Network, images: np.ndarray) -> Callable[[Network], flo
 
 
 class _Inputs(NamedTuple):
-    """What a layer of the rounded net sees, and how it goes with what the net's own sees: weighted and scaled as `Curvature.inputs`."""
+    """Moments of a layer's inputs, weighted and scaled as `Curvature.inputs`."""
 
-    rounded: np.ndarray  # float64 [blocks, k, k]: second moment of the rounded net's
-    crossed: (
-        np.ndarray
-    )  # float64 [blocks, k, k]: of the rounded net's (rows) and the net's own (columns)
+    # Second moment of the quantized network's inputs, float64 [blocks, k, k].
+    rounded: np.ndarray
+    # Cross moment of the quantized (rows) and the original network's inputs (columns), same shape.
+    crossed: np.ndarray
 
 
 def _still(curvature: Curvature) -> _Inputs:
-    """While no other layer is rounded."""
+    """Returns the moments that hold while no other layer is quantized."""
     return _Inputs(curvature.inputs, curvature.inputs)
 
 
 def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarray) -> _Inputs:
+    """Returns the moments of a layer's inputs in the original and the quantized network."""
     parts = (
-        _moments(layer, *part) for part in zip(_batches(own), _batches(rounded), _batches(weights))
+        _moments(layer, *part)
+        for part in zip(_batches(own), _batches(rounded), _batches(weights), strict=True)
     )
     rounded_sum, crossed_sum = np.zeros(()), np.zeros(())
     for of_rounded, of_crossed in parts:
@@ -183,15 +208,16 @@ def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarra
     return _Inputs(rounded_sum / len(own), crossed_sum / len(own))
 
 
-# Layers are arguments, not closed over: those of one geometry then share a compiled program, and so do all trials of a search.
+# Layers are arguments, not closed over, so that layers of one geometry, and all trials of a search,
+# use one compiled program.
 
 
 @jax.jit
 def _moments(
     layer: Layer, own: jax.Array, rounded: jax.Array, weights: jax.Array
 ) -> list[jax.Array]:
-    """The fields of `_Inputs`, summed over a batch."""
-    own, rounded = calibrate.patches(layer, own), calibrate.patches(layer, rounded)
+    """Returns the fields of `_Inputs`, summed over a batch."""
+    own, rounded = calibrate.im2col(layer, own), calibrate.im2col(layer, rounded)
     return [calibrate.moment(rounded, other, weights) for other in (rounded, own)]
 
 
@@ -203,18 +229,20 @@ def _outputs(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _problem(
     layer: Layer, curvature: Curvature, inputs: _Inputs, start: np.ndarray
 ) -> gptq.Problem:
-    """What is to be rounded for the layer's outputs to stay what they are: weights made up for drifted inputs, less `start`."""
+    """Returns the rounding problem whose solution preserves the layer's outputs.
+
+    The targets are weights that compensate for the quantized network's inputs, less `start`.
+    """
     weights = calibrate.matrices(layer, np.asarray(layer.kernel[...], np.float64))
     identity = np.eye(weights.shape[1])
     size = _trace(curvature.gradients)
     share = _GRADIENTS * size / _trace(curvature.inputs)
-    # One part holds the weights where they are, the other the outputs.
+    # `hold` penalizes changes of the weights, `share` those of the outputs.
     hold = (1 - _GRADIENTS) * curvature.gradients
     hold = hold + identity * _DAMPING * _trace(hold + share * inputs.rounded) / len(identity)
     hessians = hold + share * inputs.rounded
-    hessians = (
-        hessians + hessians.transpose(0, 2, 1)
-    ) / 2  # to rounding it is, but its inverse must be
+    # Symmetric but for rounding errors, which the inverse would amplify.
+    hessians = (hessians + hessians.transpose(0, 2, 1)) / 2
     targets = np.linalg.solve(hessians, (hold + share * inputs.crossed) @ weights)
     importance = (1 - _EVEN) * curvature.outputs + _EVEN * curvature.outputs.mean(
         axis=1, keepdims=True
@@ -227,7 +255,7 @@ def _problem(
 
 
 def _trace(matrices: np.ndarray) -> np.ndarray:
-    """[blocks, k, k] -> [blocks, 1, 1]; above zero, for layers that nothing depends on."""
+    """Returns the traces of [blocks, k, k] as [blocks, 1, 1], at least a tiny positive number."""
     return np.maximum(np.einsum("bkk->b", matrices), _TINY)[:, None, None]
 
 
@@ -236,7 +264,7 @@ def _levels(layer: Layer, rounded: gptq.Rounded) -> QuantizedTensor:
 
 
 def _starts(net: Network, base: Network | None) -> dict[str, np.ndarray]:
-    """What each layer's levels are added to: the base's kernel, or zeros."""
+    """Returns what each layer's levels are added to: the base's kernel, or zeros."""
     shared = common(net, base)
     theirs = paths(base.params, base.stats) if base else {}
     return {
@@ -253,7 +281,10 @@ def _kernel(layer: str) -> str:
 
 
 def _rest(net: Network, base: Network | None, coded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays that are not coded yet, such as biases: nothing to add to the base's where they are its own."""
+    """Returns the arrays that are not quantized yet, such as biases.
+
+    Arrays equal to the base's become a difference of zeros.
+    """
     shared = common(net, base)
     arrays = {
         path: np.asarray(array, np.float32)
@@ -269,7 +300,10 @@ def _rest(net: Network, base: Network | None, coded: Mapping[str, Tensor]) -> di
 
 
 def _compact(array: np.ndarray) -> np.ndarray:
-    """In float16, where that keeps eleven bits of each value or errs by a millionth of the largest; in float32 otherwise."""
+    """Returns float16 if its error is within rounding or a millionth of the largest value.
+
+    Returns the array itself otherwise.
+    """
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     close = np.abs(half.astype(np.float32) - array) <= 2.0**-11 * np.abs(array) + 1e-6 * np.abs(

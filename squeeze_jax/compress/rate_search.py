@@ -1,4 +1,4 @@
-"""From a wish (so many bits a weight, so many bytes, so little loss) to a .sqz file."""
+"""Searches the rate-distortion trade-off for a target: bits a weight, bytes, or KL divergence."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ from squeeze_jax.network import Network
 
 Found = TypeVar("Found")
 
-# How size and divergence go with the multiplier, on logarithmic scales; a search begins with that and corrects it.
+# Slopes of log(size) and log(divergence) by log(multiplier); a search starts from them.
 _SIZE_SLOPE, _LOSS_SLOPE = -1 / 8, 1.2
-_FLAT = 0.1  # of that slope: values no longer change
-_CHEAP, _DEAR = 30, 8  # trials of a search by estimates, and of one by files
+_FLAT = 0.1  # fraction of that slope below which values count as constant
+_CHEAP, _DEAR = 30, 8  # most trials of a search by estimates, and of one that writes files
 
 
 def to_bits(
@@ -28,13 +28,13 @@ def to_bits(
     base: Network | None = None,
     **options: Any,
 ) -> bytes:
-    """The file of a net with at most 2^bits - 1 levels in each layer; see `quantize.to_bits`.
+    """Returns the .sqz file of a network with at most 2^bits - 1 levels in each layer.
 
     Args:
-      net: the net.
-      calibrated: its calibration, or None.
+      net: the network.
+      calibrated: its calibration, or None; see `quantize.to_bits`.
       bits: of a level.
-      base: a net that readers have; the file is an update of it.
+      base: a network that readers have; the file is then a delta to it.
       options: of `container.write`: coder, bits (of its contexts), known_classes.
 
     Raises:
@@ -55,25 +55,27 @@ def to_size(
     on_layer: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> bytes:
-    """The best file of a net that has at most so many bytes, and 1 % fewer at the least unless it is lossless.
+    """Returns the most accurate file of a network that has at most `goal` bytes.
+
+    The file is less than 1 % smaller than the goal, unless lossless compression suffices or the
+    search runs out of trials.
 
     Args:
-      net: the net.
+      net: the network.
       calibrated: its calibration.
       goal: bytes.
-      base: a net that readers have; the file is an update of it.
+      base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
       options: of `container.write`.
 
     Raises:
-      UserError: no file is as small.
+      UserError: no file is that small.
     """
     if len(content := container.lossless(net, base=base, **options)) <= goal:
         return content
 
-    fixed = len(
-        _file(net, quantize.nothing(net, base), base, options)
-    )  # the record, the biases and the like
+    # Bytes of the header, the biases and so on.
+    fixed = len(_file(net, quantize.nothing(net, base), base, options))
 
     def estimated(multiplier: float) -> tuple[float, float]:
         return quantize.estimate(net, calibrated, multiplier, base)[0] / 8, multiplier
@@ -107,29 +109,28 @@ def to_loss(
     on_layer: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> bytes:
-    """The smallest file of a net whose outputs diverge by no more from the net's own, to 10 % of it.
+    """Returns the smallest file of a network whose outputs diverge by at most `goal`.
+
+    The search stops within 10 % of the goal.
 
     Args:
-      net: the net.
+      net: the network.
       calibrated: its calibration.
-      goal: mean KL divergence, nats.
-      held_out: the images on which it is measured, float32 [N, H, W, 3]: others than the calibration's.
-      base: a net that readers have; the file is an update of it.
+      goal: mean KL divergence from the network's own outputs, nats.
+      held_out: images to measure it on, float32 [N, H, W, 3], other than the calibration's.
+      base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
       options: of `container.write`.
 
     Raises:
-      UserError: no file comes as close.
+      UserError: no file is that close.
     """
-    known_classes, divergence = (
-        options.get("known_classes"),
-        quantize.divergence_from(net, held_out),
-    )
+    known_classes = options.get("known_classes")
+    divergence = quantize.divergence_from(net, held_out)
 
     def estimated(multiplier: float) -> tuple[float, float]:
-        return quantize.estimate(net, calibrated, multiplier, base)[
-            1
-        ] / 2, multiplier  # makes up for others: about half is left
+        # Layers correct each other's errors: about half of the estimate remains.
+        return quantize.estimate(net, calibrated, multiplier, base)[1] / 2, multiplier
 
     def measured(multiplier: float) -> tuple[float, bytes]:
         content = _file(
@@ -150,7 +151,7 @@ def _file(
 
 
 def _first(net: Network) -> float:
-    """A multiplier of the right order of magnitude: a bit a weight for a tenth of a nat."""
+    """Returns a multiplier of the right order of magnitude: 0.1 nat for one bit a weight."""
     return 0.1 / sum(array.size for array in container.paths(net.params, net.stats).values())
 
 
@@ -163,21 +164,22 @@ def _search(
     most: int,
     said: Callable[[float], str],
 ) -> Found:
-    """What comes with the largest value that is at most `goal`; ends once that is within `tolerance`, a fraction of it.
+    """Returns the result whose value is the largest that is at most `goal`.
 
-    It also ends where the values no longer change: layers have a finest and a coarsest step.
+    Stops at a value within `tolerance`, or once values no longer change: layers have a finest and a
+    coarsest step.
 
     Args:
-      measure: multiplier -> (a value, about a power of the multiplier; what comes with it).
+      measure: multiplier -> (value, result); the value is about a power of the multiplier.
       goal: for the value.
       start: the first multiplier.
-      slope: log value over log multiplier, about.
-      tolerance: see above.
+      slope: approximate derivative of log(value) by log(multiplier).
+      tolerance: fraction of the goal.
       most: trials.
-      said: a value in words.
+      said: formats a value for messages.
 
     Raises:
-      UserError: no trial was at most `goal`.
+      UserError: no trial reached the goal.
     """
     tried, multiplier = {}, start
     for _ in range(most):
@@ -186,18 +188,20 @@ def _search(
             return found
         distances = {at: np.log(max(value, 1e-9 * goal) / goal) for at, (value, _) in tried.items()}
         multiplier = _next(distances, np.log(1 - tolerance / 2), slope)
-        if multiplier in tried or _flat(distances, slope):  # as near as there is
+        if multiplier in tried or _flat(distances, slope):  # no nearer value exists
             break
     kept = [trial for trial in tried.values() if trial[0] <= goal]
     if not kept:
-        raise UserError(
-            f"{said(goal)} could not be reached, the least was {said(min(value for value, _ in tried.values()))}"
-        )
+        least = min(value for value, _ in tried.values())
+        raise UserError(f"{said(goal)} could not be reached, the least was {said(least)}")
     return max(kept, key=lambda trial: trial[0])[1]
 
 
 def _flat(tried: Mapping[float, float], slope: float) -> bool:
-    """Whether log(value / goal), all on one side of 0, did change with the multiplier, but hardly over the last three."""
+    """Returns whether log(value / goal) changed, but hardly over the last three trials.
+
+    Returns False while the trials lie on both sides of the goal.
+    """
     multipliers, values = np.log(list(tried)), np.array(list(tried.values()))
     if len(values) < 4 or min(values) <= 0 < max(values):
         return False
@@ -206,23 +210,22 @@ def _flat(tried: Mapping[float, float], slope: float) -> bool:
 
 
 def _next(tried: Mapping[float, float], aim: float, slope: float) -> float:
-    """The multiplier at which log(value / goal), known at those tried, is expected to be `aim`."""
+    """Returns the multiplier at which log(value / goal) is expected to be `aim`.
+
+    Interpolates between trials on both sides of the goal; extrapolates from trials on one side.
+    """
     points = [(value - aim, np.log(multiplier)) for multiplier, value in tried.items()]
-    points.sort(
-        key=lambda point: (point[0], slope * point[1])
-    )  # of equal ones that nearer to the other side comes nearer to it
-    below, above = (
-        [point for point in points if point[0] <= 0],
-        [point for point in points if point[0] > 0],
-    )
+    # Among equal values, the multiplier nearer to the other side comes nearer to it.
+    points.sort(key=lambda point: (point[0], slope * point[1]))
+    below = [point for point in points if point[0] <= 0]
+    above = [point for point in points if point[0] > 0]
     if below and above:
         low, left = below[-1]
-        high, right = min(
-            above, key=lambda point: abs(point[1] - left)
-        )  # the smallest, but for noise
-        # Not next to an end, so that the bracket shrinks whatever the curve.
+        # The smallest value, but for noise.
+        high, right = min(above, key=lambda point: abs(point[1] - left))
+        # Keep away from the ends, so that the bracket shrinks for any curve.
         return float(np.exp(left + (right - left) * np.clip(low / (low - high), 0.05, 0.95)))
-    # Beyond all that were tried, and further each time: a value may rise now and then where the curve falls.
+    # Step beyond all trials, further each time: single values may rise where the curve falls.
     ahead = -np.sign(slope * points[0][0])
     value, at = max(points, key=lambda point: ahead * point[1])
     return float(np.exp(at - np.clip(len(points) * value / slope, -4, 4)))

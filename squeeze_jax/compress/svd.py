@@ -1,4 +1,7 @@
-"""Kernels as products of two thin matrices: the SVD baseline of the SqueezeNet paper's Table 2 (Denton et al., arXiv 1404.0736)."""
+"""Factorizes kernels into products of two thin matrices, by singular value decomposition.
+
+This is the SVD baseline of the SqueezeNet paper's Table 2 (Denton et al., arXiv 1404.0736).
+"""
 
 import numpy as np
 
@@ -7,18 +10,20 @@ from squeeze_jax.network import Tree, leaves_by_path, replace_leaves
 
 
 def low_rank(params: Tree, fraction: float) -> tuple[Tree, dict[str, np.ndarray]]:
-    """Weights whose kernels are the nearest ones of a rank that `fraction` of their parameters can hold.
+    """Replaces each kernel by the nearest one of low rank.
 
-    A kernel [height, width, in, out] is seen as a matrix [height * width * in, out]. Where even rank 1 takes no fewer parameters than
-    the kernel has, it stays as it is.
+    The rank is the largest that `fraction` of the kernel's parameters can hold. A kernel [height,
+    width, in, out] is treated as a matrix [height * width * in, out]. It is unchanged if even rank
+    1 takes no fewer parameters.
 
     Args:
-      params: of any net.
+      params: of any network.
       fraction: of each kernel's parameters, in (0, 1).
 
     Returns:
-      The parameters with the products in the kernels' place; and what a file has to hold, float32 by name: KERNEL/left [rows, rank] and
-      KERNEL/right [rank, out], whose product is the kernel, and everything else as it is.
+      (parameters, arrays): the parameters with low-rank kernels, and the arrays that a file has to
+      hold, float32 by name. KERNEL/left [rows, rank] and KERNEL/right [rank, out] have the kernel
+      as their product; other arrays are unchanged.
     """
     is_kernel, products, stored = leaves_by_path(kernels(params)), {}, {}
     for path, array in leaves_by_path(params).items():

@@ -1,4 +1,4 @@
-"""What training keeps true of the weights: pruned, clustered, on a grid, or frozen.
+"""What training keeps true of the weights: pruned, clustered, quantized, or frozen.
 
 A constraint checks its setting, prepares the weights that training starts from, and changes the
 optimizer so that what holds at the start holds after each step.
@@ -10,7 +10,7 @@ import optax
 
 from squeeze_jax.compress.cluster import cluster_weights, tie_gradients
 from squeeze_jax.compress.prune import keep_zeros, kept_fractions, prune
-from squeeze_jax.compress.qat import check_on_grid, keep_on_grid
+from squeeze_jax.compress.qat import check_quantized, keep_quantized
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import (
     Tree,
@@ -87,11 +87,11 @@ class Clustered(Constraint):
         return (tie_gradients(), *stages)
 
 
-class OnGrid(Constraint):
+class Quantized(Constraint):
     """`train.qat`: kernels that start as multiples of one step stay multiples of it."""
 
     def check(self, config: TrainConfig, params: Tree) -> None:
-        """Rejects a codebook besides the grid."""
+        """Rejects a codebook besides."""
         if config.codebook_bits:
             raise UserError(
                 "train.qat and train.codebook_bits are two ways to keep weights to few values; "
@@ -99,14 +99,14 @@ class OnGrid(Constraint):
             )
 
     def prepare(self, config: TrainConfig, params: Tree) -> Tree:
-        """Returns the weights as they are; raises UserError where no kernel is on a grid."""
-        check_on_grid(params)
+        """Returns the weights as they are; raises UserError where no kernel is quantized."""
+        check_quantized(params)
         return params
 
     def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
         """Keeps zeros zero, and moves weights from multiple to multiple."""
         zeros = () if config.prune_density else (keep_zeros(),)
-        return (*zeros, *stages, keep_on_grid())
+        return (*zeros, *stages, keep_quantized())
 
 
 class Frozen(Constraint):
@@ -130,7 +130,7 @@ class Frozen(Constraint):
 CONSTRAINTS: dict[str, Constraint] = {
     "prune_density": Pruned(),
     "codebook_bits": Clustered(),
-    "qat": OnGrid(),
+    "qat": Quantized(),
     "freeze": Frozen(),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from squeeze_jax.compress.prune import kernels, pruned
+from squeeze_jax.compress.prune import kernels, prune_array
 from squeeze_jax.data import Data
 from squeeze_jax.network import (
     Network,
@@ -61,7 +61,7 @@ def sensitivity(
     whole = next(iter(weights))
     nets = [run(whole, weights[whole])]
     nets += [
-        run(path, pruned(kernel, fraction))
+        run(path, prune_array(kernel, fraction))
         for path, kernel in weights.items()
         for fraction in fractions
     ]

@@ -1,4 +1,4 @@
-"""Weight sharing against k-means written out, and tied gradients against the derivative by the shared values."""
+"""Tests clustering and tied gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,10 @@ def tied(gradients, params):
 
 
 def test_tied_gradients_are_those_of_the_shared_values():
-    """By automatic differentiation through the codebook; zeros have none, and a bias keeps its own."""
+    """Compares with automatic differentiation through the codebook.
+
+    Zeros have no gradient, and a bias keeps its own.
+    """
     codebook, rng = jnp.asarray([-0.5, 0.0, 0.25, 2.0]), np.random.default_rng(0)
     codes, inputs = (
         jnp.asarray(rng.integers(0, 4, (6, 5))),

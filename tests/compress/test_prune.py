@@ -63,12 +63,13 @@ def test_the_largest_stay_and_nothing_else_changes():
 def test_counts_are_rounded_up_and_no_further(fraction, size, left):
     """In binary 0.07 * 100 is a little above 7."""
     assert (
-        np.count_nonzero(prune.pruned(np.linspace(1, 2, size, dtype=np.float32), fraction)) == left
+        np.count_nonzero(prune.prune_array(np.linspace(1, 2, size, dtype=np.float32), fraction))
+        == left
     )
 
 
 def test_equal_weights_are_still_counted():
-    assert np.count_nonzero(prune.pruned(np.full((10, 10), -3, np.float32), 0.25)) == 25
+    assert np.count_nonzero(prune.prune_array(np.full((10, 10), -3, np.float32), 0.25)) == 25
 
 
 def test_the_first_match_counts():
@@ -88,7 +89,8 @@ def test_the_first_match_counts():
     [
         (
             [("fire9", 0.5)],
-            "train.prune_density: no layer is called 'fire9'; there are conv1, conv10, fire2, fire3",
+            "train.prune_density: no layer is called 'fire9'; "
+            "there are conv1, conv10, fire2, fire3",
         ),
         ([("*", 0.0)], r"fraction in \(0, 1\] is kept, of '\*' 0.0"),
         ([("*", 1.5)], r"of '\*' 1.5"),
@@ -123,7 +125,7 @@ def trained(optimizer, params, steps=5):
 
 
 def test_zeros_stay_zero_and_the_others_train_as_if_alone():
-    """Against Caffe's rule in NumPy, under momentum and weight decay; a bias that is zero trains."""
+    """Compares with Caffe's rule in NumPy, with momentum and weight decay; a zero bias trains."""
     rng = np.random.default_rng(2)
     kernel = rng.standard_normal((3, 4)).astype(np.float32) * (rng.random((3, 4)) < 0.5)
     params = {"conv1": {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(4)}}

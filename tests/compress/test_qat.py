@@ -1,4 +1,4 @@
-"""Training on a grid against the same written out in NumPy, to the bit, and steps found again among products."""
+"""Tests that quantized weights stay quantized in training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from squeeze_jax.compress.qat import LIMIT, check_on_grid, keep_on_grid
+from squeeze_jax.compress.qat import LIMIT, check_quantized, keep_quantized
 from squeeze_jax.compress.sqz.quantized_tensor import find_codebook, find_step, find_uniform_scale
 from squeeze_jax.errors import UserError
 from squeeze_jax.train import TrainConfig, optimizers
@@ -95,7 +95,10 @@ def test_a_step_costs_less_than_a_codebook_where_there_is_one():
 
 
 def test_weights_follow_latent_ones_from_step_to_step():
-    """Levels move one at a time towards the nearest to the latent weight, biases to the nearest float16; free weights as ever."""
+    """Levels move one at a time towards the latent weight, biases to the nearest float16.
+
+    Free weights train as without quantization.
+    """
     step, random = np.float32(0.0123456), np.random.default_rng(0)
     levels = sparse_levels((67, 101), 5)
     half = np.concatenate([random.normal(0, 0.1, 50), random.normal(0, 1e-5, 50)]).astype(
@@ -107,8 +110,8 @@ def test_weights_follow_latent_ones_from_step_to_step():
         "fc": {"kernel": free, "bias": free[0]},
     }
     latent = jax.tree.map(np.copy, params)
-    update, params = compiled(keep_on_grid()), jax.tree.map(jnp.asarray, params)
-    state = jax.jit(keep_on_grid().init)(params)
+    update, params = compiled(keep_quantized()), jax.tree.map(jnp.asarray, params)
+    state = jax.jit(keep_quantized().init)(params)
     for i in range(20):
         change = jax.tree.map(
             lambda w: random.normal(0, 0.02 if i < 6 else 0, w.shape).astype(np.float32), latent
@@ -130,7 +133,7 @@ def test_weights_follow_latent_ones_from_step_to_step():
 
 def test_every_move_between_neighbours_is_exact():
     levels = np.arange(LIMIT + 1).reshape(64, 64) * np.where(np.arange(64) % 2, -1, 1)
-    update, init = compiled(keep_on_grid()), jax.jit(keep_on_grid().init)
+    update, init = compiled(keep_quantized()), jax.jit(keep_quantized().init)
     for step in steps(25):
         start = {"fc": {"kernel": jnp.asarray(products(levels, step))}}
         for direction in (-1, 1):
@@ -160,15 +163,15 @@ def test_zeros_stay_zero_and_others_may_become_zero_and_come_back():
     assert seen == [[0, 0, -2], [0, 0, -2], [0, 1, -1]]
 
 
-def test_a_net_on_no_grid_is_refused():
+def test_a_net_without_quantized_kernels_is_refused():
     random = np.random.default_rng(0)
     noise, coarse = (
         random.standard_normal((5, 6)).astype(np.float32),
         products(sparse_levels((5, 6), 3), 0.1),
     )
-    check_on_grid(
+    check_quantized(
         {"conv1": {"kernel": noise, "bias": np.zeros(6, np.float32)}, "fc": {"kernel": coarse}}
     )
     for kernel in (noise, np.zeros((5, 6), np.float32), products(np.arange(1, LIMIT + 2), 0.1)):
         with pytest.raises(UserError, match="train.qat: no kernel is multiples of one step"):
-            check_on_grid({"conv1": {"kernel": kernel, "bias": coarse[0]}})
+            check_quantized({"conv1": {"kernel": kernel, "bias": coarse[0]}})

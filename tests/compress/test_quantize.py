@@ -1,4 +1,7 @@
-"""Lossy coding: rounding with error feedback against brute force and plain rounding, calibration against autodiff, the files' promises."""
+"""Tests calibration and quantization.
+
+Compares curvatures with automatic differentiation and with exact divergences.
+"""
 
 import itertools
 
@@ -35,7 +38,7 @@ def make_net(model, classes=5, seed=0) -> Network:
 
 @pytest.fixture(scope="module")
 def images():
-    # Smooth, as photographs are: their patches are correlated, which is what error feedback lives on.
+    # Smooth like photographs: GPTQ needs correlated inputs.
     noise = np.random.default_rng(0).normal(size=(48, 8, 8, 3)).astype(np.float32)
     return np.asarray(jax.image.resize(noise, (48, 32, 32, 3), "linear"))
 
@@ -142,7 +145,7 @@ def test_patches_times_matrices_are_the_layer(layer, size):
             rng.normal(size=(2, size, size, 4)).astype(np.float32),
         )
     seen, matrices = (
-        calibrate.patches(module, x),
+        calibrate.im2col(module, x),
         calibrate.matrices(module, np.asarray(module.kernel[...])),
     )
     outputs = jnp.einsum("npbk,bko->npbo", seen, matrices)
@@ -159,7 +162,7 @@ def test_a_large_fully_connected_layer_comes_in_equal_blocks():
 
 
 def test_gradients_are_those_of_the_fisher_information(net, images):
-    """Against the exact one, sum over labels of p * gradient of log p, by autodiff of the parameters."""
+    """Compares with the exact sum over labels of p times the gradient of log p, by autodiff."""
     few = images[:2]
     found = calibrate.calibrate(net, np.tile(few, (64, 1, 1, 1)), samples=4).layers[
         "fire9/squeeze"
@@ -193,7 +196,7 @@ def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrate
 
 
 def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, monkeypatch):
-    """Rounding each layer as if it were alone is what `estimate` does; `quantise` ends up closer to the net."""
+    """`quantize` comes closer to the network than rounding each layer alone, as `estimate` does."""
     together = quantize.quantize(net, calibrated, 3e-5)
     monkeypatch.setattr(quantize, "_inputs", lambda layer, own, rounded, weights: next(still))
     names = calibrate.linear_layers(net.module())

@@ -1,4 +1,4 @@
-"""The search for the multiplier at which a file has a certain size, or loses a certain amount, on curves that are known."""
+"""Tests the search for a file of a given size or loss."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_powers_are_found_from_afar(start, power, slope):
 @pytest.mark.parametrize("slope", [1.2, -1.2])
 @pytest.mark.parametrize("rise", [1.02, 1.2, 1.5])
 def test_a_curve_that_rises_now_and_then_is_followed_to_where_it_falls(rise, slope):
-    """A loss goes down with the multiplier but for some noise. What comes out is below the goal, and not far."""
+    """A loss falls with the multiplier, but for noise; the result is below the goal and near it."""
 
     def curve(multiplier):
         here = math.copysign(1, slope) * math.log(multiplier)
@@ -49,7 +49,7 @@ def test_what_was_not_reached_is_said():
 
 
 def test_a_search_ends_where_the_values_no_longer_change():
-    """No step is finer than the finest: a goal beyond what that makes would be looked for in vain, trial by trial."""
+    """A goal beyond what the finest step reaches does not take all trials."""
 
     def size(multiplier):
         return 326.0 if multiplier < 1e-18 else 40 * multiplier ** (-1 / 8) / 1e-11 ** (-1 / 8)

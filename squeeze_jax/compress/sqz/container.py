@@ -83,10 +83,10 @@ def lossless(
 ) -> bytes:
     """Returns a network as a .sqz file that gives it back bit for bit.
 
-    Arrays of few distinct values, as after clustering, are stored as levels of a codebook; multiples
-    of one step, as in a network read from a lossy file, as levels of that step; the others as they
-    are, in float16 where that holds them. A delta stores an array as its difference from the base
-    where that has few distinct values and is smaller.
+    Arrays of few distinct values, as after clustering, are stored as levels of a codebook;
+    multiples of one step, as in a network read from a lossy file, as levels of that step; the
+    others as they are, in float16 where that holds them. A delta stores an array as its difference
+    from the base where that has few distinct values and is smaller.
 
     Args:
       net: the network.

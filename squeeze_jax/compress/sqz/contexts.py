@@ -1,7 +1,8 @@
-"""What a tensor's decisions are, and under which contexts each is coded: levels, codebooks, and numbers nothing is known about.
+"""Splits tensors into binary decisions and chooses the contexts of each.
 
-A level is coded as: is it zero; its sign; its bit length less one, in unary; its bits below the leading one, from the top. The decisions
-that the largest level of its sign leaves no choice in are not coded. Each context keeps one probability in each node of that tree.
+A level is coded as: whether it is zero; its sign; its bit length less one, in unary; its bits below
+the leading one, from the top. Decisions that the largest level of its sign determines are skipped.
+Each context keeps one probability for each node of that decision tree.
 """
 
 import numba
@@ -18,10 +19,10 @@ from squeeze_jax.compress.sqz.mixing import (
     slots_for,
 )
 
-_NODES = 1 << 14  # of a level's tree; a context is multiplied by this
+_NODES = 1 << 14  # of a level's decision tree; contexts are multiplied by it
 _ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # nodes
-_BIAS = 256  # an input that says nothing, for the mixers to set a level with
-_FEW = 6  # inputs of the decisions that are next to noise: the bits from the third below the leading one on
+_BIAS = 256  # a constant input
+_FEW = 6  # inputs for nearly random decisions: from the third bit below the leading one on
 
 
 @numba.njit(cache=True)
@@ -42,7 +43,10 @@ def _set_bases(m, contexts):
 
 @numba.njit(cache=True)
 def _upper_part(m, edges, low, middle, high):
-    """The logit of middle..high among low..high, were all values in these levels' cells equally likely."""
+    """Returns the logit of middle..high within low..high.
+
+    All values in the cells of these levels count as equally likely.
+    """
     if len(edges) == 0:
         upper, whole = high - middle + 1, high - low + 1
     else:
@@ -52,7 +56,7 @@ def _upper_part(m, edges, low, middle, high):
 
 @numba.njit(cache=True)
 def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_class):
-    """Codes a magnitude 1..largest, whose cells' upper edges are `edges`, under m.bases."""
+    """Codes a magnitude 1..largest under m.bases; `edges` are its cells' upper edges."""
     bits = m.coder[BITS]
     k = 0
     if magnitude > 1:
@@ -104,19 +108,19 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
 
     Args:
       m: the model.
-      levels: int32 [weights], the tensor as it lies in memory.
-      sizes: of the loops over it: outer and inner channels, taps of the kernel.
-      strides: of the same in `levels`.
+      levels: int32 [weights], the tensor in memory order.
+      sizes: of the loops over it: outer channels, inner channels, kernel taps.
+      strides: of the loops in `levels`.
       width: of the kernel, taps.
       below: largest magnitude of a negative level.
       above: largest positive level.
-      positive_edges: `edges` of the positive levels; none if all cells are as wide.
+      positive_edges: `edges` of the positive levels; empty if all cells are equally wide.
       negative_edges: of the negative ones.
     """
     outer, inner, taps = sizes
     outer_stride, inner_stride, tap_stride = strides
     bits = m.coder[BITS]
-    # What was learned of the widths of cells holds for every tensor, the rest for this one.
+    # The statistics of cell widths (the first table) carry over between tensors, others do not.
     m.states[1 << bits : (INPUTS - 1) << bits] = np.uint32(1 << 31)
     row_count, row_sum = np.zeros(outer, np.int64), np.zeros(outer, np.int64)
     column_count, column_sum = np.zeros(inner, np.int64), np.zeros(inner, np.int64)
@@ -125,17 +129,10 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
             kernel_count, kernel_sum, kernel_mask = 0, 0, 0
             for t in range(taps):
                 at = a * outer_stride + b * inner_stride + t * tap_stride
-                left, left2 = np.int64(0), np.int64(0)  # the same tap of the inner channels before
-                up, up2, corner = (
-                    np.int64(0),
-                    np.int64(0),
-                    np.int64(0),
-                )  # of the outer channels before
-                west, north, northwest = (
-                    np.int64(0),
-                    np.int64(0),
-                    np.int64(0),
-                )  # taps of the same kernel
+                # The same tap of the preceding inner and outer channels; neighbouring taps.
+                left, left2 = np.int64(0), np.int64(0)
+                up, up2, corner = np.int64(0), np.int64(0), np.int64(0)
+                west, north, northwest = np.int64(0), np.int64(0), np.int64(0)
                 if b > 0:
                     left = np.int64(levels[at - inner_stride])
                     left2 = np.int64(levels[at - 2 * inner_stride]) if b > 1 else left2
@@ -265,7 +262,10 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
 
 @numba.njit(cache=True)
 def _value_bits(m, value, width, shown, number, phase, first, second):
-    """Codes `width` bits of a number from the top, the first `shown` of them under contexts, the rest by their place alone."""
+    """Codes `width` bits of a number from the top.
+
+    The first `shown` bits are coded under contexts, the rest by their place alone.
+    """
     table = (INPUTS - 1) << m.coder[BITS]
     node = np.int64(1)
     for place in range(width):
@@ -291,20 +291,22 @@ def _value_bits(m, value, width, shown, number, phase, first, second):
 
 @numba.njit(cache=True)
 def code_values(m, values, width, columns, number):
-    """Codes floating-point numbers, or fills them in: whether each is 0, all bits of it, and its bits if it is not.
+    """Codes floating-point numbers, or fills them in.
+
+    A number is coded as whether it is 0 (all bits), and its bits if it is not.
 
     Args:
       m: the model.
       values: int64 [values], of 32 or 16 bits each.
       width: 32 or 16.
       columns: of the matrix that the numbers fill row by row.
-      number: of the tensor in the file.
+      number: index of the tensor in the file.
     """
     head = 9 if width == 32 else 6  # sign and exponent
-    before, before2 = np.int64(0), np.int64(0)  # exponents of the last numbers that are not 0
-    here = np.int64(0)  # which of the last 12 numbers are 0
+    before, before2 = np.int64(0), np.int64(0)  # exponents of the last non-zero numbers
+    here = np.int64(0)  # bit mask: which of the last 12 numbers are 0
     for i in range(len(values)):
-        above = np.int64(0)  # which of the 6 above are not
+        above = np.int64(0)  # bit mask: which of the 6 numbers above are not 0
         for k in range(1, min(6, i // columns) + 1):
             above = above * 2 + (values[i - k * columns] != 0)
         some = _value_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
@@ -323,11 +325,17 @@ def code_values(m, values, width, columns, number):
 
 @numba.njit(cache=True)
 def code_codebook(m, values, number):
-    """Codes one side of a codebook, outwards from zero: its values' bits, int64 [values], ascending; or fills them in."""
+    """Codes one side of a codebook, outwards from zero, or fills it in.
+
+    Args:
+      m: the model.
+      values: the bits of the float32 magnitudes, int64 [values], ascending.
+      number: index of the tensor in the file.
+    """
     value = np.int64(0)
     gap, gap_length, exponent = np.int64(0), np.int64(0), np.int64(0)
     for i in range(len(values)):
-        # The gap before this one, in the units in the last place that hold here; values of a codebook lie in similar distances.
+        # The previous gap, in units in the last place of this value: gaps are similar in size.
         expected = size_class(gap >> min((value >> 23) - exponent, 31)) if i > 1 else 60 + i
         step = values[i] - value
         length = 0
@@ -347,10 +355,13 @@ def code_codebook(m, values, number):
 
 
 def edges(values: np.ndarray) -> np.ndarray:
-    """Where the cells of a codebook's values end, half way between neighbours: int64 [values + 1] in 1/2^20 of the largest's power of 2.
+    """Returns the edges of a codebook's cells, half way between neighbouring values.
 
     Args:
       values: the bits of one side's magnitudes, int64 [values], ascending.
+
+    Returns:
+      int64 [values + 1], in 1/2^20 of the power of 2 of the largest value.
     """
     if not len(values):
         return np.zeros(1, np.int64)

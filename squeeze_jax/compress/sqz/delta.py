@@ -54,8 +54,8 @@ class BaseWeights(NamedTuple):
 def add(before: np.ndarray, difference: QuantizedTensor) -> np.ndarray:
     """Returns float32 weights plus a difference.
 
-    Each weight takes one float32 sum, so that every decoder gives the same. Where the level is 0 the
-    weight stays the same to the bit.
+    Each weight takes one float32 sum, so that every decoder gives the same. Where the level is 0
+    the weight stays the same to the bit.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(difference.levels != 0, before + difference.values(), before)

@@ -1,4 +1,6 @@
-"""The bytes of a .sqz file: a fixed head, the network's header, the tensor table, the payload and a CRC.
+"""Packs and unpacks the parts of a .sqz file.
+
+They are a fixed head, the network's header, the tensor table, the payload and a CRC.
 
 All numbers are little-endian. The head has 32 bytes: the magic, the version, the flags, log2 of the
 arithmetic coder's contexts and a zero; then, as uint32, the length of the file, the number of
@@ -6,10 +8,10 @@ tensors, the number of their weights, the length of the header, the length of th
 the CRC of the base. The header, the tensor table and the payload follow, then the CRC-32 of
 everything before it.
 
-The flags of version 2 are the coder's flag (see `coders.CODERS`) and `DELTA`. A file with `DELTA` is
-a delta from another network, its base, and holds the base's CRC-32: that of its decoded weights as
-float32, in the order of its tensors. Other files hold 0 there. A reader rejects flags that it does
-not know.
+The flags of version 2 are the coder's flag (see `coders.CODERS`) and `DELTA`. A file with `DELTA`
+is a delta from another network, its base, and holds the base's CRC-32: that of its decoded weights
+as float32, in the order of its tensors. Other files hold 0 there. A reader rejects flags that it
+does not know.
 """
 
 import struct

@@ -1,9 +1,9 @@
-"""The Huffman coder of Deep Compression (arXiv 1510.00149): codes of levels and of the gaps between.
+"""Codes levels and the gaps between them by Huffman codes, as Deep Compression (arXiv 1510.00149).
 
-An entry is a non-zero weight, or a filler zero where more zeros follow one another than a gap can
-express. Its code is its level, its gap the zeros before it, in the order [out, in, height, width].
-Each tensor has a Huffman code for the levels and one for the gaps; both are canonical, so that only
-the lengths of their words are stored.
+An entry is a non-zero weight, or a filler zero where a run of zeros is longer than a gap can
+express. It consists of its level and its gap, the number of zeros before it, in the order [out, in,
+height, width]. Each tensor has a Huffman code for the levels and one for the gaps. Both are
+canonical, so that only the lengths of their words are stored.
 """
 
 import heapq
@@ -27,7 +27,7 @@ from squeeze_jax.errors import UserError
 
 GAP_BITS = (4, 5, 8)
 MOST_SYMBOLS = 65_536
-# Bits of a word. The longest word for n counted symbols has fewer than log n bits, to the base of the
+# Bits of a word. The longest word for n counted symbols is shorter than log n to the base of the
 # golden ratio.
 LONGEST = 56
 
@@ -62,7 +62,10 @@ def word_lengths(counts: np.ndarray) -> np.ndarray:
 
 
 def words(lengths: np.ndarray) -> np.ndarray:
-    """Returns the canonical code of these lengths, int64 [symbols]: ascending by length, then symbol."""
+    """Returns the canonical code of these lengths, int64 [symbols].
+
+    Words ascend by length, then by symbol.
+    """
     code, last = 0, 0
     result = np.zeros(len(lengths), np.int64)
     for symbol in np.argsort(lengths, kind="stable"):
@@ -93,7 +96,8 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
     """Returns `count` symbols, int64, from the bytes that `pack` returned.
 
     Raises:
-      UserError: the lengths are not those of a Huffman code, or the bytes not those of so many words.
+      UserError: the lengths are not those of a Huffman code, or the bytes do not hold exactly
+        `count` words.
     """
     used = lengths[lengths > 0].astype(np.int64)
     if count and (
@@ -117,7 +121,7 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _read_words(data, per_length, order, symbols):
-    """Fills in the symbols; returns how many bits they took, or -1 for no bits left or no such word."""
+    """Fills in the symbols and returns the number of bits read, or -1 if there is no such word."""
     position, total = 0, 8 * len(data)
     for i in range(len(symbols)):
         word, first, before, length = 0, 0, 0, 0
@@ -164,10 +168,10 @@ def _published(levels: np.ndarray) -> np.ndarray:
 
 
 def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
-    """Returns the levels that these entries stand for.
+    """Returns the levels that these entries encode.
 
     Raises:
-      UserError: an entry lies outside.
+      UserError: an entry lies outside the tensor.
     """
     flat = np.zeros(math.prod(shape), np.int32)
     positions = np.cumsum(stored.gaps + 1) - 1

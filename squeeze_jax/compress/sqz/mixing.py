@@ -1,9 +1,11 @@
-"""Binary arithmetic coding under mixed contexts: one function that codes a decision, in either direction, in integers only.
+"""Codes binary decisions by context mixing and arithmetic coding, in integers only.
 
-A decision's probability is mixed, as in the PAQ family (M. Mahoney, lpaq1; "Adaptive Weighing of Context Models for Lossless Data
-Compression", 2005): every context keeps an adaptive probability, their logits are the inputs of gated linear mixers that learn online,
-and a last stage corrects the mix by what came of it before. Logits are in 1/256, probabilities in 1/65536. The coder is the carry-less
-32-bit one of the same programs. c/sqz.c does the same operation by operation; a change here is a change of the format.
+One function codes a decision in either direction. Its probability is mixed as in the PAQ family (M.
+Mahoney, lpaq1; "Adaptive Weighing of Context Models for Lossless Data Compression", 2005): each
+context keeps an adaptive probability, whose logit is an input of gated linear mixers that learn
+online. A final stage, an adaptive probability map, corrects the mix. Logits are in 1/256,
+probabilities in 1/65536. The arithmetic coder is the carry-less 32-bit coder of the same programs.
+c/sqz.c repeats every operation; a change here changes the format.
 """
 
 from typing import NamedTuple
@@ -11,16 +13,16 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-INPUTS = 14  # of a mixer: number 0 is given, each of the others has a table of contexts
-SETS = 3  # of mixers, each choosing one by a small context of its own; their logits are averaged
-CHOICES = 512  # mixers of a set
-REFINED = 96  # contexts of the last stage, each a curve through 33 points
+INPUTS = 14  # of a mixer: input 0 is a given logit, each other input has a table of contexts
+SETS = 3  # of mixers: a small context selects one of each set; their logits are averaged
+CHOICES = 512  # mixers in a set
+REFINED = 96  # contexts of the final stage, each a curve through 33 points
 VALUE_BITS = 12  # log2 of the contexts in each table for floating-point numbers
 
-# Places in `Model.coder`.
+# Indices into `Model.coder`.
 LOW, HIGH, CODE, POSITION, FAILED, DECODING, BITS = range(7)
 
-# Constants of learning; chosen on the released Deep-Compressed SqueezeNet.
+# Learning constants, chosen on the released Deep-Compressed SqueezeNet.
 _RATE = 13  # a mixer's step is error * input / 2^13
 _REFINING = 6
 _LEARNED = 1000  # decisions after which a context's rate no longer falls
@@ -28,15 +30,14 @@ _WEIGHT, _PRIOR_WEIGHT = 104_858, 419_430  # of a new mixer, 2^20 being 1
 
 
 class Model(NamedTuple):
-    """Everything a coder remembers; numba takes it apart."""
+    """The state of a coder, a tuple that numba can unpack."""
 
     coder: np.ndarray  # int64 [7]
     data: np.ndarray  # uint8, written or read
-    states: (
-        np.ndarray
-    )  # uint32: 22 bits of probability, 10 of count; 13 tables of 2^BITS, then 13 of 2^VALUE_BITS
-    slots: np.ndarray  # int64 [INPUTS]: the states this decision uses
-    bases: np.ndarray  # int64 [INPUTS]: the contexts of this symbol
+    # uint32: 22 bits of probability, 10 of count; 13 tables of 2^BITS, then 13 of 2^VALUE_BITS.
+    states: np.ndarray
+    slots: np.ndarray  # int64 [INPUTS]: indices of this decision's states
+    bases: np.ndarray  # int64 [INPUTS]: contexts of this symbol
     inputs: np.ndarray  # int64 [INPUTS]
     weights: np.ndarray  # int32 [SETS, CHOICES, INPUTS]
     chosen: np.ndarray  # int64 [SETS]
@@ -48,7 +49,11 @@ class Model(NamedTuple):
 
 
 def _curves() -> tuple[np.ndarray, np.ndarray]:
-    """The logistic function of -2048..2047 in 1/256, and its inverse at 4,096 probabilities; the same integers on every machine."""
+    """Returns the logistic function and its inverse, as the same integers on every machine.
+
+    The function is tabulated at the logits -2048..2047 in 1/256, its inverse at 4,096
+    probabilities.
+    """
     squash = np.zeros(4096, np.int32)
     power = 2**32  # of e^(-1/256), in 1/2^32
     for k in range(2048):
@@ -56,23 +61,23 @@ def _curves() -> tuple[np.ndarray, np.ndarray]:
         squash[2048 - k] = 65536 - squash[2048 + k]
         power = power * 4_278_222_805 >> 32
     squash[0] = squash[1]
-    # Inverse: the first logit whose probability reaches the middle of the step.
+    # The inverse is the first logit whose probability reaches the middle of the step.
     stretch = np.searchsorted(squash, np.arange(4096) * 16 + 8).astype(np.int32) - 2048
     return squash, np.minimum(stretch, 2047)
 
 
 _SQUASH, _STRETCH = _curves()
-# With n decisions seen: the rate 1 / (n + 1.6), and how far an input is trusted, n / (n + 0.5).
+# After n decisions: the learning rate 1 / (n + 1.6), and the confidence in an input, n / (n + 0.5).
 _RATES = np.array([65536 * 5 // (5 * min(n, _LEARNED) + 8) for n in range(1024)], np.int32)
 _TRUST = np.array([512 * n // (2 * n + 1) for n in range(1024)], np.int32)
 
 
 def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
-    """A coder that knows nothing yet.
+    """Returns an untrained coder.
 
     Args:
       data: uint8 [bytes], room to write, or what to read.
-      bits: log2 of the contexts in each table for levels; 52 * 2^bits bytes of memory.
+      bits: log2 of the contexts in each table for levels; takes 52 * 2^bits bytes of memory.
       decoding: whether it reads.
     """
     tables = INPUTS - 1
@@ -101,7 +106,7 @@ def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
 
 @numba.njit(cache=True)
 def slots_for(m, first, bits, count, node):
-    """Points the inputs 1..count-1 at the states of their contexts, m.bases, at a node of the symbol's tree of decisions."""
+    """Selects the states of inputs 1..count-1: contexts m.bases, at a node of the decision tree."""
     for i in range(1, count):
         m.slots[i] = (
             first
@@ -112,7 +117,7 @@ def slots_for(m, first, bits, count, node):
 
 @numba.njit(cache=True)
 def _code_interval(m, p, bit):
-    """Codes a bit that is 1 with probability p / 65536: writes it, or returns what it reads."""
+    """Codes a bit that is 1 with probability p / 65536, and returns it."""
     coder = m.coder
     low, high = coder[LOW], coder[HIGH]
     middle = low + (((high - low) * p) >> 16)
@@ -126,7 +131,7 @@ def _code_interval(m, p, bit):
         at = coder[POSITION]
         coder[POSITION] = at + 1
         if coder[DECODING]:
-            # One byte stands for four at the end of the stream; a stream that needs more is not ours.
+            # The encoder drops the last three bytes of the stream; one that needs more is damaged.
             coder[CODE] = ((coder[CODE] << 8) & 0xFFFFFFFF) | (
                 np.int64(m.data[at]) if at < len(m.data) else 0
             )
@@ -148,10 +153,10 @@ def code(m, count, prior, refining, bit):
 
     Args:
       m: the model, with the states in m.slots and the mixers in m.chosen.
-      count: of the inputs that take part.
+      count: of the active inputs.
       prior: input 0, a logit.
-      refining: the context of the last stage.
-      bit: the decision; anything when decoding.
+      refining: the context of the final stage.
+      bit: the decision; ignored when decoding.
 
     Returns:
       The decision.
@@ -203,7 +208,10 @@ def code(m, count, prior, refining, bit):
 
 @numba.njit(cache=True)
 def size_class(value):
-    """Two classes an octave of a magnitude: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...; at most 63."""
+    """Returns the class of a magnitude, at most 63.
+
+    Two classes span an octave: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...
+    """
     value = abs(value)
     if value < 4:
         return value

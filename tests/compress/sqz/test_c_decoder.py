@@ -1,4 +1,7 @@
-"""The decoder in C against the one in Python, on good files and on hostile ones. The long run is experiments/compression/fuzz.py."""
+"""Compares the decoder in C with the one in Python, on good and on hostile files.
+
+experiments/compression/fuzz.py does so for longer.
+"""
 
 import subprocess
 
@@ -140,7 +143,8 @@ int main(int argc, char **argv) {
     while (sqz_next(&file, &tensor) == SQZ_OK) {
         int status = sqz_int8(&tensor, levels, &step);
         if (status) printf("%s %d\\n", tensor.name, status);
-        else for (uint32_t i = 0; i < tensor.size; i++) printf("%s %d %a\\n", tensor.name, levels[i], step);
+        else for (uint32_t i = 0; i < tensor.size; i++)
+            printf("%s %d %a\\n", tensor.name, levels[i], step);
     }
     return 0;
 }

@@ -128,7 +128,7 @@ def test_numbers_go_through_both_coders_as_they_are(dtype):
 
 
 def test_a_model_forgets_nothing_it_should_not():
-    """Tensors of all kinds in one code, in any order, and with a table that is far too small for them."""
+    """Codes tensors of all kinds, in any order, also with a table that is far too small."""
     random = np.random.default_rng(3)
     tensors = [
         draw_codebook_levels("dense", (30, 40)),
@@ -173,7 +173,10 @@ def test_what_can_be_predicted_costs_little():
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("columns", [False, True])
 def test_zeros_among_plain_numbers_cost_their_places(dtype, columns):
-    """The entropy of where they are, on top of what the others cost alone; less where some columns have more of them."""
+    """Zeros cost the entropy of their places on top of the other numbers.
+
+    They cost less where some columns have more of them.
+    """
     random = np.random.default_rng(0)
     numbers = random.normal(0, 0.05, (400, 100)).astype(dtype)
     p = np.linspace(0.02, 0.6, 100) if columns else np.full(100, 0.3)

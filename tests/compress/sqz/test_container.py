@@ -51,7 +51,7 @@ def same_net(a, b):
     )
     return same and all(
         x.shape == y.shape and x.tobytes() == y.tobytes()
-        for x, y in zip(*map(jax.tree.leaves, trees))
+        for x, y in zip(*map(jax.tree.leaves, trees), strict=True)
     )
 
 
@@ -198,7 +198,10 @@ def with_arrays(net, arrays):
 
 
 def fine_net(model):
-    """A net of many values that are multiples of 2^-14, so that sums are exact, with odd numbers in one tensor."""
+    """Returns a network of multiples of 2^-14, so that sums are exact.
+
+    One tensor also has -0.0, NaN and infinity.
+    """
     net = random_net(model, few_values=False)
     arrays = {
         path: np.round(leaf * 2**14) / np.float32(2**14) for path, leaf in arrays_of(net).items()
@@ -250,7 +253,7 @@ def test_a_delta_comes_back_bit_for_bit(coder, change):
 
 
 def test_what_stays_costs_next_to_nothing():
-    """All 50 tensors and more one entry of the table, whatever they hold; a classifier in their middle a second one."""
+    """Equal tensors cost one entry of the table together; a classifier amid them a second one."""
     base = fine_net(NORMED)
     assert len(arrays_of(base)) > 50
     frame = 32 + 4 + len(file_format.unpack(container.lossless(base)).header)
@@ -269,7 +272,7 @@ def test_few_changed_weights_cost_little():
 
 @pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
 def test_levels_are_added_in_one_float32_sum_each(coder):
-    """Against scalars; uniform steps and codebooks, beside tensors that stay and one that stands alone."""
+    """Compares with scalar sums: steps and codebooks, equal tensors and an independent one."""
     base = random_net(V11, few_values=False)
     base.params["conv1"]["kernel"][0, 0, 0, :3] = -0.0, np.nan, 3e38
     random = np.random.default_rng(5)
@@ -284,7 +287,7 @@ def test_levels_are_added_in_one_float32_sum_each(coder):
         ]
         sums = [
             old + value if level else old
-            for old, value, level in zip(leaf.reshape(-1), values, levels.reshape(-1))
+            for old, value, level in zip(leaf.reshape(-1), values, levels.reshape(-1), strict=True)
         ]
         expected[path] = np.array(sums, np.float32).reshape(leaf.shape)
     alone = "params/fire2/squeeze/kernel"
