@@ -1,7 +1,7 @@
-"""Which network a config describes."""
+"""Describes which network to build."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from squeeze_jax.errors import UserError
@@ -12,7 +12,7 @@ class ModelConfig:
     """A registered network and the options that its constructor is called with."""
 
     name: str
-    options: Mapping[str, Any]  # those that are set; the constructor's defaults hold for others
+    options: Mapping[str, Any] = field(default_factory=dict)  # the rest are the model's defaults
 
     @classmethod
     def from_mapping(cls, model: Any) -> "ModelConfig":
@@ -24,7 +24,7 @@ class ModelConfig:
         options = {key: value for key, value in model.items() if value is not None}
         name = options.pop("name", None)
         if not isinstance(name, str):
-            raise UserError(f"model.name is a str; got {name!r}")
+            raise UserError(f"model.name must be the name of a model; got {name!r}")
         return cls(name, options)
 
     def to_mapping(self) -> dict[str, Any]:
