@@ -21,8 +21,8 @@ from squeeze_jax.models import conv_backend
 class Layer:
     """One convolution, matrix product or pooling.
 
-    Shapes are NHWC (or [N, C]) for a batch of one. `parameters` counts the kernel and all else under
-    its name: bias, BatchNorm's scale and shift.
+    Shapes are NHWC (or [N, C]) for a batch of one. `parameters` counts the kernel and all else
+    under its name: bias, BatchNorm's scale and shift.
     """
 
     name: str  # path of the kernel's module ("fire2/squeeze"); "max_pool1", ... for pools

@@ -1,7 +1,9 @@
 """Initialisers that draw with NumPy: a seed gives the same weights on every platform.
 
 Nothing is compiled: a small trial would spend longer compiling `jax.random` for each of its
-shapes than training. An initialiser is called as those of `jax.nn.initializers`: `init(key, shape, dtype)`.
+shapes than training.
+
+An initialiser is called as those of `jax.nn.initializers`: `init(key, shape, dtype)`.
 It can be traced; `nnx.eval_shape` draws nothing.
 """
 

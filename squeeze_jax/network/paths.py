@@ -33,7 +33,7 @@ def layer_name(path: str) -> str:
 
 
 def matches_layer(layer: str, patterns: Iterable[str]) -> bool:
-    """Returns whether a pattern (fire[2-5], fire*/squeeze) matches a layer or a module around it."""
+    """Returns whether a pattern (fire[2-5], fire*/squeeze) matches a layer or its parents."""
     parts = layer.split("/")
     return any(
         fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern)

@@ -28,7 +28,8 @@ class Preprocessing:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
         """Returns the preprocessing in a config's data section, or any mapping with its keys."""
         values: dict[str, Any] = {field.name: metadata[field.name] for field in fields(cls)}
-        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        values.update(mean=tuple(values["mean"]), std=tuple(values["std"]))
+        return cls(**values)
 
 
 def resize(image: np.ndarray, size: int, mode: str) -> np.ndarray:
@@ -37,8 +38,8 @@ def resize(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     Args:
       image: a decoded image.
       size: pixels, height and width of the result.
-      mode: "squash" ignores the aspect ratio, as Caffe's ImageNet databases do; "short" keeps it and
-        takes the centre square.
+      mode: "squash" ignores the aspect ratio, as Caffe's ImageNet databases do; "short" keeps it
+        and takes the centre square.
     """
     if image.shape[:2] == (size, size):
         return image
