@@ -1,5 +1,5 @@
-/* The decoder of .sqz files (version 2, arithmetic code). squeeze_jax/compress describes the format: container.py and table.py the
- * file, mixing.py the coder, contexts.py the contexts. Every operation here is theirs, on integers, so that the weights are the same.
+/* The decoder of .sqz files (version 2, arithmetic code). squeeze_jax/compress describes the format: file_format.py and tensor_table.py
+ * the file, mixing.py the coder, contexts.py the contexts. Every operation here is theirs, on integers, so that the weights are the same.
  * sqz_main.c makes a program of it.
  */
 #include "sqz.h"
@@ -494,6 +494,6 @@ int sqz_int8(const sqz_tensor *t, int8_t *out, float *step) {
 const char *sqz_message(int status) {
     static const char *const messages[] = {"all right", "no more tensors", "not a .sqz file", "the file is damaged",
                                            "a version, flag or size that this decoder does not read", "more than 256 MiB of weights",
-                                           "not enough memory", "an update, which takes the weights of the net that it was made for"};
+                                           "not enough memory", "an update (a delta), which takes the weights of its base"};
     return status >= SQZ_OK && status <= SQZ_BASE ? messages[status] : "no such status";
 }

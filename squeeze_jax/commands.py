@@ -24,7 +24,7 @@ def report(arguments: argparse.Namespace) -> int:
     from squeeze_jax import study
     from squeeze_jax.report import page
 
-    written = [study.write_table(arguments.workdir), *page.draw(arguments.workdir)]
+    written = [study.Workdir(arguments.workdir).write_table(), *page.draw(arguments.workdir)]
     print("\n".join(map(str, written)))
     return 0
 

@@ -1,6 +1,7 @@
 """Strict checks for every test: two CPU devices, silent rank promotion is an error."""
 
 import os
+import re
 
 # Before JAX starts: two devices, so that whatever works on one only is seen.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,6 +11,25 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_sessionfinish(session):
+    """Fails the run for a skip whose reason $ALLOWED_SKIPS, a regular expression, does not match.
+
+    Continuous integration sets the variable (to nothing where no skip is allowed); without it
+    tests may be skipped freely.
+    """
+    allowed = os.environ.get("ALLOWED_SKIPS")
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if allowed is None or terminal is None or hasattr(session.config, "workerinput"):
+        return
+    reasons = {str(report.longrepr[2]) for report in terminal.stats.get("skipped", [])}
+    forbidden = sorted(r for r in reasons if not (allowed and re.search(allowed, r)))
+    if forbidden:
+        terminal.write_line("\nSkips that are not allowed here:", red=True)
+        for reason in forbidden:
+            terminal.write_line(f"  {reason}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)

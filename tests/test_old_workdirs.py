@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from squeeze_jax import cli
-from squeeze_jax.schema import RENAMED_KEYS, SCHEMA, current_key, flatten, nest, upgrade_study
+from squeeze_jax.study.schema import RENAMED_KEYS, SCHEMA, current_key, flatten, nest, upgrade_study
 from squeeze_jax.train.checkpoint import load_network
 from tests.launching import completed, launch, rows
 

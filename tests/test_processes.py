@@ -15,7 +15,8 @@ from squeeze_jax.train import TrialConfig, compile_trial, optimizers, parallel
 from tests.launching import DEADLINE, NET, ROOT, command, environment
 from tests.test_resume import checkpoint_step, wait_until
 
-# Everything random on; a line a step; 80 of 360 images left for the last evaluation batch, so that it is padded.
+# Everything random on; a line a step; 80 of 360 images left for the last evaluation batch, so that
+# it is padded.
 STEPS = 100
 COMPARED = 6  # steps after which rounding has not grown yet
 SETTINGS = (*NET, "model.dropout=0.3", "data.pad=2", "data.mirror=True", "seeds=1")
@@ -101,7 +102,10 @@ def two_processes(tmp_path_factory, cache) -> tuple[Path, list[tuple[str, str]]]
 
 
 def test_two_processes(one_device, two_processes):
-    """Each feeds half of every batch; the numbers are one device's to rounding, and only the first process writes and speaks."""
+    """Each feeds half of every batch; the numbers are one device's to rounding.
+
+    Only the first process writes and speaks.
+    """
     workdir, (first, second) = two_processes
     assert [line["step"] for line in metrics(workdir)] == [*range(1, STEPS + 1), STEPS]
     np.testing.assert_allclose(losses(workdir)[:COMPARED], losses(one_device)[:COMPARED], rtol=1e-4)
@@ -112,7 +116,7 @@ def test_two_processes(one_device, two_processes):
 
 
 def test_two_processes_killed_and_continued(two_processes, tmp_path, cache):
-    """Both are killed after a checkpoint; the same commands end with the numbers of a run left alone, exactly."""
+    """Both are killed after a checkpoint; the same commands end with an unbroken run's numbers."""
     processes = start_two(tmp_path, cache)
     try:
         wait_until(lambda: checkpoint_step(tmp_path, "seed=0") >= 20, processes[0])
@@ -150,15 +154,15 @@ def config_of():
 def after_steps(config, devices):
     """The state after all steps over `devices`, and the evaluation's sums, in host memory."""
     data = open_data(TrialConfig.parse(config).data)
-    program = compile_trial(TrialConfig.parse(config), data, devices)
-    state = parallel.replicate(program.initial_state(TrialConfig.parse(config)), devices)
+    compiled = compile_trial(TrialConfig.parse(config), data, devices)
+    state = parallel.replicate(compiled.initial_state(TrialConfig.parse(config)), devices)
     batches = data.train(config.train.batch_size, 0).batches()
-    for rate in optimizers.learning_rates(TrialConfig.parse(config).train, program.total_steps):
+    for rate in optimizers.learning_rates(TrialConfig.parse(config).train, compiled.total_steps):
         batch = parallel.divide(next(batches), devices)
-        state = program.train_step(state, program.train_device_data, batch, rate)
-    batch = next(program.evaluation.batches())
-    sums = program.eval_step(
-        state.params, state.stats, program.eval_device_data, parallel.divide(batch, devices)
+        state = compiled.train_step(state, compiled.train_device_data, batch, rate)
+    batch = next(compiled.evaluation.batches())
+    sums = compiled.eval_step(
+        state.params, state.stats, compiled.eval_device_data, parallel.divide(batch, devices)
     )
     return jax.device_get((state, sums))
 
@@ -170,7 +174,7 @@ def alone():
 
 
 def test_data_parallel_step_is_one_devices(alone):
-    """Dropout, mirroring and crops are the same images' wherever they are computed; so are gradients and evaluation sums."""
+    """Random draws, gradients and evaluation sums are the same wherever they are computed."""
     together = after_steps(config_of(), jax.devices()[:2])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, together
@@ -179,7 +183,7 @@ def test_data_parallel_step_is_one_devices(alone):
 
 
 def test_randomness_is_in_use(alone):
-    """What the comparison above rests on: without dropout, or without crops and mirroring, the numbers are other ones."""
+    """Without dropout, or without crops and mirroring, the numbers are other ones."""
     plain, upright = config_of(), config_of()
     plain.model.dropout = 0.0
     upright.data.update(pad=0, mirror=False)

@@ -1,4 +1,4 @@
-"""A sweep that is killed, stopped or run twice at once ends with the numbers of one that was left alone."""
+"""A sweep that is killed, stopped or run twice at once ends with the numbers of an unbroken one."""
 
 import json
 import signal
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 STEPS = 400
 SEEDS = ("seed=0", "seed=1")
-# Dropout and shuffling on, so that a resumed run must repeat every random draw; no step count divides another.
+# Dropout and shuffling on, so that a resumed run must repeat each random draw; no step count
+# divides another.
 FLAGS = (
     *(f"--config.{setting}" for setting in (*NET, "model.dropout=0.3", "seeds=2")),
     *(
@@ -145,7 +146,7 @@ def test_untouched_run_is_worth_comparing(untouched):
 
 
 def test_killed_twice(untouched, tmp_path, cache):
-    """SIGKILL in the middle of the first trial and before the second one's first checkpoint; then the same command."""
+    """SIGKILL during the first trial, and before the second's first checkpoint; then once more."""
     flags = (cache, *FLAGS, CHECKPOINTS, f"--workdir={tmp_path}")
     first, second = SEEDS
     code, _ = stop_when(lambda: checkpoint_step(tmp_path, first) >= 40, signal.SIGKILL, *flags)

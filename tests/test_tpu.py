@@ -1,6 +1,7 @@
 """The steps compile for Cloud TPU, ahead of time, on a machine that has none.
 
-`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost there: minutes on two CPU cores.
+`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost
+there: minutes on two CPU cores.
 `python tests/test_tpu.py small` is the test's: two Fire modules at 64 pixels.
 """
 
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 BATCH = 512
@@ -106,7 +109,7 @@ def lower_steps(config):
 
 
 def figures(lowered) -> dict:
-    """What the compiler says of one step: FLOPs and bytes an image, memory a device, and which convolutions it holds."""
+    """Returns the FLOPs and bytes an image, the memory a device, and the convolutions of a step."""
     compiled = lowered.compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     text = compiled.as_text()
@@ -135,7 +138,7 @@ def compiled():
 
 
 def test_training_step_compiles_to_native_convolutions(compiled):
-    """8 layers forward; backward all of them for the weights and all but conv1 for the input; the devices average gradients."""
+    """8 layers forward; backward 8 for the weights and 7 for the input; gradients are averaged."""
     train = compiled["train"]
     assert train["convolutions"] == 8 + 8 + 7
     assert {"3x3", "7x7"} <= set(train["windows"])
@@ -144,7 +147,7 @@ def test_training_step_compiles_to_native_convolutions(compiled):
 
 
 def test_evaluation_step_compiles_to_native_convolutions(compiled):
-    """8 layers, among them 3x3 and 7x7 windows that no matrix product has; two FLOPs a multiply-accumulate of our own trace."""
+    """8 layers, among them 3x3 and 7x7 windows; two FLOPs a multiply-accumulate of our trace."""
     evaluation = compiled["eval"]
     assert evaluation["convolutions"] == 8
     assert {"3x3", "7x7"} <= set(evaluation["windows"])
@@ -153,12 +156,13 @@ def test_evaluation_step_compiles_to_native_convolutions(compiled):
 
 def main(small: bool) -> None:
     """Prints the figures as JSON."""
-    from squeeze_jax.study.workdir import costs
+    from squeeze_jax.cost import design_costs
 
     config = study(small)
+    size = config.data.image_size
     print(
         json.dumps(
-            {"mmacs": costs(config, 1000)["macs"] / 1e6}
+            {"mmacs": design_costs(config.model, 1000, (size, size, 3))["macs"] / 1e6}
             | {name: figures(step) for name, step in lower_steps(config).items()}
         )
     )

@@ -8,7 +8,7 @@ import argparse
 import importlib
 
 from experiments.benchmarks import interleaved
-from squeeze_jax.study.workdir import environment
+from squeeze_jax.study.environment import environment
 
 NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
 

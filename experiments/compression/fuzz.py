@@ -1,7 +1,7 @@
 """Damaged and hostile .sqz files: python -m experiments.compression.fuzz --count 10000, from the repository's root.
 
 Both decoders get every file, the one in C built with the address and undefined-behaviour sanitizers where the compiler has them. A file
-that was damaged must be refused, with one line and with an exit status, or give the right weights. In a file whose length and check sum
+that was damaged must be refused, with one line and with an exit status, or give the right weights. In a file whose length and checksum
 were put right again after the damage anything may be meant: if Python takes it, it must be a net of the shapes in its record, and C must
 read the same weights. Anything else is a failure and the exit status is 1. Every other file is an update, and both decoders have its base.
 """
@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
 from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.compress.sqz.quantized_tensor import (
     Codebook,
     QuantizedTensor,
@@ -89,7 +90,7 @@ def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarra
     return Network(MODEL, tuple("abcde"), PREPROCESSING, **filled, source="fuzz"), coded
 
 
-def small_update(seed: int, base: Network, coder: container.Coder) -> tuple[Network, bytes]:
+def small_delta(seed: int, base: Network, coder: str) -> tuple[Network, bytes]:
     """A net of which some tensors stay the base's, some are added to them, and some stand alone; and the file."""
     random = np.random.default_rng(seed)
     net, coded = small_net(seed)
@@ -131,11 +132,11 @@ def sum_of(net: Network) -> int:
     return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
 
 
-def flipped_header(content: bytes, random: np.random.Generator) -> bytes:
+def flip_header(content: bytes, random: np.random.Generator) -> bytes:
     return flipped(content[:HEADER], random) + content[HEADER:]
 
 
-def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
+def flip_table(content: bytes, random: np.random.Generator) -> bytes:
     """Names, shapes, kinds, sizes of codebooks."""
     record, size = struct.unpack_from("<II", content, 20)
     start = HEADER + record
@@ -144,7 +145,7 @@ def flipped_table(content: bytes, random: np.random.Generator) -> bytes:
     )
 
 
-def flipped_payload(content: bytes, random: np.random.Generator) -> bytes:
+def flip_payload(content: bytes, random: np.random.Generator) -> bytes:
     start = HEADER + sum(struct.unpack_from("<II", content, 20))
     return content[:start] + flipped(content[start:], random)
 
@@ -167,9 +168,9 @@ def noise(content: bytes, random: np.random.Generator) -> bytes:
 DAMAGES = [
     truncated,
     flipped,
-    flipped_header,
-    flipped_table,
-    flipped_payload,
+    flip_header,
+    flip_table,
+    flip_payload,
     huge_number,
     cut_out,
     inserted,
@@ -177,8 +178,8 @@ DAMAGES = [
 ]
 
 
-def mended(content: bytes) -> bytes:
-    """With its own length, and the check sum of what it now holds."""
+def mend_checksum(content: bytes) -> bytes:
+    """With its own length, and the checksum of what it now holds."""
     if len(content) < HEADER + 4:
         return content
     content = content[:8] + struct.pack("<I", len(content)) + content[12:-4]
@@ -196,14 +197,14 @@ class Case(NamedTuple):
 
 
 def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
-    """`count` damaged files: coders, whole or updates, damages, and whether the check sum is right again, mixed and in turn."""
+    """`count` damaged files: coders, whole or updates, damages, and whether the checksum is right again, mixed and in turn."""
     random = np.random.default_rng(seed)
     files = []
     for number in range(1, 5):
         net, coded = small_net(seed + number)
         for coder in ("arithmetic", "huffman"):
             files.append((coder, sum_of(net), container.write(net, coded, coder=coder, bits=10)))
-            updated, data = small_update(seed + number, base, coder)
+            updated, data = small_delta(seed + number, base, coder)
             files.append((f"{coder}, update", sum_of(updated), data))
     for number in range(count):
         kind, total, content = files[random.integers(len(files))]
@@ -211,9 +212,9 @@ def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
         mend = number // len(DAMAGES) % 2 == 1
         changed = damage(content, random)
         yield Case(
-            f"{kind}{', check sum mended' if mend else ''}",
+            f"{kind}{', checksum mended' if mend else ''}",
             damage.__name__,
-            mended(changed) if mend else changed,
+            mend_checksum(changed) if mend else changed,
             total,
             mend,
         )
@@ -251,7 +252,7 @@ def read_in_c(program: Path, contents: Sequence[bytes], base: Network) -> list[t
 
 
 def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
-    """ "refused", "right", "other weights" where the check sum was mended, or what went wrong."""
+    """ "refused", "right", "other weights" where the checksum was mended, or what went wrong."""
     status, total = in_c or (None, 0)
     accepted = status == 0
     try:
@@ -264,7 +265,7 @@ def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
     except Exception:
         return traceback.format_exc().strip()
     found = sum_of(net)
-    if in_c and not case.content[5] & container.HUFFMAN and (not accepted or total != found):
+    if in_c and not case.content[5] & CODERS["huffman"].flag and (not accepted or total != found):
         return f"C has status {status} or other weights where Python accepts"
     if found == case.sum:
         return "right"
@@ -280,7 +281,7 @@ def run(
     base, _ = small_net(seed)
     every = list(cases(count, seed, base))
     in_c = read_in_c(program, [case.content for case in every], base) if program else [None] * count
-    for case, status in zip(every, in_c):
+    for case, status in zip(every, in_c, strict=True):
         start = time.process_time()
         found = outcome(case, status, base)
         slowest = max(slowest, time.process_time() - start)

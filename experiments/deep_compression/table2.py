@@ -18,6 +18,8 @@ from squeeze_jax.data import DataConfig, evaluation_data, load
 from squeeze_jax.files import write_atomically
 from squeeze_jax.network import leaves_by_path
 from squeeze_jax.report import tables
+from squeeze_jax.study import Workdir
+from squeeze_jax.study.records import TrialRecord
 from squeeze_jax.train import evaluation
 from squeeze_jax.train.checkpoint import load_network
 
@@ -25,14 +27,14 @@ CODERS = {"huffman": "Huffman, as published", "arithmetic": "arithmetic"}
 HEAD = ["method", "bits", "file", "bytes", "against dense", "top-1 (%)", "top-5 (%)", "seeds"]
 
 
-def float32_size(trial: tables.Trial) -> tables.Trial:
+def float32_size(trial: TrialRecord) -> TrialRecord:
     """The trial with the size of its parameters as they are."""
     return dataclasses.replace(
         trial, measures={**trial.measures, "bytes": 4 * trial.measures["params"]}
     )
 
 
-def by_svd(workdir: Path, trial: tables.Trial, fraction: float) -> tables.Trial:
+def by_svd(workdir: Path, trial: TrialRecord, fraction: float) -> TrialRecord:
     """A dense trial as it would be with kernels of low rank: size of the file, top-1 and top-5."""
     directory = workdir / "trials" / trial.name
     net = load_network(directory)
@@ -76,7 +78,7 @@ def table(workdir: Path, fractions: list[float]) -> list[list[str]]:
     """The whole table, with a head."""
     points = {
         point.design["stage"]: point
-        for point in tables.aggregate(tables.read_trials(workdir, tables.read_study(workdir)))
+        for point in tables.aggregate(Workdir(workdir).read_trials())
     }
     learned = tuple(float32_size(trial) for trial in points["dense"].trials if trial.status == "ok")
     dense = dataclasses.replace(points["dense"], trials=learned)

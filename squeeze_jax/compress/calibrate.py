@@ -1,4 +1,4 @@
-"""What the weights of each layer mean to a net's outputs, measured on images: the model by which weights are rounded.
+"""Measures what the weights of each layer mean to a net's outputs, measured on images: the model by which weights are rounded.
 
 A small change E of a layer's weights, as a matrix [inputs, outputs], moves the net's output distribution by a KL divergence of
 1/2 vec(E)' F vec(E), where F is the Fisher information. F is taken as inputs by inputs times a diagonal of outputs, in the manner of
@@ -95,7 +95,11 @@ def calibrate(
             for name, found in jax.device_get(moments(params, stats, part, keys)).items():
                 weights[name].append(found.pop())
                 found = [np.asarray(moment, np.float64) for moment in found]
-                sums[name] = [a + b for a, b in zip(sums[name], found)] if name in sums else found
+                sums[name] = (
+                    [a + b for a, b in zip(sums[name], found, strict=True)]
+                    if name in sums
+                    else found
+                )
             on_batch()
     count = samples * len(images)
     curvatures = {

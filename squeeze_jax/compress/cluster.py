@@ -1,4 +1,4 @@
-"""Weight sharing: each kernel's weights take few values, which are trained on (Deep Compression, arXiv 1510.00149, section 3)."""
+"""Clusters weights: each kernel's weights take few values, which are trained on (Deep Compression, arXiv 1510.00149, section 3)."""
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def cluster(weights: np.ndarray, values: int) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = np.linspace(ordered[0], ordered[-1], values)
     edges = None
+    borders = (centroids[1:] + centroids[:-1]) / 2
     for _ in range(ITERATIONS):
         before, borders = edges, (centroids[1:] + centroids[:-1]) / 2
         edges = np.concatenate([[0], np.searchsorted(ordered, borders), [len(ordered)]])
@@ -65,8 +66,8 @@ def tie_gradients() -> optax.GradientTransformation:
     def init(params):
         return jax.tree.map(_groups, params)
 
-    def update(updates, groups, params=None):
-        return jax.tree.map(_group_sums, updates, groups), groups
+    def update(updates, state, params=None):
+        return jax.tree.map(_group_sums, updates, state), state
 
     return optax.masked(optax.GradientTransformation(init, update), kernels)
 

@@ -18,9 +18,8 @@ from squeeze_jax.network import (
     replace_leaves,
 )
 
-Keep = Sequence[
-    tuple[str, float]
-]  # (layer pattern, fraction of its kernel's weights that stays); of a layer the first match counts
+# Pairs of a layer pattern and the fraction of its kernel's weights that stays; the first match counts.
+Densities = Sequence[tuple[str, float]]
 
 
 def kernels(params: Tree) -> Tree:
@@ -30,13 +29,13 @@ def kernels(params: Tree) -> Tree:
     )
 
 
-def kept_fractions(params: Tree, keep: Keep) -> dict[str, float]:
-    """The fraction that stays of each kernel that `keep` speaks of, by path; shapes will do for `params`.
+def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
+    """The fraction that stays of each kernel that `densities` speaks of, by path; shapes will do for `params`.
 
     Raises:
-      UserError: not pairs of a pattern and a fraction in (0, 1], a pattern that matches_layer no layer, or none that an earlier one left.
+      UserError: not pairs of a pattern and a fraction in (0, 1], a pattern that matches no layer, or none that an earlier one left.
     """
-    for pair in keep:
+    for pair in densities:
         if not (
             isinstance(pair, tuple | list)
             and len(pair) == 2
@@ -53,39 +52,39 @@ def kept_fractions(params: Tree, keep: Keep) -> dict[str, float]:
     paths = [path for path, kernel in leaves_by_path(kernels(params)).items() if kernel]
     check_layer_patterns(
         "train.prune_density",
-        [pattern for pattern, _ in keep],
+        [pattern for pattern, _ in densities],
         [layer_name(path) for path in paths],
     )
     first = {
         path: next(
             (
                 i
-                for i, (pattern, _) in enumerate(keep)
+                for i, (pattern, _) in enumerate(densities)
                 if matches_layer(layer_name(path), [pattern])
             ),
             None,
         )
         for path in paths
     }
-    if idle := [pattern for i, (pattern, _) in enumerate(keep) if i not in first.values()]:
+    if idle := [pattern for i, (pattern, _) in enumerate(densities) if i not in first.values()]:
         raise UserError(
-            f"train.prune_density: the first pattern that matches_layer a layer counts, and earlier ones leave none for {idle[0]!r}"
+            f"train.prune_density: the first pattern that matches a layer counts, and earlier ones leave none for {idle[0]!r}"
         )
-    return {path: keep[i][1] for path, i in first.items() if i is not None}
+    return {path: densities[i][1] for path, i in first.items() if i is not None}
 
 
-def prune(params: Tree, keep: Keep) -> Tree:
+def prune(params: Tree, densities: Densities) -> Tree:
     """Weights of which only the largest are left in each kernel, the others being exactly 0.
 
     Args:
       params: of any net.
-      keep: (layer pattern, fraction) pairs; a layer goes by the first pattern that matches_layer it or one that it is part of, and stays as
+      densities: (layer pattern, fraction) pairs; a layer goes by the first pattern that matches it or one that it is part of, and stays as
         it is where none does. The count of weights kept is rounded up, as in Table 1 of the SqueezeNet paper.
 
     Raises:
       UserError: see `kept_fractions`.
     """
-    fractions, arrays = kept_fractions(params, keep), leaves_by_path(params)
+    fractions, arrays = kept_fractions(params, densities), leaves_by_path(params)
     return replace_leaves(
         params,
         arrays
@@ -116,7 +115,7 @@ def keep_zeros() -> optax.GradientTransformation:
     def init(params):
         return jax.tree.map(lambda w: (w != 0) | ~jnp.any(w != 0), params)
 
-    def update(updates, trained, params=None):
-        return jax.tree.map(lambda u, mask: jnp.where(mask, u, 0), updates, trained), trained
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda u, mask: jnp.where(mask, u, 0), updates, state), state
 
     return optax.masked(optax.GradientTransformation(init, update), kernels)

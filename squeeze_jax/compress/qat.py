@@ -70,7 +70,7 @@ def _straight_through(
     def init(params):
         return GridState(params, jax.tree.map(find, params))
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
         latent = jax.tree.map(jnp.add, state.latent, updates)
 
         def moved(update, latent, weights, grid):

@@ -176,12 +176,11 @@ def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarra
     parts = (
         _moments(layer, *part) for part in zip(_batches(own), _batches(rounded), _batches(weights))
     )
-    sums = functools.reduce(
-        lambda total, part: [a + np.asarray(b, np.float64) for a, b in zip(total, part)],
-        parts,
-        [0.0, 0.0],
-    )
-    return _Inputs(*(total / len(own) for total in sums))
+    rounded_sum, crossed_sum = np.zeros(()), np.zeros(())
+    for of_rounded, of_crossed in parts:
+        rounded_sum = rounded_sum + np.asarray(of_rounded, np.float64)
+        crossed_sum = crossed_sum + np.asarray(of_crossed, np.float64)
+    return _Inputs(rounded_sum / len(own), crossed_sum / len(own))
 
 
 # Layers are arguments, not closed over: those of one geometry then share a compiled program, and so do all trials of a search.

@@ -1,5 +1,7 @@
 """The 1,797 handwritten 8x8 digits bundled with scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 
 from squeeze_jax.data.config import DataConfig
@@ -14,7 +16,7 @@ def load(config: DataConfig) -> tuple[Source, Source]:
     import sklearn.datasets
     import sklearn.model_selection
 
-    digits = sklearn.datasets.load_digits()
+    digits: Any = sklearn.datasets.load_digits()  # its type depends on an argument
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(images[..., None], 3, axis=-1)
     train, held_out = sklearn.model_selection.train_test_split(
@@ -22,7 +24,7 @@ def load(config: DataConfig) -> tuple[Source, Source]:
     )
     names = tuple(str(name) for name in digits.target_names)
 
-    def split(name: str, rows: np.ndarray) -> Source:
+    def split(name: str, rows: Any) -> Source:
         return ArraySource(f"digits/{name}", names, images[rows], digits.target[rows])
 
     return split("train", train), split("eval", held_out)

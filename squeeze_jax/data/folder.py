@@ -105,7 +105,7 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
 def _hold_out(
     files: dict[str, list[Path]], fraction: float
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Returns (train, held out) of every class, the same each time, at least one image in either."""
+    """Returns (train, held out) of each class: always the same, at least one image in either."""
     if not 0 < fraction < 1:
         raise UserError(f"data.holdout must lie between 0 and 1, not {fraction}")
     train, held_out = {}, {}

@@ -1,4 +1,4 @@
-"""Batches of examples for training and evaluation, from memory or streamed, each a pure function of (seed, step)."""
+"""Batches for training and evaluation, from memory or a stream, pure functions of (seed, step)."""
 
 import dataclasses
 import functools
@@ -123,7 +123,7 @@ class Data:
             raise UserError(f"the seed must not be negative: {seed}")
         steps_per_epoch = self.num_train // batch_size
         positions = _positions(batch_size, process_index, process_count)
-        # An epoch's order takes O(n) to draw: keep this epoch's and, for the stream's read-ahead, the next one's.
+        # An epoch's order takes O(n) to draw: keep this one's and, to read ahead, the next one's.
         order = functools.lru_cache(maxsize=2)(functools.partial(_order, self.num_train, seed))
 
         def plan(step: int) -> Arrays:
@@ -182,8 +182,8 @@ class Data:
 class Pipeline:
     """The two halves of a batch.
 
-    `batches` says on the host what a batch holds, and `fetch` makes the network's input of it inside
-    the compiled step.
+    `batches` says on the host what a batch holds, and `fetch` makes the network's input of it
+    inside the compiled step.
 
     Attributes:
       num_examples: of the split.
@@ -299,7 +299,7 @@ def _prepare(example: Example, config: DataConfig) -> Arrays:
     image, label = example
     return {
         "image": preprocessing.resize(image, config.resize, config.resize_mode),
-        "label": np.int32(label),
+        "label": np.asarray(label, np.int32),
     }
 
 

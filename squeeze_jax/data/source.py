@@ -58,15 +58,12 @@ class ArraySource(Source):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relabelled(Source):
-    """Another source's images with the labels of a net that knows its classes under other numbers."""
+    """Another source's images, with the labels of a network that numbers the classes otherwise."""
 
     source: Source
     class_names: tuple[str, ...]
-    label_of: Sequence[int]  # the net's label by the source's
-
-    @property
-    def name(self) -> str:
-        return self.source.name
+    label_of: Sequence[int]  # the network's label by the source's
+    name: str
 
     def __len__(self) -> int:
         return len(self.source)
@@ -76,6 +73,7 @@ class Relabelled(Source):
         return image, self.label_of[label]
 
     def read(self, indices: Iterable[int]) -> list[Example]:
+        """Reads several examples, as the source does."""
         return [(image, self.label_of[label]) for image, label in self.source.read(indices)]
 
 
@@ -93,11 +91,12 @@ def relabel(source: Source, class_names: Sequence[str]) -> Source:
         for alias in (name, *name.split(" ", 1)):
             known.setdefault(alias, label)
     if all(name in known for name in source.class_names):
-        return Relabelled(source, tuple(class_names), [known[name] for name in source.class_names])
+        label_of = [known[name] for name in source.class_names]
+        return Relabelled(source, tuple(class_names), label_of, source.name)
     if source.num_classes == len(class_names):
-        return Relabelled(source, tuple(class_names), range(source.num_classes))
+        return Relabelled(source, tuple(class_names), range(source.num_classes), source.name)
     unknown = [name for name in source.class_names if name not in known]
     raise UserError(
-        f"{source.name} has {source.num_classes} classes and the net {len(class_names)}; "
-        f"{len(unknown)} of them are not the net's, such as {unknown[0]!r}"
+        f"{source.name} has {source.num_classes} classes and the network {len(class_names)}; "
+        f"{len(unknown)} of them are not the network's, such as {unknown[0]!r}"
     )

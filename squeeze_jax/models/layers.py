@@ -51,7 +51,8 @@ class BatchNorm(nnx.Module):
 
     Parameters are scale [C] and bias [C], statistics mean [C] and var [C]. Where `frozen` is set,
     training uses and keeps the running statistics (fine-tuning). Flax's own BatchNorm draws two
-    keys and compiles four arrays a layer, so that a deep net takes seconds more to build and to trace.
+    keys and compiles four arrays a layer, so that a deep net takes seconds more to
+    build and to trace.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5):

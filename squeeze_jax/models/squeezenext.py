@@ -243,8 +243,8 @@ _PAPER: dict[str, dict[str, Any]] = {
     "23_g": dict(groups=2),
 }
 # pytorchcv's nets of that name (github osmr/pytorchcv): a padded 7x7 stem in v5 too, no rewired
-# stage starts, the 1x3 always first, a bias in the classifier, and a width that also scales the stem
-# and the bottleneck.
+# stage starts, the 1x3 always first, a bias in the classifier, and a width that also scales the
+# stem and the bottleneck.
 _PYTORCHCV: dict[str, dict[str, Any]] = {
     f"{depth}{suffix}_pytorchcv": dict(
         blocks=blocks,

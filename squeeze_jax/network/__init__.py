@@ -1,5 +1,6 @@
 """A trained classifier as a value, and the pure functions that training and inference run."""
 
+from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.functional import (
     build_model,
     forward,
@@ -9,7 +10,6 @@ from squeeze_jax.network.functional import (
     weight_shapes,
 )
 from squeeze_jax.network.metadata import validate_metadata
-from squeeze_jax.network.model_config import ModelConfig
 from squeeze_jax.network.network import Classifier, Network
 from squeeze_jax.network.paths import (
     Tree,

@@ -10,7 +10,7 @@ from jax import lax
 
 from squeeze_jax import models
 from squeeze_jax.models import conv_backend, layers
-from squeeze_jax.network.model_config import ModelConfig
+from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.paths import Tree
 
 

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,18 +13,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from squeeze_jax.report.tables import (
-    COLLAPSED,
     Interval,
     Point,
-    Study,
     aggregate,
     cost_columns,
     describe,
-    measure,
     pareto_front,
-    read_curve,
     show,
 )
+from squeeze_jax.study.columns import all_columns, column
+from squeeze_jax.study.records import COLLAPSED, StudyRecord
 
 _STYLE = {
     "font.size": 9,
@@ -43,15 +40,10 @@ _CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _NEUTRAL = "0.35"
 _SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
 _MEAN = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3}
-_SIZES = (
-    "model_mb",
-    "bytes_arithmetic",
-    "bytes_huffman",
-)  # the upper axis shows the first that tells points apart
 _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 
-def accuracy_figure(study: Study, points: Sequence[Point]) -> Figure:
+def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
     """The study's metric against its x: means with 95 % intervals, every seed, the model's size above, the paper's curve."""
     if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
         return _message(study, "no finished trial yet")
@@ -77,17 +69,19 @@ def accuracy_figure(study: Study, points: Sequence[Point]) -> Figure:
         if published:
             at = sorted((places[show(x)] + shifts[-1], y) for x, y in published)
             axes.plot(*zip(*at), color=_NEUTRAL, label="paper", **_paper_look(numeric))
-        axes.set(xlabel=study.label, ylabel=measure(study.metric).heading)
+        axes.set(xlabel=study.label, ylabel=column(study.metric).title)
         _limit(axes, study.metric)
         _add_legend(figure, _keys(study, points, lines, colours, numeric))
         _set_ticks(study, points, axes, places, numeric)
     return figure
 
 
-def training_figure(workdir: Path, study: Study) -> Figure:
+def training_figure(
+    study: StudyRecord, curves_of: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Figure:
     """Training loss and held-out top-1 against the epoch, a line a trial, a colour a design point."""
     points = aggregate(study.trials)
-    curves = [[read_curve(workdir, trial.name) for trial in point.trials] for point in points]
+    curves = [[curves_of.get(trial.name, []) for trial in point.trials] for point in points]
     if not any(curve for group in curves for curve in group):
         return _message(study, "no training record yet")
     names = [describe(point.design) or study.name for point in points]
@@ -115,7 +109,7 @@ def training_figure(workdir: Path, study: Study) -> Figure:
         axes[0].set_yscale("log", nonpositive="mask")
         _label_log(axes[0].yaxis)
         axes[0].set(xlabel="Epoch", ylabel="Training loss")
-        axes[1].set(xlabel="Epoch", ylabel=f"Held-out {measure('top1').heading.lower()}")
+        axes[1].set(xlabel="Epoch", ylabel=f"Held-out {column('top1').title.lower()}")
         _limit(axes[1], "top1")
         _add_legend(
             figure,
@@ -124,7 +118,7 @@ def training_figure(workdir: Path, study: Study) -> Figure:
     return figure
 
 
-def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
+def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
     """Accuracy against each cost that tells points apart, the points of its Pareto front joined and named; None where none does."""
     costs = cost_columns(points, study.metric)
     if not costs:
@@ -146,7 +140,9 @@ def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
                 xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
             )
             front = pareto_front(points, cost, study.metric)
-            best = [(point.typical(cost), point.interval(study.metric).mean) for point in front]
+            best = [
+                (point.representative(cost), point.interval(study.metric).mean) for point in front
+            ]
             panel.plot(
                 *zip(*best),
                 color=_CATEGORICAL[0],
@@ -158,7 +154,7 @@ def pareto_figure(study: Study, points: Sequence[Point]) -> Figure | None:
             for point, place in zip(front, best):
                 name = ", ".join(map(show, point.design.values())) or study.name
                 panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
-            panel.set(xlabel=measure(cost).heading, ylabel=measure(study.metric).heading)
+            panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
             panel.xaxis.set_major_formatter(EngFormatter())
             panel.margins(x=0.12, y=0.12)
     return figure
@@ -227,7 +223,7 @@ def _save(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(study: Study, size: tuple[float, float]) -> Figure:
+def _figure(study: StudyRecord, size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(
         f"{study.name} · {study.preset}", x=0.01, ha="left", fontsize=10, fontweight="bold"
@@ -235,7 +231,7 @@ def _figure(study: Study, size: tuple[float, float]) -> Figure:
     return figure
 
 
-def _message(study: Study, text: str) -> Figure:
+def _message(study: StudyRecord, text: str) -> Figure:
     """A figure that says why there is none."""
     with matplotlib.rc_context(_STYLE):
         figure = _figure(study, (6.4, 2))
@@ -243,7 +239,7 @@ def _message(study: Study, text: str) -> Figure:
     return figure
 
 
-def _x(study: Study, point: Point) -> Any:
+def _x(study: StudyRecord, point: Point) -> Any:
     """Where the point lies on the x axis; a study that sweeps nothing but seeds has one place, itself."""
     return point.design.get(study.x, study.name)
 
@@ -265,7 +261,7 @@ def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
     return {label: float(i) for i, label in enumerate(distinct)}, False
 
 
-def _lines(study: Study, points: Sequence[Point]) -> dict[str, list[Point]]:
+def _lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]]:
     """The points of each line: those that differ in x only."""
     lines: dict[str, list[Point]] = {}
     for point in points:
@@ -311,7 +307,7 @@ def _paper_look(numeric: bool) -> dict[str, Any]:
 
 
 def _keys(
-    study: Study,
+    study: StudyRecord,
     points: Sequence[Point],
     lines: Iterable[str],
     colours: Sequence[Any],
@@ -359,7 +355,7 @@ def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 
 def _set_ticks(
-    study: Study, points: Sequence[Point], axes: Axes, places: dict[str, float], numeric: bool
+    study: StudyRecord, points: Sequence[Point], axes: Axes, places: dict[str, float], numeric: bool
 ) -> None:
     """A tick at each design point, its x below and its net's size above, as far as the labels have room."""
     ours = {places[show(_x(study, point))] for point in points}
@@ -368,8 +364,8 @@ def _set_ticks(
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
     upper = axes.secondary_xaxis("top")
-    size = next((cost for cost in cost_columns(points, study.metric) if cost in _SIZES), _SIZES[0])
-    upper.set_xlabel(measure(size).heading)
+    size = _size_column(points, study.metric)
+    upper.set_xlabel(column(size).title)
     upper.set_xticks(
         sorted(ours), [_sizes(study, points, places, place, size) for place in sorted(ours)]
     )
@@ -383,20 +379,32 @@ def _set_ticks(
     _separate(upper.xaxis)
 
 
+def _size_column(points: Sequence[Point], metric: str) -> str:
+    """Returns the first measure of a net's size that tells the points apart, or the first one."""
+    sizes = [
+        name
+        for name, entry in all_columns().items()
+        if entry.is_cost and entry.unit in ("MiB", "bytes")
+    ]
+    return next((name for name in cost_columns(points, metric) if name in sizes), sizes[0])
+
+
 def _sizes(
-    study: Study, points: Iterable[Point], places: dict[str, float], place: float, size: str
+    study: StudyRecord, points: Iterable[Point], places: dict[str, float], place: float, size: str
 ) -> str:
     """The size of the nets at this place of the axis: one number, or a range where several lines cross it."""
-    here = [point.typical(size) for point in points if places[show(_x(study, point))] == place]
+    here = [
+        point.representative(size) for point in points if places[show(_x(study, point))] == place
+    ]
     known = sorted(value for value in here if value is not None)
-    ends = dict.fromkeys(measure(size).show(value) for value in (known[:1] + known[-1:]))
+    ends = dict.fromkeys(column(size).show(value) for value in (known[:1] + known[-1:]))
     return "–".join(ends)
 
 
 def _limit(axes: Axes, metric: str) -> None:
     """A percentage's axis fills the plot but does not leave 0 … 100 %."""
     axes.margins(y=0.08)
-    if "%" in measure(metric).heading:
+    if column(metric).unit == "%":
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
 

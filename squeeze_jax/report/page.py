@@ -6,25 +6,20 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
 from squeeze_jax.report import figures
 from squeeze_jax.report.tables import (
-    COLLAPSED,
     Point,
-    Study,
-    Trial,
     aggregate,
     cost_columns,
     describe,
-    measure,
     measure_names,
     pareto_front,
     point_table,
-    read_study,
-    read_trials,
     show_interval,
 )
+from squeeze_jax.study.columns import column
+from squeeze_jax.study.records import COLLAPSED, StudyRecord, TrialRecord
+from squeeze_jax.study.workdir import Workdir
 
 _CSS = """
 :root { color-scheme: light dark; }
@@ -46,26 +41,21 @@ code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
 """
 
 
-def draw(workdir: Path) -> list[Path]:
+def draw(workdir: Path | str) -> list[Path]:
     """Writes sweep.png, sweep.svg and report.html for whatever the sweep has finished so far."""
-    workdir = Path(workdir)
-    study = read_study(workdir)
-    trials = read_trials(workdir, study)
+    folder = Workdir(workdir)
+    study, trials = folder.read_record(), folder.read_trials()
     points = aggregate(trials)
     accuracy = figures.accuracy_figure(study, points)
     picture = figures.svg(accuracy)
     costs = figures.pareto_figure(study, points)
     drawings = [
-        _inline(
-            picture.decode(), "sweep", f"{measure(study.metric).heading} against {study.label}"
-        ),
-        _inline(
-            figures.svg(costs).decode(), "costs", f"{measure(study.metric).heading} against cost"
-        )
+        _inline(picture.decode(), "sweep", f"{column(study.metric).title} against {study.label}"),
+        _inline(figures.svg(costs).decode(), "costs", f"{column(study.metric).title} against cost")
         if costs
         else "",
         _inline(
-            figures.svg(figures.training_figure(workdir, study)).decode(),
+            figures.svg(figures.training_figure(study, folder.read_curves())).decode(),
             "training",
             "Training loss and held-out accuracy against the epoch",
         ),
@@ -75,17 +65,12 @@ def draw(workdir: Path) -> list[Path]:
         "sweep.svg": picture,
         "report.html": _html(study, trials, points, *drawings).encode(),
     }
-    for name, content in files.items():
-        try:
-            write_atomically(workdir / name, content)
-        except OSError as error:
-            raise UserError(f"cannot write {workdir / name}: {error.strerror}") from error
-    return [workdir / name for name in files]
+    return [folder.write_report(name, content) for name, content in files.items()]
 
 
 def _html(
-    study: Study,
-    trials: Sequence[Trial],
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
     points: Sequence[Point],
     picture: str,
     costs: str,
@@ -134,7 +119,7 @@ def _html(
 """
 
 
-def summary(study: Study, points: Sequence[Point]) -> str:
+def summary(study: StudyRecord, points: Sequence[Point]) -> str:
     """The result in two sentences: the best design, and what became of the trials."""
     counts = {
         "finished": ("ok", *COLLAPSED),
@@ -154,7 +139,9 @@ def summary(study: Study, points: Sequence[Point]) -> str:
         return state
     best = max(learned, key=lambda point: point.interval(study.metric).mean)
     seeds = best.count("ok")
-    result = f"{measure(study.metric).heading} {show_interval(study.metric, best.interval(study.metric))}"
+    result = (
+        f"{column(study.metric).title} {show_interval(study.metric, best.interval(study.metric))}"
+    )
     which = (
         f"Best of {len(learned)} design points: {describe(best.design)}"
         if len(learned) > 1
@@ -163,7 +150,7 @@ def summary(study: Study, points: Sequence[Point]) -> str:
     return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
 
 
-def _marked(table: list[list[str]], study: Study, points: Sequence[Point]) -> list[list[str]]:
+def _marked(table: list[list[str]], study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     """The table with a column that says on which Pareto fronts a point lies."""
     fronts = {
         cost: pareto_front(points, cost, study.metric)
@@ -172,24 +159,20 @@ def _marked(table: list[list[str]], study: Study, points: Sequence[Point]) -> li
     if not fronts:
         return table
     marks = [
-        ", ".join(
-            measure(cost).heading.partition(" (")[0].lower()
-            for cost in fronts
-            if point in fronts[cost]
-        )
+        ", ".join(column(cost).heading.lower() for cost in fronts if point in fronts[cost])
         for point in points
     ]
     return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
 
 
-def _trial_table(trials: Sequence[Trial]) -> list[list[str]]:
+def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
     names = measure_names(trials)
-    head = ["Trial", "Status", *(measure(name).heading for name in names), "Reason"]
+    head = [column(name).title for name in ("trial", "status", *names, "reason")]
     return [head] + [
         [
             trial.name,
             trial.status,
-            *(measure(name).show(trial.measures.get(name)) for name in names),
+            *(column(name).show(trial.measures.get(name)) for name in names),
             trial.reason,
         ]
         for trial in trials

@@ -1,7 +1,22 @@
-"""A study: one config, many trials, one table. `run` continues whatever its workdir already holds."""
+"""A study: one config, many trials, one table. Running it again continues what its workdir holds."""
 
+from squeeze_jax.study.api import read_study, run_study
+from squeeze_jax.study.columns import COLUMNS, Column
+from squeeze_jax.study.executors import EXECUTORS
+from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.runner import run
 from squeeze_jax.study.trials import Trial, make_trials
-from squeeze_jax.study.workdir import counts, write_table
+from squeeze_jax.study.workdir import Workdir
 
-__all__ = ["Trial", "counts", "make_trials", "run", "write_table"]
+__all__ = [
+    "COLUMNS",
+    "EXECUTORS",
+    "Column",
+    "Plan",
+    "Trial",
+    "Workdir",
+    "make_trials",
+    "read_study",
+    "run",
+    "run_study",
+]

@@ -1,16 +1,17 @@
-"""Runs the trials of a study one after another: finished ones are skipped, interrupted ones resume, a failed one is recorded.
+"""Runs the trials of a study: preflight, budget, then each trial: claim, train, compress, write.
 
-A trial may start from another one of the study (train.init_from = "trial:NAME"): it is trained once that one has ended well.
+Finished trials are skipped, interrupted ones resume, a failed one is recorded with its reason. A
+trial may start from another one of the study (train.init_from = "trial:NAME"): it is trained once
+that one has ended well.
 """
 
 import contextlib
-import copy
+import dataclasses
 import errno
-import json
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,19 +19,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import compression
-from squeeze_jax.study import workdir as results
-from squeeze_jax.study.executors.jobs import job_index
+from squeeze_jax.study import sqz_files
+from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.progress import Progress
+from squeeze_jax.study.records import FINISHED
 from squeeze_jax.study.trials import Trial
+from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import (
-    CompiledTrial,
     Interrupted,
     TrialConfig,
     check_config,
-    compile_trial,
     interruptible,
     total_steps,
     train,
@@ -38,98 +40,185 @@ from squeeze_jax.train import (
 from squeeze_jax.train import Progress as ProgressCallback
 
 
-def run(
-    config: ConfigDict,
-    trials: Sequence[Trial],
-    workdir: Path,
-    command: str,
-    defaults: ConfigDict | None = None,
-) -> dict[str, int]:
-    """Trains every trial that has not ended yet, over all devices, and keeps sweep.csv up to date.
+def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
+    """Trains every trial that has not finished yet, over all devices; keeps sweep.csv up to date.
 
-    The nets that learned are also written as the files that the config's `compress` section asks for. `defaults` is what a key counts as
-    that an older workdir lacks, see `results.open_study`.
+    The nets that learned are also written as the .sqz files that the config's `compress` section
+    asks for.
+
+    Args:
+      plan: the study.
+      job: (index, count) where several processes run the plan at once.
 
     Returns:
-      How many trials have each status; "pending" are those that another launcher is running, and those that wait for one of these.
+      How many trials have each status; "pending" are those that another launcher is running, and
+      those that wait for one of these.
 
     Raises:
-      UserError: bad data, a config that no trial can run with, an old workdir of another config.
+      UserError: bad data, a config that no trial can run with, a workdir of another config.
       Interrupted: asked to stop; everything is saved.
       OSError: a full disk; everything that was finished is kept.
     """
-    data_configs = {trial.name: TrialConfig.parse(trial.config).data for trial in trials}
-    datasets = {config: open_data(config) for config in dict.fromkeys(data_configs.values())}
-    data_of = {name: datasets[config] for name, config in data_configs.items()}
-    costs, problems = _preflight(trials, data_of)
-    trials = _within_budget(trials, costs, config.budget)
+    workdir = Workdir(plan.workdir)
+    configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
+    datasets = {config: open_data(config) for config in configs}
+    data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
+    costs, problems = _preflight(plan.trials, data_of)
+    trials = _within_budget(plan.trials, costs, plan.config.budget)
     if _first_process():
-        results.open_study(workdir, config, trials, costs, command, defaults)
-        results.write_table(workdir)
-    waiting = [
-        trial
-        for trial, done in zip(trials, _agreed([_done(workdir, trial) for trial in trials]))
-        if not done
-    ]
-    which, jobs = job_index()
-    begin = (
-        which * len(waiting) // jobs
-    )  # so that each of several at once compiles design points of its own
+        workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
+        workdir.write_table()
+    done = _agreed([_done(workdir, trial) for trial in trials])
+    waiting = [trial for trial, is_done in zip(trials, done) if not is_done]
+    index, jobs = job
+    begin = index * len(waiting) // jobs  # each job begins with design points of its own
     waiting = waiting[begin:] + waiting[:begin]
     steps = {
-        trial.name: _steps_left(workdir, trial, data_of[trial.name], problems) for trial in waiting
+        trial.name: 0
+        if trial.name in problems or _finished(workdir, trial.name)
+        else total_steps(trial.parsed, data_of[trial.name])
+        for trial in waiting
     }
-    programs = ProgramCache()
     progress = Progress(sum(steps.values()), jobs=jobs)
-
     with contextlib.closing(progress), interruptible() as asked_to_stop:
+        run = _Run(workdir, data_of, problems, ProgramCache(), progress, asked_to_stop)
         before = None
-        while (
-            waiting != before
-        ):  # once more for those that another launcher held, or that waited for one of these
+        # Once more for the trials that another launcher held, or that waited for one of these.
+        while waiting != before:
             before, waiting = waiting, []
             for trial in before:
-                with _claim(workdir, trial) as mine:
-                    if not mine:
+                with _claim(workdir, trial) as claimed:
+                    if not claimed:
                         waiting.append(trial)
                         continue
                     own = steps.pop(trial.name, 0)
-                    for name in [name for name in steps if _ended(workdir, name)]:
+                    for name in [name for name in steps if _finished(workdir, name)]:
                         progress.taken_elsewhere(steps.pop(name))
                     progress.start_trial(trial.name, own)
-                    result = _result(
-                        trial,
-                        data_of[trial.name],
-                        problems,
-                        programs,
-                        workdir,
-                        progress,
-                        asked_to_stop,
-                    )
-                    progress.finish_trial(result)
+                    progress.finish_trial(run.run_trial(trial))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("results")  # the first process has written them all
-    return results.counts(workdir)
+    return workdir.counts()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Trains and compresses claimed trials."""
+
+    workdir: Workdir
+    data_of: Mapping[str, Data]
+    problems: Mapping[str, str]
+    programs: ProgramCache
+    progress: Progress
+    asked_to_stop: Callable[[int], int | None]
+
+    def run_trial(self, trial: Trial) -> dict[str, Any]:
+        """Trains a trial unless it has finished, compresses it where due; writes and returns both."""
+        result = self.workdir.read_result(trial.name)
+        if result is None or not _agreed([_finished(self.workdir, trial.name)])[0]:
+            problem = self._problem(trial)
+            result = {"status": "failed", "reason": problem} if problem else self._train(trial)
+            self._write(trial, result)
+        if sqz_files.is_due(trial.config.compress, result):
+            if (signum := self.asked_to_stop(0)) is not None:
+                raise Interrupted(signum)
+            try:
+                result |= self._compress(trial)
+                result.pop("reason", None)  # of an attempt before
+            except Exception as e:
+                result["reason"] = f"not compressed: {self._reason(trial, e)}"
+            self._write(trial, result)
+        return result
+
+    def _problem(self, trial: Trial) -> str | None:
+        """Returns what keeps the trial from being trained."""
+        if trial.name in self.problems:
+            return self.problems[trial.name]
+        if trial.parent is None:
+            return None
+        status = self.workdir.status(trial.parent)
+        if _agreed([status == "ok"])[0]:
+            return None
+        return f"it starts from {trial.parent}, which is {status}"
+
+    def _train(self, trial: Trial) -> dict[str, Any]:
+        """Returns a trial's result; an exception is one too, unless it would meet the next trial."""
+        data = self.data_of[trial.name]
+        try:
+            if _first_process():
+                self.workdir.forget_result(trial.name)
+                self.workdir.write_config(trial, data)
+            config = self._resolved(trial)
+            return train(
+                self.programs.get(config, data),
+                config,
+                data,
+                self.workdir.trial_directory(trial.name),
+                callbacks=[ProgressCallback(self.progress.step)],
+                asked_to_stop=self.asked_to_stop,
+            )
+        except Interrupted:
+            raise
+        except Exception as e:
+            if isinstance(e, UserError) and trial.parent is None:
+                raise
+            return {"status": "failed", "reason": self._reason(trial, e)}
+
+    def _compress(self, trial: Trial) -> dict[str, Any]:
+        """Writes a trial's .sqz files; returns their sizes and accuracy."""
+        data = self.data_of[trial.name]
+        program = self.programs.get(self._resolved(trial), data)
+        directory = self.workdir.trial_directory(trial.name)
+        files = sqz_files.encode(directory, trial.config.compress, data)
+        if _first_process():
+            files = {
+                coder: self.workdir.write_sqz(trial.name, coder, content)
+                for coder, content in files.items()
+            }
+        return sqz_files.measure(files, program)
+
+    def _reason(self, trial: Trial, error: Exception) -> str:
+        """Returns an exception in one line and keeps its traceback; raises a full disk again."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise error  # the next trial would meet it as well
+        if isinstance(error, UserError):
+            return str(error)
+        if _first_process():
+            self.workdir.write_error(trial.name, "".join(traceback.format_exception(error)))
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+    def _write(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        if _first_process():
+            self.workdir.write_result(trial.name, result)
+            self.workdir.write_table()
+
+    def _resolved(self, trial: Trial) -> TrialConfig:
+        """Returns the trial's config, with the folder of the trial that it starts from."""
+        if trial.parent is None:
+            return trial.parsed
+        return _starting_from(trial, str(self.workdir.trial_directory(trial.parent)))
 
 
 def _preflight(
-    trials: Sequence[Trial], data_of: dict[str, Data]
+    trials: Sequence[Trial], data_of: Mapping[str, Data]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """(costs by trial, what keeps a trial from running by trial), from shapes alone.
+    """Returns the costs, and what keeps a trial from running, by trial; from shapes alone.
 
-    Raises UserError where no trial can run: then the fault lies in what they share.
+    Raises:
+      UserError: no trial can run; then the fault lies in what they share.
     """
     costs, problems, known = {}, {}, {}
     for trial in trials:
         data = data_of[trial.name]
-        key = _key(trial.config.model, trial.config.data)
+        key = (repr(trial.parsed.model), trial.parsed.data)
         try:
             # The weights of an earlier trial are not there yet.
-            config = trial.config if trial.parent is None else _starting_from(trial, "")
-            check_config(TrialConfig.parse(config), data, jax.devices())
-            compression.check(trial.config.compress)
+            config = trial.parsed if trial.parent is None else _starting_from(trial, "")
+            check_config(config, data, jax.devices())
+            sqz_files.check_settings(trial.config.compress)
             if key not in known:
-                known[key] = results.costs(trial.config, data.num_classes)
+                size = trial.parsed.data.image_size
+                known[key] = design_costs(trial.config.model, data.num_classes, (size, size, 3))
         except (UserError, ValueError) as e:
             problems[trial.name] = str(e)
         costs[trial.name] = known.get(key, {})
@@ -141,11 +230,12 @@ def _preflight(
 def _within_budget(
     trials: Sequence[Trial], costs: dict[str, Any], budget: ConfigDict
 ) -> list[Trial]:
-    """The trials that cost no more than budget.max_params, max_macs and max_cycles allow; says which it leaves out.
+    """Returns the trials whose costs are within the budget; prints which it leaves out.
 
     A trial that starts from one that is left out is left out too.
 
-    Raises UserError where that leaves none.
+    Raises:
+      UserError: that leaves none.
     """
     limits = {key.removeprefix("max_"): limit for key, limit in budget.items() if limit is not None}
     kept = []
@@ -156,157 +246,27 @@ def _within_budget(
         ):
             kept.append(trial)
     if not kept:
-        raise UserError(
-            f"no design point is within the budget of {', '.join(f'{limit:,} {name}' for name, limit in limits.items())}"
-        )
+        budget_text = ", ".join(f"{limit:,} {name}" for name, limit in limits.items())
+        raise UserError(f"no design point is within the budget of {budget_text}")
     if len(kept) < len(trials) and _first_process():
         left_out = ", ".join(trial.name for trial in trials if trial not in kept)
         print(f"over the budget, left out: {left_out}", file=sys.stderr)
     return kept
 
 
-def _result(
-    trial: Trial,
-    data: Data,
-    problems: dict[str, str],
-    programs: "ProgramCache",
-    workdir: Path,
-    progress: Progress,
-    asked_to_stop,
-) -> dict[str, Any]:
-    """What becomes of a claimed trial, written down: it is trained, unless it was already, and then compressed, if that is asked for."""
-    directory = results.trial_directory(workdir, trial.name)
-    result = results.read_result(workdir, trial.name)
-    if not _agreed([_ended(workdir, trial.name)])[0]:
-        if trial.name in problems:
-            result = {"status": "failed", "reason": problems[trial.name]}
-        elif (
-            trial.parent is not None
-            and not _agreed([results.status(workdir, trial.parent) == "ok"])[0]
-        ):
-            result = {
-                "status": "failed",
-                "reason": f"it starts from {trial.parent}, which is {results.status(workdir, trial.parent)}",
-            }
-        else:
-            result = _train(trial, data, programs, workdir, progress, asked_to_stop)
-        _write(workdir, trial, result)
-    if compression.is_due(trial.config.compress, result):
-        if (signum := asked_to_stop(0)) is not None:
-            raise Interrupted(signum)
-        try:
-            program = programs.get(TrialConfig.parse(_resolved(trial, workdir)), data)
-            result |= compression.compress(
-                trial.config.compress, program, data, directory, _first_process()
-            )
-            result.pop("reason", None)  # of an attempt before
-        except Exception as e:
-            result["reason"] = f"not compressed: {_reason(e, directory)}"
-        _write(workdir, trial, result)
-    return result
+def _starting_from(trial: Trial, init_from: str) -> TrialConfig:
+    train = dataclasses.replace(trial.parsed.train, init_from=init_from)
+    return dataclasses.replace(trial.parsed, train=train)
 
 
-def _train(
-    trial: Trial,
-    data: Data,
-    programs: "ProgramCache",
-    workdir: Path,
-    progress: Progress,
-    asked_to_stop,
-) -> dict[str, Any]:
-    """One trial's result; an exception is a result too, unless the next trial would meet it as well."""
-    directory = results.trial_directory(workdir, trial.name)
-    try:
-        if _first_process():
-            results.forget_result(workdir, trial.name)
-            results.write_config(workdir, trial, data)
-        config = TrialConfig.parse(_resolved(trial, workdir))
-        return train(
-            programs.get(config, data),
-            config,
-            data,
-            directory,
-            callbacks=[ProgressCallback(progress.step)],
-            asked_to_stop=asked_to_stop,
-        )
-    except Interrupted:
-        raise
-    except Exception as e:
-        if isinstance(e, UserError) and trial.parent is None:
-            raise
-        return {"status": "failed", "reason": _reason(e, directory)}
+def _finished(workdir: Workdir, name: str) -> bool:
+    return workdir.status(name) in FINISHED
 
 
-def _reason(error: Exception, directory: Path) -> str:
-    """An exception in one line, its traceback in error.txt; a full disk, which the next trial would meet as well, is raised."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        raise error
-    if isinstance(error, UserError):
-        return str(error)
-    if _first_process():
-        (directory / "error.txt").write_text("".join(traceback.format_exception(error)))
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-def _write(workdir: Path, trial: Trial, result: dict[str, Any]) -> None:
-    if _first_process():
-        results.write_result(workdir, trial.name, result)
-        results.write_table(workdir)
-
-
-def _resolved(trial: Trial, workdir: Path) -> ConfigDict:
-    """The trial's config, with the folder of the trial that it starts from."""
-    return (
-        trial.config
-        if trial.parent is None
-        else _starting_from(trial, str(results.trial_directory(workdir, trial.parent)))
-    )
-
-
-def _starting_from(trial: Trial, init_from: str) -> ConfigDict:
-    config = copy.deepcopy(trial.config)
-    config.train.init_from = init_from
-    return config
-
-
-class ProgramCache:
-    """The latest compiled trial, which its successors share where `compiled_part` is the same."""
-
-    def __init__(self):
-        self._key: TrialConfig | None = None
-        self._compiled: CompiledTrial | None = None
-
-    def get(self, config: TrialConfig, data: Data) -> CompiledTrial:
-        """Returns the compiled trial of a config."""
-        key = config.compiled_part()
-        if self._compiled is None or key != self._key:
-            # The old one's device memory is freed before the new one's is taken.
-            self._key = self._compiled = None
-            self._compiled, self._key = compile_trial(config, data, jax.devices()), key
-        return self._compiled
-
-
-def _key(*configs: ConfigDict) -> str:
-    return json.dumps([config.to_dict() for config in configs], sort_keys=True)
-
-
-def _ended(workdir: Path, name: str) -> bool:
-    return results.status(workdir, name) in results.OUTCOMES
-
-
-def _done(workdir: Path, trial: Trial) -> bool:
-    """Whether the trial has ended, and its files are written."""
-    return _ended(workdir, trial.name) and not compression.is_due(
-        trial.config.compress, results.read_result(workdir, trial.name)
-    )
-
-
-def _steps_left(workdir: Path, trial: Trial, data: Data, problems: dict[str, str]) -> int:
-    """Steps that the trial takes, 0 where it is not to be trained; those of an earlier launch count."""
-    return (
-        0
-        if trial.name in problems or _ended(workdir, trial.name)
-        else total_steps(TrialConfig.parse(trial.config), data)
+def _done(workdir: Workdir, trial: Trial) -> bool:
+    """Returns whether the trial has finished and its .sqz files are written."""
+    return _finished(workdir, trial.name) and not sqz_files.is_due(
+        trial.config.compress, workdir.read_result(trial.name)
     )
 
 
@@ -315,19 +275,20 @@ def _first_process() -> bool:
 
 
 def _agreed(flags: list[bool]) -> list[bool]:
-    """The first process's view, in every process: they must take the same trials."""
+    """Returns the first process's flags in every process: they must take the same trials."""
     if jax.process_count() == 1:
         return flags
     return [bool(flag) for flag in multihost_utils.broadcast_one_to_all(np.asarray(flags))]
 
 
 @contextlib.contextmanager
-def _claim(workdir: Path, trial: Trial) -> Iterator[bool]:
-    """Whether this launch is to run the trial now: no other launcher holds it, has ended it meanwhile, or trains what it starts from."""
-    with (
-        results.trial_lock(workdir, trial.name)
-        if _first_process()
-        else contextlib.nullcontext(False) as locked
-    ):
-        ready = trial.parent is None or results.status(workdir, trial.parent) != "pending"
+def _claim(workdir: Workdir, trial: Trial) -> Iterator[bool]:
+    """Yields whether this launch is to run the trial now.
+
+    It is not where another launcher holds the trial, has finished it meanwhile, or trains the one
+    that it starts from.
+    """
+    lock = workdir.lock(trial.name) if _first_process() else contextlib.nullcontext(False)
+    with lock as locked:
+        ready = trial.parent is None or workdir.status(trial.parent) != "pending"
         yield _agreed([locked and ready and not _done(workdir, trial)])[0]

@@ -4,12 +4,13 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.train import TrialConfig
 
 Overrides = Mapping[str, Any]
 START, TRIAL = (
@@ -25,6 +26,11 @@ class Trial:
     name: str  # "squeeze_ratio=0.25,seed=1": unique in the study, and a folder's name
     overrides: dict[str, Any]  # dotted key -> value
     config: ConfigDict
+
+    @cached_property
+    def parsed(self) -> TrialConfig:
+        """Returns the part of the config that the trial trains by; raises UserError if it cannot."""
+        return TrialConfig.parse(self.config)
 
     @property
     def parent(self) -> str | None:

@@ -1,305 +1,406 @@
-"""What a study leaves in its workdir, and the table made of it.
+"""The files of a study: the only module that knows, reads and writes them.
 
-<workdir>/study.json                  command, commit, versions, device, config, trials with their costs
-<workdir>/sweep.csv                   one row a trial
+<workdir>/study.json                  command, commit, versions, device, config, trials, costs
+<workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
                        /metrics.jsonl, /checkpoints/   written while it trains
-                       /result.json   how it ended; its presence is what makes a trial finished
-                       /net.<coder>.sqz   its net in few bytes, where `compress` asks for it
+                       /result.json   how it ended; a trial without one is pending
+                       /error.txt     the traceback of a trial that failed
+                       /net.<coder>.sqz   its compressed net, where `compress` asks for it
                        /lock          held by the launcher that runs it
 """
 
 import csv
 import fcntl
-import importlib.metadata
 import io
 import json
-import os
-import platform
-import re
-import subprocess
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
-from squeeze_jax.schema import SCHEMA, flatten, upgrade_study
-from squeeze_jax.study import compression
+from squeeze_jax.study.columns import ALWAYS, all_columns, labels
+from squeeze_jax.study.environment import environment
+from squeeze_jax.study.records import STATUSES, Paper, StudyRecord, TrialRecord
+from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, short_names
+from squeeze_jax.train.checkpoint import CONFIG_FILE, METRICS_FILE
 
-OUTCOMES = ("ok", "diverged", "chance")  # of a trial that ran to its end; "failed" is tried again
-MEASURED = ("top1", "top5", "loss", "seconds", "images_per_second")
-
-
-def trial_directory(workdir: Path, name: str) -> Path:
-    """Where a trial keeps its files."""
-    return workdir / "trials" / name
+# Keys that say which trials there are, how they are drawn and which files are made of them.
+FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders")
 
 
-def read_study(workdir: Path) -> dict[str, Any]:
-    """study.json.
+class Workdir:
+    """The folder of a study."""
 
-    Raises:
-      UserError: the folder is not a sweep's workdir.
-    """
-    path = workdir / "study.json"
-    if not path.exists():
-        raise UserError(f"{workdir} is not a sweep's workdir: it has no study.json")
-    try:
-        return upgrade_study(json.loads(path.read_text()))
-    except (ValueError, KeyError, AttributeError, TypeError) as e:
-        raise UserError(f"{path} is damaged or of another version: {e}") from e
+    def __init__(self, path: Path | str):
+        """Names a folder, which need not exist yet."""
+        self.path = Path(path)
+        self.table = self.path / "sweep.csv"
+        self._study = self.path / "study.json"
 
+    def trial_directory(self, name: str) -> Path:
+        """Returns the folder of a trial's files."""
+        return self.path / "trials" / name
 
-def read_result(workdir: Path, name: str) -> dict[str, Any] | None:
-    """How a trial ended: {"status", "top1", ...}; None while it has not."""
-    path = trial_directory(workdir, name) / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    # ------------------------------------------------------------ study.json
 
+    def open_study(
+        self,
+        config: ConfigDict,
+        trials: Sequence[Trial],
+        costs: Mapping[str, Mapping[str, float]],
+        command: str,
+        defaults: ConfigDict | None = None,
+    ) -> None:
+        """Writes study.json, after checking that an existing one is of the same study.
 
-def write_config(workdir: Path, trial: Trial, data: Data) -> None:
-    """Writes what a checkpoint needs to be used on its own: the trial's config and the meaning of its outputs."""
-    record = trial.config.to_dict() | {
-        "num_classes": data.num_classes,
-        "class_names": data.class_names,
-    }
-    write_atomically(
-        trial_directory(workdir, trial.name) / "config.json", json.dumps(record, indent=1)
-    )
+        The number of seeds and the budget may change from launch to launch: they add trials or
+        leave some out. Renamed keys are compared under today's names.
 
+        Args:
+          config: the study's config.
+          trials: the study's trials.
+          costs: trial name -> column -> what the design costs.
+          command: the command line that launched the study.
+          defaults: every key with its default value, which a key counts as that an older workdir
+            lacks; a key that is not among them must be in the old workdir.
 
-def status(workdir: Path, name: str) -> str:
-    """ok, diverged, chance, failed, or pending while there is no result."""
-    result = read_result(workdir, name)
-    return result["status"] if result else "pending"
+        Raises:
+          UserError: the workdir holds trials of another config, or one for which derive() now
+            sets something else; the message shows what differs.
+        """
+        settings = _as_json(config)
+        shared = flatten(settings)
+        derived = {trial.name: _derived(shared, trial) for trial in trials}
+        if self._study.exists():
+            self._check_same_study(shared, derived, flatten(_as_json(defaults)) if defaults else {})
+        swept = dict.fromkeys(key for trial in trials for key in trial.overrides if key != "seed")
+        study = {
+            "schema": SCHEMA,
+            "study": config.study,
+            "preset": config.preset,
+            **environment(command),
+            "config": settings,
+            "swept": list(swept),
+            "report": settings["report"],
+            "trials": [
+                {
+                    "name": trial.name,
+                    "overrides": trial.overrides,
+                    "derived": derived[trial.name],
+                    "costs": costs[trial.name],
+                }
+                for trial in trials
+            ],
+        }
+        write_atomically(self._study, json.dumps(study, indent=1))
 
-
-def counts(workdir: Path) -> dict[str, int]:
-    """How many of the study's trials have each status."""
-    return dict(Counter(status(workdir, trial["name"]) for trial in read_study(workdir)["trials"]))
-
-
-def write_result(workdir: Path, name: str, result: dict[str, Any]) -> None:
-    """Marks a trial as ended."""
-    write_atomically(trial_directory(workdir, name) / "result.json", json.dumps(result, indent=1))
-
-
-def forget_result(workdir: Path, name: str) -> None:
-    """A trial that failed is pending again while it is tried again, for whoever waits for it."""
-    (trial_directory(workdir, name) / "result.json").unlink(missing_ok=True)
-
-
-@contextmanager
-def trial_lock(workdir: Path, name: str) -> Iterator[bool]:
-    """Whether this launcher got the trial; the system releases the lock when its process ends, however it ends."""
-    directory = trial_directory(workdir, name)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def costs(config: ConfigDict, num_classes: int) -> dict[str, float]:
-    """Returns what a design point costs before anything is trained, see `design_costs`."""
-    size = config.data.image_size
-    return design_costs(config.model, num_classes, (size, size, 3))
-
-
-def environment(command: str) -> dict[str, Any]:
-    """What a result depends on besides the config: command, commit, versions, device, the time."""
-    device = jax.devices()[0]
-    packages = (
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax-checkpoint",
-        "grain",
-        "tensorflow-datasets",
-        "numpy",
-    )
-    return {
-        "command": command,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es), "
-        f"{_cores()} of {os.cpu_count()} cores ({_processor()})",
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _cores() -> int:
-    """How many this process may run on; a trial's last digits depend on it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _processor() -> str:
-    """As "AMD EPYC, x86_64"; the architecture alone where Linux doesn't say more."""
-    try:
-        names = re.findall(
-            r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
-    except OSError:
-        names = []
-    return ", ".join([*names[:1], platform.machine()])
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ("git", "-C", Path(__file__).parent, *arguments),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def open_study(
-    workdir: Path,
-    config: ConfigDict,
-    trials: Sequence[Trial],
-    trial_costs: dict[str, Any],
-    command: str,
-    defaults: ConfigDict | None = None,
-) -> None:
-    """Writes study.json, after making sure that an old workdir holds the same study.
-
-    The number of seeds and the budget may change from launch to launch: they add trials or leave some out, and touch none. A key that
-    an older workdir lacks counts as its default there, and renamed keys are compared under today's names.
-
-    Args:
-      workdir: of the study.
-      config: of the study.
-      trials: of the study.
-      trial_costs: see `costs`, by trial.
-      command: that launched it.
-      defaults: the config's keys with their default values; keys not among them must stand in the old workdir.
-
-    Raises:
-      UserError: the workdir holds trials of another config, or one for which `derive` now sets something else; the message shows
-        what differs.
-    """
-    path = workdir / "study.json"
-    settings = _plain(config)
-    shared = flatten(settings)
-    derived = {trial.name: _derived(shared, trial) for trial in trials}
-    if path.exists():
-        before = read_study(workdir)
-        known = flatten(_plain(defaults)) if defaults else {}
-        pairs = [("trials of another config", known | flatten(before["config"]), shared)]
-        for trial in before["trials"]:
-            if trial["name"] in derived and "derived" in trial:  # older studies have none
-                pairs.append(
-                    (
-                        f"another {trial['name']}",
-                        shared | trial["derived"],
-                        shared | derived[trial["name"]],
-                    )
-                )
+    def _check_same_study(
+        self,
+        shared: dict[str, Any],
+        derived: Mapping[str, dict[str, Any]],
+        defaults: dict[str, Any],
+    ) -> None:
+        before = self.read_record()
+        pairs = [("trials of another config", defaults | flatten(before.config), shared)]
+        pairs += [
+            (f"another {trial.name}", shared | dict(trial.derived), shared | derived[trial.name])
+            for trial in before.trials
+            if trial.name in derived and trial.derived is not None
+        ]
         for what, old, new in pairs:
             if difference := _difference(old, new):
                 raise UserError(
-                    f"{workdir} holds {what}: {difference}; give another --workdir, or remove the old one"
+                    f"{self.path} holds {what}: {difference}; "
+                    "give another --workdir, or remove the old one"
                 )
-    study = {
-        "schema": SCHEMA,
-        "study": config.study,
-        "preset": config.preset,
-        **environment(command),
-        "config": settings,
-        "swept": [
-            key
-            for key in dict.fromkeys(key for trial in trials for key in trial.overrides)
-            if key != "seed"
-        ],
-        "report": settings["report"],
-        "trials": [
+
+    def read_record(self) -> StudyRecord:
+        """Reads study.json; its trials are as planned, without results.
+
+        Raises:
+          UserError: the folder is no workdir, or the file is damaged.
+        """
+        if not self._study.is_file():
+            raise UserError(f"{self.path} is not a sweep's workdir: it has no study.json")
+        try:
+            raw = upgrade_study(json.loads(self._study.read_bytes()))
+            report, paper = raw["report"], raw["report"].get("paper")
+            swept = tuple(key for key in raw["swept"] if key != "seed")
+            return StudyRecord(
+                name=raw["study"],
+                preset=raw["preset"],
+                command=raw["command"],
+                commit=raw["commit"],
+                versions=raw["versions"],
+                device=raw["device"],
+                started=raw["started"],
+                config=raw["config"],
+                swept=swept,
+                x=report["x"],
+                label=report["label"],
+                metric=paper["metric"] if paper else report["metric"],
+                paper=Paper(
+                    paper["metric"],
+                    paper["source"],
+                    tuple((x, float(y)) for x, y in paper["points"]),
+                )
+                if paper
+                else None,
+                trials=tuple(_planned(trial, swept, raw["config"]) for trial in raw["trials"]),
+            )
+        except KeyError as error:
+            raise UserError(f"{self._study} is incomplete: no {error}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{self._study} is damaged: {error}") from error
+
+    # ------------------------------------------------------------ a trial
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        """Yields whether this launcher got the trial.
+
+        The system releases the lock when the launcher's process ends, however it ends.
+        """
+        directory = self.trial_directory(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def write_config(self, trial: Trial, data: Data) -> None:
+        """Writes the trial's config and its class names, for whoever opens its checkpoint alone."""
+        record = trial.config.to_dict() | {
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
+        }
+        path = self.trial_directory(trial.name) / CONFIG_FILE
+        write_atomically(path, json.dumps(record, indent=1))
+
+    def write_result(self, name: str, result: Mapping[str, Any]) -> None:
+        """Marks a trial as ended: {"status": "ok", "top1": 96.1, ...}."""
+        write_atomically(self._result(name), json.dumps(result, indent=1))
+
+    def read_result(self, name: str) -> dict[str, Any] | None:
+        """Returns how a trial ended; None while it is pending."""
+        path = self._result(name)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def forget_result(self, name: str) -> None:
+        """Makes a failed trial pending again, for the launchers that wait for it."""
+        self._result(name).unlink(missing_ok=True)
+
+    def write_error(self, name: str, traceback: str) -> None:
+        """Keeps the traceback of a trial that failed."""
+        (self.trial_directory(name) / "error.txt").write_text(traceback)
+
+    def write_sqz(self, name: str, coder: str, content: bytes) -> bytes:
+        """Writes a trial's compressed net; returns what the file holds."""
+        path = self.trial_directory(name) / f"net.{coder}.sqz"
+        write_atomically(path, content)
+        return path.read_bytes()
+
+    def status(self, name: str) -> str:
+        """Returns one of STATUSES."""
+        result = self.read_result(name)
+        return result["status"] if result else "pending"
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many of the study's trials have each status."""
+        return dict(Counter(self.status(trial.name) for trial in self.read_record().trials))
+
+    def read_curve(self, name: str) -> list[dict[str, Any]]:
+        """Reads metrics.jsonl: one entry a step, in order; empty while there is none.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        path = self.trial_directory(name) / METRICS_FILE
+        if not path.exists():
+            return []
+        steps: dict[int, dict[str, Any]] = {}
+        # What follows the last newline is still being written.
+        lines = path.read_bytes().split(b"\n")[:-1]
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                # The training and evaluation lines of a step are one entry. A resumed trial repeats
+                # some steps; the last line of a step counts.
+                steps.setdefault(record["step"], {}).update(record)
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path} is damaged: line {number} is no record of a step"
+                ) from error
+        return [steps[step] for step in sorted(steps)]
+
+    def read_curves(self) -> dict[str, list[dict[str, Any]]]:
+        """Returns each trial's `read_curve` by name."""
+        return {trial.name: self.read_curve(trial.name) for trial in self.read_record().trials}
+
+    def _result(self, name: str) -> Path:
+        return self.trial_directory(name) / "result.json"
+
+    # ------------------------------------------------------------ sweep.csv
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of the table from study.json and the trials' results, all of equal keys.
+
+        Raises:
+          UserError: the folder is no workdir.
+        """
+        study = self.read_record()
+        short = short_names(study.swept)
+        ended = [
+            (trial, self.read_result(trial.name) or {"status": "pending"}) for trial in study.trials
+        ]
+        costs = dict.fromkeys(name for trial, _ in ended for name in trial.costs)
+        measured = dict.fromkeys(name for _, result in ended for name in result)
+        known = set(all_columns()) - labels() - set(costs)
+        results = [name for name in dict.fromkeys((*ALWAYS, *measured)) if name in known]
+        return [
             {
-                "name": trial.name,
-                "overrides": trial.overrides,
-                "derived": derived[trial.name],
-                "costs": trial_costs[trial.name],
+                "trial": trial.name,
+                **{short[key]: trial.overrides.get(key) for key in study.swept},
+                "seed": trial.overrides.get("seed"),
+                "status": result["status"],
+                **{name: trial.costs.get(name) for name in costs},
+                **{name: result.get(name) for name in results},
+                "reason": result.get("reason"),
             }
-            for trial in trials
-        ],
-    }
-    write_atomically(path, json.dumps(study, indent=1))
+            for trial, result in ended
+        ]
+
+    def write_table(self) -> Path:
+        """Writes sweep.csv: one row a trial.
+
+        Raises:
+          UserError: the folder is no workdir.
+        """
+        rows = self.read_rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.table, text.getvalue())
+        return self.table
+
+    def read_trials(self) -> tuple[TrialRecord, ...]:
+        """Returns the trials with what sweep.csv says of them; pending where it says nothing.
+
+        Raises:
+          UserError: the folder is no workdir, or a file is damaged.
+        """
+        trials = self.read_record().trials
+        if not self.table.exists():
+            return trials
+        known = {trial.name: trial for trial in trials}
+        try:
+            text = self.table.read_bytes().decode()
+            # strict: a quoted reason that never ends is an error, not a cell that holds the rest.
+            rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            if not text.endswith("\n") or not {"trial", "status"} <= set(rows.fieldnames or ()):
+                raise ValueError("the file is cut short")
+            for row in rows:
+                name = row["trial"]
+                if name not in known:
+                    raise ValueError(f"line {rows.line_num}: {name!r} is no trial of study.json")
+                known[name] = _with_row(known[name], row, rows.line_num)
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{self.table} is damaged: {error}") from error
+        return tuple(known.values())
+
+    # ------------------------------------------------------------ the report
+
+    def write_report(self, name: str, content: bytes) -> Path:
+        """Writes a file of the report, such as sweep.png.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        path = self.path / name
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        return path
 
 
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    """A config as it comes back from JSON: there tuples are lists."""
+def _as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as it comes back from JSON, where tuples are lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-def _derived(shared: dict[str, Any], trial: Trial) -> dict[str, Any]:
-    """Dotted key -> value of what the trial's config has other than the study's, besides its overrides."""
+def _derived(shared: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
+    """Returns what differs from the study's config in a trial's, besides its overrides."""
     return {
         key: value
-        for key, value in flatten(_plain(trial.config)).items()
+        for key, value in flatten(_as_json(trial.config)).items()
         if key not in trial.overrides and shared.get(key) != value
     }
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    # These say which trials there are, how they are drawn and which files are made of them, not how one is trained.
-    free = ("seeds", "budget.", "report.", "compress.coders")
-    keys = [key for key in old | new if not key.startswith(free) and old.get(key) != new.get(key)]
-    return ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = dict.fromkeys((*old, *new))
+    return ", ".join(
+        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in keys
+        if not key.startswith(FREE_KEYS) and old.get(key) != new.get(key)
+    )
 
 
-def write_table(workdir: Path) -> Path:
-    """Writes sweep.csv from study.json and the trials' results: one row a trial, "pending" where it has not ended.
+def _planned(
+    trial: Mapping[str, Any], swept: Sequence[str], config: Mapping[str, Any]
+) -> TrialRecord:
+    """Returns a trial of study.json; a key that it does not override has the config's value."""
+    overrides = trial["overrides"]
 
-    Raises:
-      UserError: the folder is not a sweep's workdir.
-    """
-    study = read_study(workdir)
-    short = short_names(study["swept"])
-    coders = study["config"].get("compress", {}).get("coders", ())  # older studies have none
-    rows = []
-    for trial in study["trials"]:
-        result = read_result(workdir, trial["name"]) or {"status": "pending"}
-        swept = {short[key]: trial["overrides"].get(key) for key in study["swept"]}
-        rows.append(
-            {
-                "trial": trial["name"],
-                **swept,
-                "seed": trial["overrides"].get("seed"),
-                "status": result["status"],
-                **trial["costs"],
-                **{
-                    key: result.get(key)
-                    for key in (*MEASURED, *compression.columns(coders), "reason")
-                },
-            }
-        )
-    # A trial that can't be built has no costs, so no one row is sure to have every column.
-    columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    table = workdir / "sweep.csv"
-    write_atomically(table, text.getvalue())
-    return table
+    def value(key: str) -> Any:
+        if key in overrides:
+            return overrides[key]
+        return reduce(lambda node, part: node[part], key.split("."), config)
+
+    return TrialRecord(
+        name=trial["name"],
+        design={key: value(key) for key in swept},
+        seed=overrides.get("seed", config.get("seed")),
+        overrides=overrides,
+        derived=trial.get("derived"),
+        costs=trial.get("costs", {}),
+    )
+
+
+def _with_row(trial: TrialRecord, row: Mapping[str | None, Any], line: int) -> TrialRecord:
+    """Returns the trial with its row of sweep.csv; raises ValueError for a damaged row."""
+    if None in row or None in row.values():
+        raise ValueError(f"line {line} has not as many cells as the header")
+    if row["status"] not in STATUSES:
+        raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
+    # The whole key where two swept keys share their last part.
+    designs = {*trial.design, *(key.rpartition(".")[2] for key in trial.design)}
+    try:
+        measures = {
+            str(name): _finite(cell) for name, cell in row.items() if name not in labels() | designs
+        }
+    except ValueError as error:
+        raise ValueError(f"line {line}: {error}") from error
+    return replace(trial, status=row["status"], measures=measures, reason=row.get("reason", ""))
+
+
+def _finite(cell: str) -> float | None:
+    """Returns a cell's number; None where it is empty or not finite (the loss when diverged)."""
+    value = float(cell or "nan")
+    return value if math.isfinite(value) else None

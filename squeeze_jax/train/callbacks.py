@@ -94,7 +94,8 @@ class Callback:
 class Log(Callback):
     """Reads the running metrics each `train.log_every` steps, and tells a loss that diverged."""
 
-    def on_step(self, run: Run) -> None:  # noqa: D102
+    def on_step(self, run: Run) -> None:
+        """Waits for the first step to be compiled, and records the loss where it is due."""
         run.loss = None
         if run.step == run.start + 1:
             # The step is compiled by now: the stopwatch starts here.
@@ -120,26 +121,30 @@ class Progress(Callback):
     def __init__(self, show: Callable[[int, float | None], None]):
         self._show = show
 
-    def on_start(self, run: Run) -> None:  # noqa: D102
+    def on_start(self, run: Run) -> None:
+        """Shows the step that the run starts at."""
         self._show(run.step, None)
 
-    def on_step(self, run: Run) -> None:  # noqa: D102
+    def on_step(self, run: Run) -> None:
+        """Shows the step."""
         self._show(run.step, run.loss)
 
 
 class Evaluation(Callback):
     """Evaluates each `train.eval_every` steps and at the end, on the whole evaluation set."""
 
-    def on_step(self, run: Run) -> None:  # noqa: D102
+    def on_step(self, run: Run) -> None:
+        """Evaluates where it is due."""
         if run.diverged or not run.is_due(run.config.eval_every):
             return
         run.sums = run.compiled.evaluate(run.state.params, run.state.stats)
         run.record(**percentages(run.sums))
         run.stopwatch.start(run.step)
 
-    def on_end(self, run: Run) -> None:  # noqa: D102
+    def on_end(self, run: Run) -> None:
+        """Evaluates where the run was complete already."""
         if run.sums is None and not run.diverged:
-            # The run was killed between the last checkpoint and its result.
+            # It was killed between the last checkpoint and its result.
             run.sums = run.compiled.evaluate(run.state.params, run.state.stats)
 
 
@@ -149,7 +154,8 @@ class SaveCheckpoint(Callback):
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
 
-    def on_step(self, run: Run) -> None:  # noqa: D102
+    def on_step(self, run: Run) -> None:
+        """Saves where it is due."""
         if run.diverged or not run.is_due(run.config.checkpoint_every):
             return
         self.save(run)

@@ -4,6 +4,7 @@ import errno
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,21 +15,23 @@ from squeeze_jax.files import write_atomically
 from squeeze_jax.network import Network, weight_shapes
 from squeeze_jax.train.state import TrainState
 
-# In a network's folder, as a trial and as `save_network` leave it: what it is, and its weights.
+# What a network is and its weights, in the folder of a trial or of `save_network`.
 CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
+METRICS_FILE = "metrics.jsonl"  # beside them in a trial's folder
 
 
 class Checkpoints:
     """The checkpoints of one run, of which the newest is kept.
 
-    A save is atomic, so that a kill leaves the previous one whole. Use as a context manager: leaving
-    it waits for the save under way. On a full disk any method raises OSError with errno ENOSPC.
+    A save is atomic, so that a kill leaves the previous one whole. Use as a context manager:
+    leaving it waits for the save under way. On a full disk any method raises OSError with errno
+    ENOSPC.
     """
 
     def __init__(self, directory: Path):
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(1),
+            str(directory.absolute()),
+            preservation_policy=_keeps_latest(),
             cleanup_tmp_directories=True,
         )
 
@@ -77,6 +80,11 @@ class Checkpoints:
             self._checkpointer.close()
 
 
+def _keeps_latest() -> Any:
+    """Returns the policy that keeps one checkpoint; Orbax's types disagree on its argument."""
+    return ocp.training.preservation_policies.LatestN(1)
+
+
 class _full_disk_as_oserror:
     """Raises OSError on a full disk, which TensorStore reports as a ValueError."""
 
@@ -101,7 +109,7 @@ def save_network(net: Network, directory: Path) -> None:
         raise UserError(f"{directory} exists already")
     with (
         _full_disk_as_oserror(),
-        ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer,
+        ocp.training.Checkpointer(str((directory / WEIGHTS).absolute())) as checkpointer,
     ):
         checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
     write_atomically(directory / CONFIG_FILE, json.dumps(net.metadata(), indent=1))
@@ -129,7 +137,7 @@ def load_network(directory: Path) -> Network:
     )
     context = ocp.Context()
     context.pytree.loading.partial_load = True  # of a training state only these two
-    with ocp.training.Checkpointer((directory / WEIGHTS).absolute()) as checkpointer:
+    with ocp.training.Checkpointer(str((directory / WEIGHTS).absolute())) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"{directory} has no checkpoint yet")
         try:

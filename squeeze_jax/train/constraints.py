@@ -55,48 +55,56 @@ class Constraint:
 class Pruned(Constraint):
     """`train.prune_density`: the smallest weights of a kernel are zero, and stay so."""
 
-    def check(self, config: TrainConfig, params: Tree) -> None:  # noqa: D102
+    def check(self, config: TrainConfig, params: Tree) -> None:
+        """Rejects patterns that match no layer, and fractions outside (0, 1]."""
         kept_fractions(params, config.prune_density)
 
-    def prepare(self, config: TrainConfig, params: Tree) -> Tree:  # noqa: D102
+    def prepare(self, config: TrainConfig, params: Tree) -> Tree:
+        """Returns weights of which the smallest of each kernel are zero."""
         return prune(params, config.prune_density)
 
-    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:  # noqa: D102
-        # Tied gradients keep zeros, too.
+    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
+        """Takes the gradients of zeros away, unless they are tied, which does so, too."""
         return stages if config.codebook_bits else (keep_zeros(), *stages)
 
 
 class Clustered(Constraint):
     """`train.codebook_bits`: the weights of a kernel share few values, which are trained."""
 
-    def check(self, config: TrainConfig, params: Tree) -> None:  # noqa: D102
+    def check(self, config: TrainConfig, params: Tree) -> None:
+        """Rejects a number of bits outside 1 to 8."""
         if not 1 <= config.codebook_bits <= 8:
             raise UserError(
                 f"train.codebook_bits is 1 to 8, or 0 for no sharing; got {config.codebook_bits}"
             )
 
-    def prepare(self, config: TrainConfig, params: Tree) -> Tree:  # noqa: D102
+    def prepare(self, config: TrainConfig, params: Tree) -> Tree:
+        """Returns weights of few values a kernel."""
         return cluster_weights(params, config.codebook_bits)
 
-    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:  # noqa: D102
+    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
+        """Makes a weight's gradient the sum over all weights of its value."""
         return (tie_gradients(), *stages)
 
 
 class OnGrid(Constraint):
     """`train.qat`: kernels that start as multiples of one step stay multiples of it."""
 
-    def check(self, config: TrainConfig, params: Tree) -> None:  # noqa: D102
+    def check(self, config: TrainConfig, params: Tree) -> None:
+        """Rejects a codebook besides the grid."""
         if config.codebook_bits:
             raise UserError(
                 "train.qat and train.codebook_bits are two ways to keep weights to few values; "
                 "set one"
             )
 
-    def prepare(self, config: TrainConfig, params: Tree) -> Tree:  # noqa: D102
+    def prepare(self, config: TrainConfig, params: Tree) -> Tree:
+        """Returns the weights as they are; raises UserError where no kernel is on a grid."""
         check_on_grid(params)
         return params
 
-    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:  # noqa: D102
+    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
+        """Keeps zeros zero, and moves weights from multiple to multiple."""
         zeros = () if config.prune_density else (keep_zeros(),)
         return (*zeros, *stages, keep_on_grid())
 
@@ -104,10 +112,12 @@ class OnGrid(Constraint):
 class Frozen(Constraint):
     """`train.freeze`: some layers stay as they are, and count in no norm."""
 
-    def check(self, config: TrainConfig, params: Tree) -> None:  # noqa: D102
+    def check(self, config: TrainConfig, params: Tree) -> None:
+        """Rejects patterns that match no layer, and those that leave nothing to train."""
         frozen_labels(params, config.freeze)
 
-    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:  # noqa: D102
+    def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
+        """Leaves the parameters of frozen layers as they are."""
         return (
             optax.multi_transform(
                 {"trained": optax.chain(*stages), "frozen": optax.set_to_zero()},

@@ -1,7 +1,9 @@
-"""What a trained net is worth on a data set, and what it says of an image."""
+"""The accuracy of trained networks on a data set, and their probabilities for an image."""
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -11,18 +13,22 @@ from squeeze_jax.network import Classifier
 from squeeze_jax.train import metrics
 
 Sums = dict[str, Any]
+SumsTree = TypeVar("SumsTree", Sums, list[Sums])
 
 
-def total(parts: Iterable[Sums]) -> Sums:
-    """The sums over all batches (see `metrics.evaluation_sums`), in host memory."""
-    sums = None
-    for part in parts:
-        sums = part if sums is None else jax.tree.map(lambda a, b: a + b, sums, part)
-    return jax.device_get(sums)
+def total(parts: Iterable[SumsTree]) -> SumsTree:
+    """Returns the sums over all batches (see `metrics.evaluation_sums`), in host memory.
+
+    Raises:
+      TypeError: there are no batches.
+    """
+    return jax.device_get(
+        functools.reduce(lambda sums, part: jax.tree.map(operator.add, sums, part), parts)
+    )
 
 
 def percentages(sums: Sums) -> dict[str, float]:
-    """Evaluation sums as eval_loss (nats), top1 and top5 (%)."""
+    """Returns eval_loss (nats), top1 and top5 (%) of evaluation sums."""
     weight = float(sums["weight"])
     return dict(
         eval_loss=float(sums["loss"]) / weight,
@@ -37,11 +43,11 @@ def evaluate(
     batch_size: int = 32,
     on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Accuracy of a trained net, whatever engine computes it.
+    """Returns the accuracy of a trained network, whichever engine computes it.
 
     Args:
-      classifier: the net.
-      data: its images, streamed and prepared as the net wants them, with its labels; see `data.evaluation_data`.
+      classifier: the network.
+      data: images with its labels, streamed through its preprocessing; see `evaluation_data`.
       batch_size: images at a time.
       on_batch: called after each batch.
 
@@ -57,15 +63,16 @@ def evaluate_each(
     batch_size: int,
     on_run: Callable[[], None],
 ) -> list[dict[str, Any]]:
-    """Accuracy of several nets that want their images alike, each image being read and prepared once.
+    """Returns the accuracy of several networks of the same preprocessing, reading each image once.
 
     Args:
       runs: as `Classifier.run`.
-      data, batch_size: see `evaluate`.
-      on_run: called after each batch and net.
+      data: see `evaluate`.
+      batch_size: images at a time.
+      on_run: called after each batch and network.
 
     Returns:
-      What `evaluate` does, for each of `runs`.
+      For each of `runs` what `evaluate` returns.
     """
     pipeline = data.evaluation(batch_size)
     fetch, add = (
@@ -86,5 +93,8 @@ def evaluate_each(
 
 
 def probabilities(classifier: Classifier, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Softmax probabilities float32 [N, classes] of preprocessed images [H, W, 3]; one at a time, so that any number compiles once."""
+    """Returns softmax probabilities, float32 [N, classes], of preprocessed images [H, W, 3].
+
+    Images go through the network one at a time, so that it compiles once for any number.
+    """
     return np.concatenate([jax.nn.softmax(classifier.run(image[None])) for image in images])

@@ -32,21 +32,22 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: there is no such checkpoint, or the config needs one and names none.
     """
-    open_keys = [key for key in Preprocessing.__dataclass_fields__ if config.data[key] is None]
-    if config.model.name is not None and not open_keys:
+    given: dict[str, Any] = config.to_dict()
+    needs_model = given["model"]["name"] is None
+    open_keys = [key for key in Preprocessing.__dataclass_fields__ if given["data"][key] is None]
+    if not needs_model and not open_keys:
         return config
-    if not config.train.init_from:
+    if not given["train"]["init_from"]:
         raise UserError(
-            "which net? Give --config.train.init_from=CHECKPOINT, "
+            "which network? Give --config.train.init_from=CHECKPOINT, "
             "a trial's folder or what `squeeze-jax import` wrote"
         )
-    net = _load(config.train.init_from)
-    config = config.copy_and_resolve_references()
-    if config.model.name is None:
-        config.model = ConfigDict(dict(net.model))
-    for key in open_keys:
-        config.data[key] = getattr(net.preprocessing, key)
-    return config
+    network = _load(given["train"]["init_from"])
+    filled = config.copy_and_resolve_references()
+    if needs_model:
+        filled.model = ConfigDict(dict(network.model))
+    filled.update({"data": {key: getattr(network.preprocessing, key) for key in open_keys}})
+    return filled
 
 
 def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
@@ -60,10 +61,10 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     """
     if not config.train.init_from:
         return lambda params, stats: (params, stats)
-    net = _load(config.train.init_from)
-    same_classes = tuple(net.class_names) == tuple(data.class_names)
+    network = _load(config.train.init_from)
+    same_classes = tuple(network.class_names) == tuple(data.class_names)
     fresh = set() if same_classes else _classifier(config.model.to_mapping(), data.num_classes)
-    known = leaves_by_path(net.params) | leaves_by_path(net.stats)
+    known = leaves_by_path(network.params) | leaves_by_path(network.stats)
     wanted = {
         path: leaf
         for path, leaf in _shapes(config.model.to_mapping(), data.num_classes).items()

@@ -1,4 +1,4 @@
-"""Asking a run to stop between two steps: SIGTERM (a preempted machine, a scheduler) and Ctrl-C."""
+"""Stops a run between two steps: on SIGTERM (a preempted machine, a scheduler) and Ctrl-C."""
 
 import contextlib
 import signal
@@ -9,20 +9,22 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and everything is saved; running the same command again continues it."""
+    """The run was asked to stop, and all is saved; the same command continues it."""
 
     def __init__(self, signum: int):
         super().__init__(
-            f"stopped by {signal.Signals(signum).name}, state saved; run the same command again to continue"
+            f"stopped by {signal.Signals(signum).name}, state saved; "
+            "run the same command again to continue"
         )
         self.exit_code = 128 + signum
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[int], int | None]]:
-    """Yields `asked(step)`: the signal that asks to stop before `step`, or None. A second Ctrl-C stops at once.
+    """Yields a function of a step: the signal that asks to stop before it, or None.
 
-    Several processes must agree on the step they save at, so there jax.distributed's preemption notice decides.
+    A second Ctrl-C stops at once. Several processes must agree on the step they save at, so there
+    the preemption notice of jax.distributed decides.
     """
     received: list[int] = []
 

@@ -6,9 +6,15 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Softmax cross-entropy of each example, in nats: float32 [N] from logits [N, classes] and int labels [N].
+    """Returns the softmax cross-entropy of each example, in nats, float32 [N].
 
-    With smoothing the target is 1 - label_smoothing on the label plus label_smoothing / classes on every class.
+    With smoothing the target is 1 - label_smoothing on the label plus label_smoothing / classes on
+    each class.
+
+    Args:
+      logits: [N, classes].
+      labels: int [N].
+      label_smoothing: in [0, 1).
     """
     logits = logits.astype(jnp.float32)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -20,10 +26,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The place of the label when classes are sorted by falling logit, 0 for the first: int32 [N].
+    """Returns the place of the label among classes sorted by falling logit, from 0, int32 [N].
 
-    Ties go to the lower class, as in argmax, so that a net with constant output scores at chance; a non-finite logit on the
-    label counts as last.
+    Ties go to the lower class, as in argmax, so that a network with constant output scores at
+    chance; a non-finite logit of the label counts as last.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])[None, :]
@@ -34,7 +40,7 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def evaluation_sums(
     logits: jax.Array, labels: jax.Array, weight: jax.Array
 ) -> dict[str, jax.Array]:
-    """Weighted sums over a batch, to be added up over batches and devices.
+    """Returns weighted sums over a batch, to be added up over batches and devices.
 
     weight, loss, top1, top5 are scalars; labels [classes] counts the examples of each class.
     """
@@ -49,6 +55,10 @@ def evaluation_sums(
 
 
 def left_chance(sums: dict[str, jax.Array]) -> bool:
-    """Whether top-1 beats always answering the commonest class by more than three standard deviations of a fair guess."""
+    """Returns whether top-1 is above chance.
+
+    Chance is always answering the commonest class; above it is by more than three standard
+    deviations of such a guess.
+    """
     count, guess = float(sums["weight"]), float(jnp.max(sums["labels"])) / float(sums["weight"])
     return float(sums["top1"]) > count * guess + 3 * (count * guess * (1 - guess)) ** 0.5

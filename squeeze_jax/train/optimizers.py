@@ -61,7 +61,7 @@ def sgd(config: TrainConfig, learning_rate: Any) -> Stages:
     scaled down to at most that global norm.
     """
     # As a schedule the rate leaves a step count in the state, which older checkpoints hold.
-    rate = learning_rate if callable(learning_rate) else lambda count: learning_rate
+    rate: Schedule = learning_rate if callable(learning_rate) else lambda count: learning_rate
     return (
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.add_decayed_weights(config.weight_decay),

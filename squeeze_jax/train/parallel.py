@@ -1,7 +1,7 @@
 """Data parallelism over a set of devices: the only file that names pmap.
 
-The state is replicated, and a batch is divided along its first axis. Each of several processes feeds
-the share of the batch that belongs to its own devices.
+The state is replicated, and a batch is divided along its first axis. Each of several processes
+feeds the share of the batch that belongs to its own devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def as_local(tree: Any, devices: Devices) -> Any:
 def _with_sharding(tree: Any, sharding: NamedSharding) -> Any:
     """Returns the same buffers under another sharding."""
 
-    def view(array: jax.Array) -> jax.Array:
+    def view(array):
         return jax.make_array_from_single_device_arrays(
             array.shape, sharding, [shard.data for shard in array.addressable_shards]
         )
@@ -85,6 +85,6 @@ def divide(batch: dict[str, np.ndarray], devices: Devices) -> dict[str, np.ndarr
     return {name: array.reshape(local, -1, *array.shape[1:]) for name, array in batch.items()}
 
 
-def local_devices(devices: Devices) -> list[jax.Device]:
+def local_devices(devices: Devices) -> Devices:
     """Returns those of `devices` that belong to this process."""
     return [device for device in devices if device.process_index == jax.process_index()]

@@ -1,4 +1,4 @@
-"""What pruning costs, layer by layer: the ground on which to choose `train.prune_density`."""
+"""The accuracy that pruning costs, layer by layer, to choose `train.prune_density` by."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -28,19 +28,20 @@ def sensitivity(
     batch_size: int = 256,
     on_net: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Top-1 with one layer pruned and all others as they are, without retraining.
+    """Returns top-1 with one layer pruned and all others as they are, without retraining.
 
     Args:
-      net: a trained one.
+      net: a trained network.
       data: see `evaluation.evaluate`.
       fractions: of a layer's weights that are kept, each in (0, 1).
       max_loss: points of top-1 that a layer may lose.
-      batch_size: images at a time; all pruned nets see a batch before the next is read.
-      on_net: called after each batch and net; there are layers x fractions + 1 nets.
+      batch_size: images at a time; all pruned networks see a batch before the next is read.
+      on_net: called after each batch and network; there are layers x fractions + 1 networks.
 
     Returns:
-      images; top1 (%) of the whole net; layers: name, weights, and top1 by fraction; keep: pairs as `train.prune_density` takes them, of each
-      layer that may be pruned and the smallest of the fractions that loses no more than `max_loss`.
+      images; top1 (%) of the whole network; layers: name, weights, and top1 by fraction; keep:
+      pairs as `train.prune_density` takes them, of each layer that may be pruned and the smallest
+      of the fractions that loses no more than `max_loss`.
     """
     graphdef, params, stats = split_model(net.module())
     logits = jax.jit(functools.partial(predict, graphdef))
@@ -78,7 +79,7 @@ def sensitivity(
         # Accuracies are whole images, so a loss of just max_loss must not fall to rounding.
         within = [
             fraction
-            for fraction, value in zip(fractions, row)
+            for fraction, value in zip(fractions, row, strict=True)
             if whole["top1"] - value <= max_loss + 1e-6
         ]
         keep += [(layer_name(path), min(within))] if within else []

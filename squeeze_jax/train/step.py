@@ -1,4 +1,4 @@
-"""One optimiser step and one evaluation step, as pure functions of one device's share of a batch.
+"""One optimizer step and one evaluation step, as pure functions of one device's share of a batch.
 
 Both know of other devices only through the axis name "batch"; `parallel` says which those are.
 """

@@ -9,6 +9,7 @@ import jax
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
+from squeeze_jax.train.checkpoint import METRICS_FILE
 from squeeze_jax.train.config import TrainConfig
 
 
@@ -28,7 +29,7 @@ class JsonLines:
     """
 
     def __init__(self, directory: Path, step: int):
-        self._path = directory / "metrics.jsonl"
+        self._path = directory / METRICS_FILE
         self.lines = [line for line in _whole_lines(self._path) if line["step"] <= step]
         if jax.process_index() == 0:
             write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))

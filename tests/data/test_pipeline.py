@@ -28,9 +28,15 @@ def folder(tmp_path_factory):
 
 def settings(folder, **changes):
     defaults = dict(
-        name="folder", data_dir=str(folder), train_split="", eval_split="", holdout=0.2, resize=10, resize_mode="squash", image_size=10,
-        pad=0, mirror=False, channel_order="rgb", mean=MEAN, std=(50.0, 60.0, 70.0), placement="memory", workers=2,
-    )  # fmt: skip
+        name="folder",
+        data_dir=str(folder),
+        resize=10,
+        image_size=10,
+        mean=MEAN,
+        std=(50.0, 60.0, 70.0),
+        placement="memory",
+        workers=2,
+    )
     return DataConfig(**defaults | changes)
 
 

@@ -64,7 +64,7 @@ def test_centre_crop(size, start):
     "size, pad, mirror", [(5, 0, True), (8, 2, False), (8, 0, True), (6, 1, True)]
 )
 def test_augment_gives_crops_of_the_padded_image(size, pad, mirror):
-    """Every result is one of the possible crops, and over many keys all of them turn up, mirrored and not."""
+    """Each result is a possible crop, and over many keys all turn up, mirrored and not."""
     image = IMAGES[:1].astype(np.float32)
     padded = np.pad(image[0], ((pad, pad), (pad, pad), (0, 0)))
     room = padded.shape[0] - size + 1

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from squeeze_jax.report.figures import accuracy_figure, pareto_figure, png, svg, training_figure
-from squeeze_jax.report.tables import aggregate, read_study, read_trials
+from squeeze_jax.report.tables import aggregate
+from squeeze_jax.study import Workdir
 
 BYPASS = tuple({"model.bypass": value} for value in ("none", "simple", "complex"))
 
 
 def draw(workdir):
-    study = read_study(workdir)
-    figure = accuracy_figure(study, aggregate(read_trials(workdir, study)))
+    study = Workdir(workdir).read_record()
+    figure = accuracy_figure(study, aggregate(Workdir(workdir).read_trials()))
     return figure, *figure.axes
 
 
@@ -108,8 +109,8 @@ def test_stages_of_one_net_show_their_compressed_sizes(stages):
 
 
 def test_accuracy_against_compressed_bytes(stages):
-    study = read_study(stages)
-    (panel,) = pareto_figure(study, aggregate(read_trials(stages, study))).axes
+    study = Workdir(stages).read_record()
+    (panel,) = pareto_figure(study, aggregate(Workdir(stages).read_trials())).axes
     assert panel.get_xlabel() == "Arithmetic-coded (bytes)"
     assert marks(panel, "points") == [[(9010, 80), (3010, 95), (1005, 97)]]
     assert marks(panel, "front") == [[(1005, 97)]]
@@ -125,8 +126,8 @@ def test_accuracy_against_compressed_bytes(stages):
 
 def test_accuracy_against_costs_without_spread(sweep, finished):
     workdir = sweep(finished)
-    study = read_study(workdir)
-    (panel,) = pareto_figure(study, aggregate(read_trials(workdir, study))).axes
+    study = Workdir(workdir).read_record()
+    (panel,) = pareto_figure(study, aggregate(Workdir(workdir).read_trials())).axes
     assert marks(panel, "front") == [[(1, 80), (2, 95), (3, 97)]]
     assert texts(panel.texts) == ["0.125", "0.5", "1"]
 
@@ -170,14 +171,14 @@ def test_tick_labels_never_overlap(sweep):
 
 
 def test_nothing_finished(sweep):
-    study = read_study(sweep({(0, 0): ("failed", None)}))
+    study = Workdir(sweep({(0, 0): ("failed", None)})).read_record()
     assert "no finished trial yet" in texts(accuracy_figure(study, aggregate(study.trials)).texts)
-    assert "no training record yet" in texts(training_figure("nowhere", study).texts)
+    assert "no training record yet" in texts(training_figure(study, {}).texts)
 
 
 def test_training_curves(sweep, troubled):
     workdir = sweep(troubled)
-    figure = training_figure(workdir, read_study(workdir))
+    figure = training_figure(Workdir(workdir).read_record(), Workdir(workdir).read_curves())
     loss, top1 = figure.axes
     assert len(loss.lines) == len(top1.lines) == 7  # the failed and the pending one left no record
     assert [tuple(pair) for pair in top1.lines[0].get_xydata()] == [(1, 39.5), (2, 79)]
@@ -188,12 +189,12 @@ def test_training_curves(sweep, troubled):
 
 def test_a_training_that_is_nan_from_the_start(sweep):
     workdir = sweep({(0, 0): ("diverged", 10.0)})
-    study = read_study(workdir)
+    study = Workdir(workdir).read_record()
     record = workdir / "trials" / study.trials[0].name / "metrics.jsonl"
     record.write_text(
         '{"step": 1, "epoch": 0.5, "loss": NaN}\n{"step": 2, "epoch": 1.0, "loss": Infinity}\n'
     )
-    assert svg(training_figure(workdir, study))
+    assert svg(training_figure(study, Workdir(workdir).read_curves()))
 
 
 @pytest.mark.parametrize("label", ["cost in $ and $", r"\frac{"])

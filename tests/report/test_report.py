@@ -118,7 +118,7 @@ def test_partial_workdirs(sweep, results):
 
 
 def test_no_workdir(tmp_path):
-    with pytest.raises(UserError, match="nowhere is not a sweep's workdir: no study.json"):
+    with pytest.raises(UserError, match="nowhere is not a sweep's workdir: it has no study.json"):
         draw(tmp_path / "nowhere")
 
 

@@ -9,22 +9,19 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.report.tables import (
     Interval,
     Point,
-    Trial,
     aggregate,
     confidence,
     cost_columns,
     markdown,
     pareto_front,
     point_table,
-    read_curve,
-    read_study,
-    read_trials,
 )
+from squeeze_jax.study import Workdir
+from squeeze_jax.study.records import TrialRecord
 
 
 def read(workdir):
-    study = read_study(workdir)
-    return study, aggregate(read_trials(workdir, study))
+    return Workdir(workdir).read_record(), aggregate(Workdir(workdir).read_trials())
 
 
 def test_interval_is_students():
@@ -70,7 +67,9 @@ def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
     raw = json.loads((workdir / "study.json").read_text())
     raw["swept"].append("model.bypass")
     (workdir / "study.json").write_text(json.dumps(raw))
-    assert {trial.design["model.bypass"] for trial in read_study(workdir).trials} == {"none"}
+    assert {trial.design["model.bypass"] for trial in Workdir(workdir).read_record().trials} == {
+        "none"
+    }
 
 
 def test_table(sweep, troubled):
@@ -97,7 +96,7 @@ def test_table(sweep, troubled):
 
 def test_compressed_bytes_are_a_cost_that_differs_from_seed_to_seed(stages):
     study, points = read(stages)
-    assert [point.typical("bytes_arithmetic") for point in points] == [
+    assert [point.representative("bytes_arithmetic") for point in points] == [
         9010,
         3010,
         1005,
@@ -130,24 +129,24 @@ def test_markdown():
 
 def test_curve_merges_a_step_and_ignores_the_line_being_written(sweep, finished):
     workdir = sweep(finished)
-    name = read_study(workdir).trials[0].name
+    name = Workdir(workdir).read_record().trials[0].name
     path = workdir / "trials" / name / "metrics.jsonl"
     with path.open("a") as file:
         file.write('{"step": 10, "epoch": 2.0, "loss": 0.5}\n{"step": 15, "ep')
-    assert read_curve(workdir, name) == [
+    assert Workdir(workdir).read_curve(name) == [
         {"step": 5, "epoch": 1.0, "loss": 2.0, "eval_loss": 2.0, "top1": 39.5},
         {"step": 10, "epoch": 2.0, "loss": 0.5, "eval_loss": 1.0, "top1": 79.0},
     ]
-    assert read_curve(workdir, "no such trial") == []
+    assert Workdir(workdir).read_curve("no such trial") == []
     with path.open("a") as file:
         file.write("\n")
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged: line 6 is no record of a step"):
-        read_curve(workdir, name)
+        Workdir(workdir).read_curve(name)
 
 
 def test_no_study(tmp_path):
-    with pytest.raises(UserError, match="is not a sweep's workdir: no study.json"):
-        read_study(tmp_path)
+    with pytest.raises(UserError, match="is not a sweep's workdir: it has no study.json"):
+        Workdir(tmp_path).read_record()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +163,7 @@ def test_damaged_study(tmp_path, content, message):
         content if isinstance(content, bytes) else content.encode()
     )
     with pytest.raises(UserError, match=message):
-        read_study(tmp_path)
+        Workdir(tmp_path).read_record()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ def test_damaged_results(sweep, finished, damage, message):
         UserError,
         match=f"sweep.csv is damaged: {message}|sweep.csv is damaged: the file is {message}",
     ):
-        read_trials(workdir, read_study(workdir))
+        Workdir(workdir).read_trials()
 
 
 def test_pareto_front_is_what_no_other_beats():
@@ -208,7 +207,7 @@ def test_pareto_front_is_what_no_other_beats():
             Point(
                 {"x": i},
                 (
-                    Trial(
+                    TrialRecord(
                         str(i),
                         {"x": i},
                         0,
@@ -233,5 +232,5 @@ def test_pareto_front_is_what_no_other_beats():
 
 
 def test_collapsed_points_are_on_no_front():
-    point = Point({}, (Trial("a", {}, 0, "chance", {"macs": 1.0, "top1": 10.0}),))
+    point = Point({}, (TrialRecord("a", {}, 0, "chance", {"macs": 1.0, "top1": 10.0}),))
     assert pareto_front([point], "macs", "top1") == []

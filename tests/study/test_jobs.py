@@ -75,7 +75,7 @@ def test_a_tpu_is_not_shared(devices):
 
 @several
 def test_each_knows_its_place_and_runs_on_its_cores(capfd):
-    code = jobs.run(
+    code = jobs.run_command(
         2,
         script(
             "from squeeze_jax.study.executors.jobs import job_index; print(*job_index(), *os.sched_getaffinity(0), file=sys.stderr)"
@@ -93,7 +93,7 @@ def test_each_knows_its_place_and_runs_on_its_cores(capfd):
 @several
 def test_the_same_mistake_is_told_once_and_the_largest_code_counts(capfd):
     assert (
-        jobs.run(
+        jobs.run_command(
             2,
             script(
                 "print('error: no', file=sys.stderr); sys.exit(2 * int(os.environ[\"SQUEEZE_JAX_JOB\"][0]))"
@@ -106,7 +106,9 @@ def test_the_same_mistake_is_told_once_and_the_largest_code_counts(capfd):
 
 @several
 def test_a_job_that_is_killed_is_said(capfd):
-    assert jobs.run(2, script("os.kill(os.getpid(), signal.SIGKILL)")) == 128 + signal.SIGKILL
+    assert (
+        jobs.run_command(2, script("os.kill(os.getpid(), signal.SIGKILL)")) == 128 + signal.SIGKILL
+    )
     assert "a job was ended by SIGKILL; run the same command again" in capfd.readouterr().err
 
 
@@ -130,7 +132,7 @@ print(os.getpid(), len(count), file=sys.stderr)
         os.kill(os.getpid(), signum)
 
     threading.Thread(target=stop).start()
-    assert jobs.run(2, script(text)) == 0
+    assert jobs.run_command(2, script(text)) == 0
     assert [line.split()[1] for line in capfd.readouterr().err.splitlines()] == ["1", "1"]
 
 

@@ -7,9 +7,9 @@ import multiprocessing
 import pytest
 
 from squeeze_jax.configs import base
+from squeeze_jax.cost import design_costs
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import make_trials
-from squeeze_jax.study import workdir as results
+from squeeze_jax.study import Workdir, make_trials
 
 
 @pytest.fixture
@@ -20,20 +20,20 @@ def study(tmp_path):
     trials = make_trials(
         config, lambda config: [{"model.squeeze_ratio": 0.5, "seed": seed} for seed in range(2)]
     )
-    costs = {trial.name: results.costs(trial.config, 10) for trial in trials}
-    results.open_study(tmp_path, config, trials, costs, "python launch.py")
+    costs = {trial.name: design_costs(trial.config.model, 10, (32, 32, 3)) for trial in trials}
+    Workdir(tmp_path).open_study(config, trials, costs, "python launch.py")
     return tmp_path, config, trials, costs
 
 
 def rows(workdir):
-    with results.write_table(workdir).open() as file:
+    with Workdir(workdir).write_table().open() as file:
         return list(csv.DictReader(file))
 
 
 def test_costs_are_the_papers():
     """v1.0 on ImageNet: the SqueezeNet paper's Table 1 and Fig. 3a."""
     config = base.get_config("imagenet", "x")
-    costs = results.costs(config, 1000)
+    costs = design_costs(config.model, 1000, (227, 227, 3))
     assert (costs["params"], costs["macs"], costs["model_mb"]) == (1_248_424, 832_667_936, 4.7624)
     # arXiv 1803.10615, Table 3 and Fig. 8: 2.59 times 1.245 M cycles, 4.5e9 MACs
     assert costs["cycles"] == pytest.approx(2.59 * 1.245e6, rel=0.1)
@@ -42,8 +42,7 @@ def test_costs_are_the_papers():
 
 def test_a_row_a_trial(study):
     workdir, _, trials, costs = study
-    results.write_result(
-        workdir,
+    Workdir(workdir).write_result(
         trials[1].name,
         {
             "status": "ok",
@@ -86,8 +85,7 @@ def test_a_row_a_trial(study):
 def test_a_trial_without_costs_leaves_its_cells_empty(study):
     """Whichever trial it is: the first one can't be built here."""
     workdir, config, trials, costs = study
-    results.open_study(
-        workdir,
+    Workdir(workdir).open_study(
         config,
         trials,
         {trials[0].name: {}, trials[1].name: costs[trials[1].name]},
@@ -106,7 +104,7 @@ def test_another_config_is_refused_with_the_difference(study):
     with pytest.raises(
         UserError, match="data.mirror was False, is True.*train.learning_rate was 0.05, is 0.01"
     ):
-        results.open_study(workdir, config, trials, costs, "again")
+        Workdir(workdir).open_study(config, trials, costs, "again")
     assert json.loads((workdir / "study.json").read_text())["command"] == "python launch.py"
 
 
@@ -116,7 +114,7 @@ def test_more_seeds_are_welcome(study):
     trials = make_trials(
         config, lambda config: [{"model.squeeze_ratio": 0.5, "seed": seed} for seed in range(5)]
     )
-    results.open_study(workdir, config, trials, {trial.name: {} for trial in trials}, "again")
+    Workdir(workdir).open_study(config, trials, {trial.name: {} for trial in trials}, "again")
     assert len(json.loads((workdir / "study.json").read_text())["trials"]) == 5
 
 
@@ -129,7 +127,7 @@ def test_what_a_result_depends_on_is_recorded(study):
 
 
 def _hold(workdir, got, release):
-    with results.trial_lock(workdir, "t") as mine:
+    with Workdir(workdir).lock("t") as mine:
         got.put(mine)
         release.wait(600)
 
@@ -140,14 +138,14 @@ def test_a_trial_belongs_to_one_launcher_until_its_process_ends(tmp_path):
     other = context.Process(target=_hold, args=(tmp_path, got, release))
     other.start()
     assert got.get(timeout=600)
-    with results.trial_lock(tmp_path, "t") as mine:
+    with Workdir(tmp_path).lock("t") as mine:
         assert not mine
     other.kill()  # not released by the program: the system does it
     other.join(600)
-    with results.trial_lock(tmp_path, "t") as mine:
+    with Workdir(tmp_path).lock("t") as mine:
         assert mine
 
 
 def test_a_folder_that_is_no_workdir(tmp_path):
     with pytest.raises(UserError, match="no study.json"):
-        results.write_table(tmp_path)
+        Workdir(tmp_path).write_table()

@@ -14,8 +14,7 @@ from squeeze_jax import study
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import compression, runner
-from squeeze_jax.study import workdir as results
+from squeeze_jax.study import Plan, Workdir, program_cache, runner, sqz_files
 from squeeze_jax.train import Interrupted
 from squeeze_jax.train.checkpoint import load_network
 from tests.launching import launch
@@ -58,11 +57,13 @@ def derive(config):
 
 
 def run(workdir, config):
-    return study.run(config, study.make_trials(config, points, derive=derive), workdir, "test")
+    return study.run(
+        Plan(config, study.make_trials(config, points, derive=derive), workdir, "test")
+    )
 
 
 def result(workdir, name):
-    return results.read_result(workdir, name)
+    return Workdir(workdir).read_result(name)
 
 
 def timeless(workdir):
@@ -74,7 +75,7 @@ def timeless(workdir):
 
 
 def folder(workdir, name):
-    return results.trial_directory(workdir, name)
+    return Workdir(workdir).trial_directory(name)
 
 
 def again(workdir, *names):
@@ -119,9 +120,9 @@ def test_each_seed_starts_from_its_own_dense_net(trained):
 
 
 def test_seeds_of_a_stage_share_a_program(trained, copied, monkeypatch):
-    built, build = [], runner.compile_trial
+    built, build = [], program_cache.compile_trial
     monkeypatch.setattr(
-        runner, "compile_trial", lambda *arguments: built.append(1) or build(*arguments)
+        program_cache, "compile_trial", lambda *arguments: built.append(1) or build(*arguments)
     )
     again(copied, *COPY)
     assert run(copied, config_of()) == {"ok": 4}
@@ -140,7 +141,7 @@ def test_interrupted_between_stages_and_resumed(trained, copied, monkeypatch):
         patch.setattr(runner, "Progress", Stopped)
         with pytest.raises(Interrupted):
             run(copied, config_of())
-    assert [results.status(copied, name) for name in COPY] == ["pending", "pending"]
+    assert [Workdir(copied).status(name) for name in COPY] == ["pending", "pending"]
     assert run(copied, config_of()) == {"ok": 4}
     assert timeless(copied) == timeless(trained)
 
@@ -148,13 +149,13 @@ def test_interrupted_between_stages_and_resumed(trained, copied, monkeypatch):
 def test_a_trial_whose_start_has_not_learned_fails_until_it_has(copied):
     again(copied, *COPY)
     good = result(copied, DENSE[0])
-    results.write_result(copied, DENSE[0], good | {"status": "diverged"})
+    Workdir(copied).write_result(DENSE[0], good | {"status": "diverged"})
     assert run(copied, config_of()) == {"diverged": 1, "ok": 2, "failed": 1}
     assert result(copied, COPY[0]) == {
         "status": "failed",
         "reason": "it starts from stage=dense,seed=0, which is diverged",
     }
-    results.write_result(copied, DENSE[0], good)
+    Workdir(copied).write_result(DENSE[0], good)
     assert run(copied, config_of()) == {"ok": 4}
 
 
@@ -176,16 +177,16 @@ def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatc
     """It is left pending while that runs, and taken up in the same launch when that ends in time."""
     again(copied, *COPY)
     good = result(copied, DENSE[0])
-    results.forget_result(copied, DENSE[0])
-    with results.trial_lock(copied, DENSE[0]):  # another launcher
+    Workdir(copied).forget_result(DENSE[0])
+    with Workdir(copied).lock(DENSE[0]):  # another launcher
         assert run(copied, config_of()) == {"pending": 2, "ok": 2}
     again(copied, COPY[1])
     with ExitStack() as other:
-        other.enter_context(results.trial_lock(copied, DENSE[0]))
+        other.enter_context(Workdir(copied).lock(DENSE[0]))
 
         class Meanwhile(runner.Progress):
             def finish_trial(self, ended):
-                results.write_result(copied, DENSE[0], good)
+                Workdir(copied).write_result(DENSE[0], good)
                 other.close()
 
         monkeypatch.setattr(runner, "Progress", Meanwhile)
@@ -193,12 +194,12 @@ def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatc
 
 
 def test_a_failed_start_is_pending_while_it_is_tried_again(copied, monkeypatch):
-    results.write_result(copied, DENSE[0], {"status": "failed", "reason": "x"})
+    Workdir(copied).write_result(DENSE[0], {"status": "failed", "reason": "x"})
     seen = []
     monkeypatch.setattr(
         runner,
         "train",
-        lambda *_, **__: seen.append(results.status(copied, DENSE[0])) or {"status": "chance"},
+        lambda *_, **__: seen.append(Workdir(copied).status(DENSE[0])) or {"status": "chance"},
     )
     run(copied, config_of())
     assert seen == ["pending"]
@@ -226,7 +227,7 @@ def test_a_study_whose_derive_changed_is_refused(copied):
         UserError,
         match="another stage=copy,seed=0: train.steps was 1, is 2; give another --workdir",
     ):
-        study.run(config, study.make_trials(config, points, derive=other), copied, "test")
+        study.run(Plan(config, study.make_trials(config, points, derive=other), copied, "test"))
 
 
 def test_launch_passes_derive_what_the_command_line_set(tmp_path):
@@ -295,7 +296,7 @@ def test_a_net_that_can_not_be_compressed_fails_nothing_else(trained, copied, mo
         raise UserError("no file can hold it")
 
     with monkeypatch.context() as patch:
-        patch.setattr(compression, "_encode", refused)
+        patch.setattr(sqz_files, "encode", refused)
         assert run(copied, config) == {"ok": 4}
     for name in DENSE + COPY:
         assert result(copied, name)["reason"] == "not compressed: no file can hold it"
@@ -314,10 +315,12 @@ def test_lossy_files_are_smaller_and_nearly_as_accurate(trained, compressed, cop
     again(copied, *DENSE[1:], *COPY)
     (copied / "study.json").unlink()
     assert study.run(
-        config,
-        study.make_trials(config, lambda config: [{"stage": "dense", "seed": 0}]),
-        copied,
-        "test",
+        Plan(
+            config,
+            study.make_trials(config, lambda config: [{"stage": "dense", "seed": 0}]),
+            copied,
+            "test",
+        )
     ) == {"ok": 1}
     found, lossless = result(copied, DENSE[0]), result(compressed, DENSE[0])
     assert found["bytes_arithmetic"] < 0.3 * lossless["bytes_arithmetic"]
@@ -333,7 +336,7 @@ def test_compression_stops_when_asked_to(copied, monkeypatch):
     with pytest.raises(Interrupted):
         run(copied, config_of(**{"compress.coders": ("huffman",)}))
     assert not list(copied.glob("trials/*/*.sqz"))
-    assert all(results.status(copied, name) == "ok" for name in DENSE + COPY)
+    assert all(Workdir(copied).status(name) == "ok" for name in DENSE + COPY)
 
 
 @pytest.mark.parametrize(

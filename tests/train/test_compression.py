@@ -1,4 +1,4 @@
-"""Training under pruning and weight sharing: what holds after real steps on two devices, after a stop, and from other weights."""
+"""Training pruned, clustered and on a grid: real steps on two devices, a stop, other weights."""
 
 import dataclasses
 import signal
@@ -47,28 +47,29 @@ def checkpoint(config, tmp_path):
 
 
 def weights_around(config, data, directory):
-    """The weights by path before and after training; a run that is stopped in between ends in the same state, to the bit.
+    """Returns the weights by path before and after training.
 
-    Masks and groups are part of that state: they are not found anew among the weights at the stop.
+    A run that is stopped in between ends in the same state, to the bit. Masks and groups are part
+    of it: they are not found anew among the weights at the stop.
     """
-    program = compile_trial(TrialConfig.parse(config), data, jax.devices())
-    train(program, TrialConfig.parse(config), data, directory / "unbroken")
+    compiled = compile_trial(TrialConfig.parse(config), data, jax.devices())
+    train(compiled, TrialConfig.parse(config), data, directory / "unbroken")
     with pytest.raises(Interrupted):
         train(
-            program,
+            compiled,
             TrialConfig.parse(config),
             data,
             directory / "broken",
             asked_to_stop=lambda step: signal.SIGTERM if step == 4 else None,
         )
-    train(program, TrialConfig.parse(config), data, directory / "broken")
+    train(compiled, TrialConfig.parse(config), data, directory / "broken")
     states = []
     for name in ("unbroken", "broken"):
         with Checkpoints(directory / name / "checkpoints") as checkpoints:
-            states.append(jax.device_get(checkpoints.restore(program.initial_shapes)))
+            states.append(jax.device_get(checkpoints.restore(compiled.initial_shapes)))
     jax.tree.map(np.testing.assert_array_equal, *states)
     return leaves_by_path(
-        jax.device_get(program.initial_state(TrialConfig.parse(config)).params)
+        jax.device_get(compiled.initial_state(TrialConfig.parse(config)).params)
     ), leaves_by_path(states[0].params)
 
 
@@ -120,7 +121,10 @@ def coarse(checkpoint, tmp_path):
 
 
 def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
-    """With a layer that stays as it is; the trained net's file is as small as the one that it came from, but for biases that were zero."""
+    """With a frozen layer. The trained net's file is as small as the one that it came from.
+
+    Only biases that were zero add to it.
+    """
     directory, data = coarse
     config.train.update(
         init_from=str(directory),
@@ -152,18 +156,18 @@ def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
 
 def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
     config.train.qat = True
-    program = compile_trial(TrialConfig.parse(config), digits, jax.devices())
+    compiled = compile_trial(TrialConfig.parse(config), digits, jax.devices())
     with pytest.raises(UserError, match="no kernel is multiples of one step"):
-        train(program, TrialConfig.parse(config), digits, tmp_path / "trial")
+        train(compiled, TrialConfig.parse(config), digits, tmp_path / "trial")
 
 
-def test_one_program_starts_from_any_checkpoint(config, digits, checkpoint):
-    """It is built without one, and each trial brings its own; a checkpoint's zeros are kept by a fraction of 1."""
+def test_one_compiled_trial_starts_from_any_checkpoint(config, digits, checkpoint):
+    """It is built without one, and each trial brings its own; a fraction of 1 keeps its zeros."""
     config.train.prune_density = (("*", 1.0),)
-    program = compile_trial(TrialConfig.parse(config), digits, jax.devices())
-    fresh = leaves_by_path(program.initial_state(TrialConfig.parse(config)).params)
+    compiled = compile_trial(TrialConfig.parse(config), digits, jax.devices())
+    fresh = leaves_by_path(compiled.initial_state(TrialConfig.parse(config)).params)
     config.train.init_from = str(checkpoint)
-    state = program.initial_state(TrialConfig.parse(config))
+    state = compiled.initial_state(TrialConfig.parse(config))
     for path, weights in leaves_by_path(load_network(checkpoint).params).items():
         np.testing.assert_array_equal(leaves_by_path(state.params)[path], weights)
     assert np.all(fresh["fire2/squeeze/kernel"] != 0)

@@ -65,7 +65,7 @@ def test_classes_are_matched_by_name_or_by_number():
     ] == [0, 1, 2, 3]
     with pytest.raises(
         UserError,
-        match="set has 2 classes and the net 4; 1 of them are not the net's, such as 'cat'",
+        match="set has 2 classes and the network 4; 1 of them are not the network's, such as 'cat'",
     ):
         relabel(named("tench", "cat"), net_classes)
 

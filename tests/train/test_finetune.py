@@ -1,4 +1,4 @@
-"""Transfer learning: what comes from the checkpoint, what is drawn anew, and what stays as it is."""
+"""Transfer learning: what comes from the checkpoint, what is drawn anew, and what is frozen."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ LETTERS = tuple("abc")
 
 @pytest.fixture
 def net(config):
-    """An untrained net of the small design point, with statistics that no training leaves at their start."""
+    """An untrained net of the small design point, with statistics away from their start."""
     config.model.batch_norm = True
     _, params, stats = split_model(build_model(config.model, 10, seed=7))
     stats = jax.tree.map(lambda x: x + np.float32(0.25), stats)
@@ -127,10 +127,10 @@ def test_the_same_classes_keep_the_classifier(config, net, checkpoint, digits):
 
 def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letters, tmp_path):
     config.train.update(init_from=checkpoint, freeze=("conv1", "fire2/squeeze"), learning_rate=0.05)
-    program = compile_trial(TrialConfig.parse(config), letters, jax.devices())
-    train(program, TrialConfig.parse(config), letters, tmp_path / "trial")
+    compiled = compile_trial(TrialConfig.parse(config), letters, jax.devices())
+    train(compiled, TrialConfig.parse(config), letters, tmp_path / "trial")
     with Checkpoints(tmp_path / "trial/checkpoints") as checkpoints:
-        state = jax.device_get(checkpoints.restore(program.initial_shapes))
+        state = jax.device_get(checkpoints.restore(compiled.initial_shapes))
     given = leaves((net.params, net.stats))
     for path, leaf in leaves((state.params, state.stats)).items():
         frozen = "'conv1'" in path or "'fire2']['squeeze'" in path
@@ -140,7 +140,7 @@ def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letter
 
 
 def test_frozen_parameters_count_in_no_norm(config, letters):
-    """The optimiser keeps no state for them."""
+    """The optimizer keeps no state for them."""
     config.train.freeze = ("conv1", "fire*")
     state = compile_trial(TrialConfig.parse(config), letters, jax.devices()).initial_state(
         TrialConfig.parse(config)
@@ -187,7 +187,7 @@ def test_another_design_point_is_named(config, checkpoint, digits):
 def test_a_config_that_needs_a_checkpoint_asks_for_one():
     config = base.get_config("digits", "test")
     config.model = ConfigDict({"name": None})
-    with pytest.raises(UserError, match="which net"):
+    with pytest.raises(UserError, match="which network"):
         fill_from_checkpoint(config)
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings: they learn, their collapses are told apart, and a resumed one equals an unbroken one."""
+"""Whole trainings: they learn, collapses are told apart, and a resumed one equals an unbroken."""
 
 import json
 import math
@@ -42,9 +42,9 @@ def lines(directory):
 
 
 def parameters(config, data, directory):
-    program = compile_trial(TrialConfig.parse(config), data, jax.devices())
+    compiled = compile_trial(TrialConfig.parse(config), data, jax.devices())
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        return jax.device_get(checkpoints.restore(program.initial_shapes).params)
+        return jax.device_get(checkpoints.restore(compiled.initial_shapes).params)
 
 
 @pytest.mark.parametrize(("batch_norm", "top1"), [(False, 60), (True, 90)])

@@ -1,4 +1,4 @@
-"""The optimiser against Caffe's update rule written in NumPy, the schedules against their formulas."""
+"""The optimizer against Caffe's rule written in NumPy, the schedules against their formulas."""
 
 import jax.numpy as jnp
 import numpy as np

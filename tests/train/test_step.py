@@ -8,18 +8,19 @@ import pytest
 from squeeze_jax.data import open_data
 from squeeze_jax.models import conv_backend, functional
 from squeeze_jax.network import build_model
-from squeeze_jax.train import TrialConfig, compiled, optimizers, parallel
+from squeeze_jax.train import TrialConfig, compile_trial, optimizers, parallel
+from squeeze_jax.train.compiled import training_pipeline
 
 
 def states(config, data, devices, steps=3):
     """The states after each of the first steps."""
-    program = compiled.compile_trial(TrialConfig.parse(config), data, devices)
-    state = parallel.replicate(program.initial_state(TrialConfig.parse(config)), devices)
-    batches = compiled.training_pipeline(TrialConfig.parse(config), data).batches()
-    rates = optimizers.learning_rates(TrialConfig.parse(config).train, program.total_steps)
+    compiled = compile_trial(TrialConfig.parse(config), data, devices)
+    state = parallel.replicate(compiled.initial_state(TrialConfig.parse(config)), devices)
+    batches = training_pipeline(TrialConfig.parse(config), data).batches()
+    rates = optimizers.learning_rates(TrialConfig.parse(config).train, compiled.total_steps)
     for rate in rates[:steps]:
         batch = parallel.divide(next(batches), devices)
-        state = program.train_step(state, program.train_device_data, batch, rate)
+        state = compiled.train_step(state, compiled.train_device_data, batch, rate)
         yield jax.device_get(state)
 
 
@@ -45,7 +46,7 @@ def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeyp
 
 
 def test_two_devices_equal_one(config, digits):
-    """With dropout, crops and mirroring on: every random draw belongs to an example, not to a device."""
+    """With dropout, crops and mirroring on: a draw belongs to an example, not to a device."""
     config.model.dropout = 0.5
     config.data.update(pad=2, mirror=True)
     data = open_data(TrialConfig.parse(config).data)
@@ -71,14 +72,14 @@ def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
 def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     config.model.batch_norm = True
     stats = next(states(config, digits, jax.devices()[:2])).stats["conv1"]["bn"]
-    # conv1's output on the whole first batch, with its first weights and nothing after it; no augmentation is on.
-    pipeline = compiled.training_pipeline(TrialConfig.parse(config), digits)
+    # conv1's output on the whole first batch, with its first weights; no augmentation is on.
+    pipeline = training_pipeline(TrialConfig.parse(config), digits)
     images = pipeline.fetch(pipeline.device_data, next(pipeline.batches()), jax.random.key(0))[
         "image"
     ]
     kernel = build_model(config.model, 10, config.seed).conv1.kernel[...]
     output = np.asarray(functional.conv2d(images, jnp.asarray(kernel), stride=2))
-    # From 0 and 1, with momentum 0.9; the variance is the mean of the devices' own, which the halves of the batch are.
+    # From 0 and 1, with momentum 0.9; the variance is the mean of the two devices' variances.
     np.testing.assert_allclose(stats["mean"], 0.1 * output.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
     halves = output.reshape(2, -1, output.shape[-1])
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * halves.var(1).mean(0), rtol=1e-3)

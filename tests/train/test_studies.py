@@ -1,4 +1,4 @@
-"""Studies whose trials differ in more than swept keys: what follows from a stage or a net, and that it fits every preset."""
+"""Studies whose trials differ in more than swept keys: stages and nets, in every preset."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""Tensors as one arithmetic code: codebooks, levels and plain numbers, one after the other under one model."""
+"""The arithmetic coder: all tensors as one arithmetic code, one after another under one model."""
 
 import math
 from collections.abc import Sequence
@@ -16,45 +16,62 @@ from squeeze_jax.compress.sqz.quantized_tensor import (
 )
 from squeeze_jax.errors import UserError
 
-BITS = 16  # log2 of the contexts a table holds, unless the writer says otherwise: 3.4 MB in all
+BITS = 16  # log2 of the contexts in a table by default: 3.4 MB in all
 FEWEST_BITS, MOST_BITS = 10, 18
 
 
+def check_context_bits(bits: int) -> None:
+    """Rejects log2 of the contexts that is out of range.
+
+    Raises:
+      UserError: it is.
+    """
+    if not FEWEST_BITS <= bits <= MOST_BITS:
+        raise UserError(
+            f"a table cannot have 2^{bits} contexts; choose 2^{FEWEST_BITS} to 2^{MOST_BITS}"
+        )
+
+
 def encode(tensors: Sequence[Tensor], bits: int = BITS) -> tuple[list[TensorSpec], bytes]:
-    """The outlines that `decode` needs, and the code.
+    """Returns the specs that `decode` needs, and the code.
 
     Args:
       tensors: in the order in which they are decoded.
-      bits: log2 of the contexts in each table; 52 * 2^bits bytes of the decoder's memory. 12 costs about half a percent in size.
+      bits: log2 of the contexts in each table; the decoder takes 52 * 2^bits bytes of memory.
+        12 instead of 16 makes files about half a percent larger.
 
     Raises:
-      UserError: a tensor is none that a file holds.
+      UserError: no file holds one of the tensors.
     """
-    outlines = [tensor_spec(tensor, scan=_scan(tensor)) for tensor in tensors]
-    room = 65_536 + 4 * sum(item.size for item in outlines)
+    specs = [tensor_spec(tensor, scan=_scan(tensor)) for tensor in tensors]
+    room = 65_536 + 4 * sum(spec.size for spec in specs)
     while True:
         model = mixing.model(np.zeros(room, np.uint8), bits, decoding=False)
-        for number, (tensor, item) in enumerate(zip(tensors, outlines)):
-            _code(model, number, item, tensor)
+        for number, (tensor, spec) in enumerate(zip(tensors, specs, strict=True)):
+            _code(model, number, spec, tensor)
         if not model.coder[mixing.FAILED]:
-            # One byte is enough to tell the interval: what a decoder reads after it are zeros.
+            # One byte is enough to tell the interval: a decoder reads zeros after it.
             end = int(model.coder[mixing.POSITION])
-            return outlines, model.data[:end].tobytes() + bytes(
-                [int(model.coder[mixing.HIGH]) >> 24]
-            )
+            last = int(model.coder[mixing.HIGH]) >> 24
+            return specs, model.data[:end].tobytes() + bytes([last])
         room *= 4
 
 
-def decode(payload: bytes, outlines: Sequence[TensorSpec], bits: int) -> list[Tensor]:
-    """The tensors of a code.
+def decode(payload: bytes, specs: Sequence[TensorSpec], bits: int) -> list[Tensor]:
+    """Returns the tensors of a code.
+
+    Args:
+      payload: the code.
+      specs: what `encode` returned.
+      bits: as in `encode`.
 
     Raises:
       UserError: the code does not end where the tensors do.
     """
     model = mixing.model(np.frombuffer(payload, np.uint8).copy(), bits, decoding=True)
     tensors = []
-    for number, item in enumerate(outlines):
-        tensors.append(_code(model, number, item, None))
+    for number, spec in enumerate(specs):
+        tensors.append(_code(model, number, spec, None))
         if model.coder[mixing.FAILED]:
             break
     if model.coder[mixing.FAILED] or model.coder[mixing.POSITION] != len(payload) + 3:
@@ -63,7 +80,10 @@ def decode(payload: bytes, outlines: Sequence[TensorSpec], bits: int) -> list[Te
 
 
 def _scan(tensor: Tensor) -> int:
-    """1 where input channels are the outer loop: the longer axis, so that either kind of channel is soon known."""
+    """Returns 1 to make input channels the outer loop, where there are more of them than outputs.
+
+    The model then soon has statistics of either kind of channel.
+    """
     return int(
         isinstance(tensor, QuantizedTensor)
         and tensor.levels.ndim >= 2
@@ -71,32 +91,51 @@ def _scan(tensor: Tensor) -> int:
     )
 
 
-def _code(model: mixing.Model, number: int, item: TensorSpec, tensor: Tensor | None) -> Tensor:
-    """Codes one tensor and returns it; decodes it where there is none."""
-    if item.kind.startswith("float"):
-        width = 32 if item.kind == "float32" else 16
-        bits = np.zeros(item.size, np.int64) if tensor is None else _bits(tensor)
-        contexts.code_values(model, bits, width, (1, *item.shape)[-1], number)
-        return bits.astype(f"u{width // 8}").view(item.kind).reshape(item.shape)
+def _code(model: mixing.Model, number: int, spec: TensorSpec, tensor: Tensor | None) -> Tensor:
+    """Codes one tensor and returns it; decodes it if `tensor` is None."""
+    if spec.is_quantized:
+        assert tensor is None or isinstance(tensor, QuantizedTensor)
+        return _code_quantized(model, number, spec, tensor)
+    assert not isinstance(tensor, QuantizedTensor)
+    return _code_floats(model, number, spec, tensor)
 
-    given = isinstance(tensor, QuantizedTensor)
-    rule, edges = UniformScale(item.step), [np.zeros(0, np.int64)] * 2
-    if item.kind == "shared":
-        sides = [np.zeros(item.above, np.int64), np.zeros(item.below, np.int64)]
-        if given:
-            book = tensor.dequantiser.codebook
-            sides = [_bits(book[item.below + 1 :]), _bits(-book[: item.below][::-1])]
-        for side in sides:
-            contexts.code_codebook(model, side, number)
-        above, below = (side.astype(np.uint32).view(np.float32) for side in sides)
-        rule, edges = (
-            Codebook(np.concatenate([-below[::-1], np.zeros(1, np.float32), above])),
-            [contexts.edges(side) for side in sides],
+
+def _code_floats(
+    model: mixing.Model, number: int, spec: TensorSpec, array: np.ndarray | None
+) -> np.ndarray:
+    width = 32 if spec.kind == "float32" else 16
+    bits = np.zeros(spec.size, np.int64) if array is None else _bits(array)
+    contexts.code_values(model, bits, width, (1, *spec.shape)[-1], number)
+    return bits.astype(f"u{width // 8}").view(spec.kind).reshape(spec.shape)
+
+
+def _code_quantized(
+    model: mixing.Model, number: int, spec: TensorSpec, tensor: QuantizedTensor | None
+) -> QuantizedTensor:
+    dequantiser, edges = UniformScale(spec.step), [np.zeros(0, np.int64)] * 2
+    if spec.kind == "codebook":
+        dequantiser, edges = _code_codebook(
+            model, number, spec, None if tensor is None else tensor.dequantiser
         )
-    levels = tensor.levels.flatten() if given else np.zeros(item.size, np.int32)
-    if item.size and (item.below or item.above):
-        contexts.code_levels(model, levels, *loops(item), item.below, item.above, *edges)
-    return QuantizedTensor(levels.reshape(item.shape), rule)
+    levels = np.zeros(spec.size, np.int32) if tensor is None else tensor.levels.flatten()
+    if spec.size and (spec.below or spec.above):
+        contexts.code_levels(model, levels, *loops(spec), spec.below, spec.above, *edges)
+    return QuantizedTensor(levels.reshape(spec.shape), dequantiser)
+
+
+def _code_codebook(
+    model: mixing.Model, number: int, spec: TensorSpec, given: UniformScale | Codebook | None
+) -> tuple[Codebook, list[np.ndarray]]:
+    """Codes a codebook; returns it, and the edges of the cells above and below zero."""
+    sides = [np.zeros(spec.above, np.int64), np.zeros(spec.below, np.int64)]
+    if isinstance(given, Codebook):
+        book = given.codebook
+        sides = [_bits(book[spec.below + 1 :]), _bits(-book[: spec.below][::-1])]
+    for side in sides:
+        contexts.code_codebook(model, side, number)
+    above, below = (side.astype(np.uint32).view(np.float32) for side in sides)
+    codebook = Codebook(np.concatenate([-below[::-1], np.zeros(1, np.float32), above]))
+    return codebook, [contexts.edges(side) for side in sides]
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
@@ -104,12 +143,17 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return values.view(f"u{values.dtype.itemsize}").astype(np.int64).reshape(-1)
 
 
-def loops(item: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
-    """(sizes, strides) of the loops over a tensor's outer channels, inner channels and taps, and the kernel's width."""
-    inputs, outputs = (1, 1, *item.shape)[-2:]
-    taps = math.prod(item.shape[:-2])
-    width = item.shape[-3] if len(item.shape) >= 3 else 1
+def loops(spec: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
+    """Returns how a tensor is scanned.
+
+    Returns:
+      The sizes of the loops over outer channels, inner channels and taps of the kernel; their
+      strides; and the kernel's width.
+    """
+    inputs, outputs = (1, 1, *spec.shape)[-2:]
+    taps = math.prod(spec.shape[:-2])
+    width = spec.shape[-3] if len(spec.shape) >= 3 else 1
     sizes, strides = (outputs, inputs, taps), (1, outputs, inputs * outputs)
-    if item.scan:
+    if spec.scan:
         sizes, strides = (inputs, outputs, taps), (outputs, 1, inputs * outputs)
     return sizes, strides, max(width, 1)

@@ -1,24 +1,13 @@
-"""The .sqz file: a net in few bytes, for this package and for a device that has no more than c/sqz.c.
+"""Writes a network as a .sqz file and reads it back; `c/sqz.c` reads it on a device."""
 
-All numbers are little-endian. 32 bytes: the magic, version, flags, log2 of the arithmetic coder's contexts, a zero; then as uint32 the
-file's length, the number of tensors, the weights of all of them, the record's length, the table's length, the base. The record, the
-table and the payload follow, and the CRC-32 of everything before it. Version 2 has two flags: 1, the payload is Huffman codes instead of
-one arithmetic code; 2, the file is an update of another net, its base, and holds this one's CRC-32 (0 in other files): that of its
-decoded weights as float32, in the order of its tensors. A reader refuses flags that it does not know.
-"""
-
-import struct
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from squeeze_jax.compress.sqz import arithmetic, huffman
-from squeeze_jax.compress.sqz import delta as update
-from squeeze_jax.compress.sqz import header as record
-from squeeze_jax.compress.sqz import tensor_table as table
+from squeeze_jax.compress.sqz import arithmetic, delta, file_format, header
+from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.compress.sqz.quantized_tensor import (
     QuantizedTensor,
     Tensor,
@@ -30,123 +19,93 @@ from squeeze_jax.compress.sqz.quantized_tensor import (
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Tree, leaves_by_path, replace_leaves, weight_shapes
 
-MAGIC = b"\x8fSQZ"
-VERSION = 2
-HUFFMAN, UPDATE = 1, 2  # flags
-LARGEST = 256 * 2**20  # bytes of decoded weights, as float32
-
-_HEADER = struct.Struct("<4s4B6I")
-_CRC = 4
-
-Coder = Literal["arithmetic", "huffman"]
-
 
 def write(
     net: Network,
     coded: Mapping[str, Tensor],
     *,
-    coder: Coder = "arithmetic",
+    coder: str = "arithmetic",
     bits: int = arithmetic.BITS,
-    known_classes: record.KnownClasses | None = None,
+    known_classes: header.KnownClasses | None = None,
     base: Network | None = None,
     added: Collection[str] = (),
 ) -> bytes:
-    """A net as a .sqz file.
+    """Returns a network as a .sqz file.
 
     Args:
-      net: whose record the file carries.
-      coded: every weight and statistic, by its path as `paths` has it: in levels, or as it is in float32 or float16.
-      coder: of the payload.
-      bits: log2 of the contexts that the arithmetic decoder has memory for, 52 * 2^bits bytes; 10 to 18.
-      known_classes: lists of class names that readers have too, by name; they cost next to nothing.
-      base: another net, which readers must have too; the file is an update of it.
-      added: paths of the levels in `coded` that are added to the base's weights of the same path. Where they are all 0 the weights stay,
-        and cost nothing.
+      net: the network whose metadata the file carries.
+      coded: every weight and statistic, by its path in `paths`: quantized, float32 or float16.
+      coder: a name in `coders.CODERS`.
+      bits: log2 of the contexts that the arithmetic decoder has memory for, 52 * 2^bits bytes;
+        10 to 18.
+      known_classes: lists of class names that readers have too, by name; they take a few bytes.
+      base: another network, which readers must have too; the file is a delta from it.
+      added: paths of the tensors in `coded` that are added to the base's weights of the same path.
+        A tensor whose levels are all 0 leaves the base's weights as they are and takes no space.
 
     Raises:
-      UserError: `coded` is not all of the net's arrays, no file can hold them, or the base has none that they could be added to.
+      UserError: `coded` does not hold exactly the network's arrays, no file can hold them, the
+        coder is unknown, or the base lacks weights to add to.
     """
+    if coder not in CODERS:
+        raise UserError(f"unknown coder {coder!r}; choose one of {', '.join(CODERS)}")
+    arithmetic.check_context_bits(bits)
     shapes = {path: np.shape(leaf) for path, leaf in paths(net.params, net.stats).items()}
-    found = {
-        path: tensor.levels.shape if isinstance(tensor, QuantizedTensor) else tensor.shape
-        for path, tensor in coded.items()
-    }
-    if found != shapes:
-        wrong = sorted(
-            path for path in shapes.keys() | found.keys() if shapes.get(path) != found.get(path)
+    _check_shapes(coded, shapes)
+    num_weights = sum(int(np.prod(shape)) for shape in shapes.values())
+    file_format.check_num_weights(num_weights)
+    weights = _base_weights(base)
+    _check_added(coded, added, weights)
+
+    chosen = CODERS[coder]
+    stored = {path: coded[path] for path in shapes if path not in added or _is_nonzero(coded[path])}
+    specs, payload = chosen.encode(list(stored.values()), bits)
+    return file_format.pack(
+        file_format.Content(
+            flags=chosen.flag | (0 if base is None else file_format.DELTA),
+            context_bits=bits if chosen.has_contexts else 0,
+            base_crc=0 if base is None else weights.crc,
+            num_weights=num_weights,
+            header=header.pack(net.metadata(), known_classes or {}),
+            specs=delta.entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
+            payload=payload,
         )
-        raise UserError(
-            f"{len(wrong)} arrays are missing, left over or of another shape than the net's: {', '.join(wrong[:3])}"
-        )
-    if not arithmetic.FEWEST_BITS <= bits <= arithmetic.MOST_BITS:
-        raise UserError(
-            f"contexts come in 2^{arithmetic.FEWEST_BITS} to 2^{arithmetic.MOST_BITS}, not 2^{bits}"
-        )
-    total = sum(int(np.prod(shape)) for shape in shapes.values())
-    _check_total(total)
-    old = _as_base(base)
-    for path in added:
-        if (
-            path not in shapes
-            or not isinstance(coded[path], QuantizedTensor)
-            or old.place(path, shapes[path]) is None
-        ):
-            raise UserError(
-                f"the base has nothing that {path} could be added to, or it is not in levels"
-            )
-    tensors = {
-        path: coded[path] for path in shapes if path not in added or coded[path].levels.any()
-    }
-    if coder == "huffman":
-        flags, bits = HUFFMAN, 0
-        outlines, payload = huffman.encode(list(tensors.values()))
-    else:
-        flags = 0
-        outlines, payload = arithmetic.encode(list(tensors.values()), bits)
-    described = record.pack(net.metadata(), known_classes or {})
-    entries = update.entries(shapes, dict(zip(tensors, outlines)), old, added)
-    tabled = table.pack(entries)
-    length = _HEADER.size + len(described) + len(tabled) + len(payload) + _CRC
-    sizes = (length, len(entries), total, len(described), len(tabled))
-    flags |= UPDATE * (base is not None)
-    content = (
-        _HEADER.pack(MAGIC, VERSION, flags, bits, 0, *sizes, old.crc if base is not None else 0)
-        + described
-        + tabled
-        + payload
     )
-    return content + struct.pack("<I", zlib.crc32(content))
 
 
 def lossless(
     net: Network,
     *,
-    coder: Coder = "arithmetic",
+    coder: str = "arithmetic",
     bits: int = arithmetic.BITS,
-    known_classes: record.KnownClasses | None = None,
+    known_classes: header.KnownClasses | None = None,
     base: Network | None = None,
 ) -> bytes:
-    """A net as a .sqz file that gives it back bit for bit.
+    """Returns a network as a .sqz file that gives it back bit for bit.
 
-    Arrays of few distinct values, as after weight sharing, go in levels and a codebook, multiples of one step, as in a net that was read
-    from a lossy file, in levels alone, and the others as they are, in float16 where that holds them; in an update, what differs from the
-    base in few distinct values goes as the difference where that is smaller.
+    Arrays of few distinct values, as after clustering, are stored as levels of a codebook; multiples
+    of one step, as in a network read from a lossy file, as levels of that step; the others as they
+    are, in float16 where that holds them. A delta stores an array as its difference from the base
+    where that has few distinct values and is smaller.
 
     Args:
-      net: the net.
-      coder: as `write` takes it, and so are all others.
+      net: the network.
+      coder: as in `write`, like all the others.
+      bits: log2 of the contexts.
+      known_classes: lists of class names that readers have too, by name.
+      base: another network, which readers must have too.
 
     Raises:
-      UserError: no file can hold the net.
+      UserError: no file can hold the network.
     """
-    old = _as_base(base)
-    coded, added = {}, set()
+    weights = _base_weights(base)
+    coded: dict[str, Tensor] = {}
+    added = set()
     for path, leaf in paths(net.params, net.stats).items():
         array = np.asarray(leaf, np.float32)
-        coded[path] = _as_it_is(array)
-        if old.place(path, array.shape) is None:
-            continue
-        difference = update.find_difference(old.values(old.outlines[path]), array)
+        coded[path] = _cheapest_exact(array)
+        before = weights.find(path, array.shape)
+        difference = None if before is None else delta.find_difference(before, array)
         if difference and estimate_bits(difference) <= estimate_bits(coded[path]):
             coded[path] = difference
             added.add(path)
@@ -155,151 +114,125 @@ def lossless(
     )
 
 
-def _as_it_is(array: np.ndarray) -> Tensor:
-    """A float32 array in the cheapest of the forms that give it back bit for bit."""
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    same = half.astype(np.float32).tobytes() == array.tobytes()
-    return min(
-        [
-            array,
-            *([half] if same else []),
-            *filter(None, (find_codebook(array), find_uniform_scale(array))),
-        ],
-        key=estimate_bits,
-    )
-
-
 def read(
-    data: bytes, known_classes: record.KnownClasses | None = None, base: Network | None = None
+    data: bytes, known_classes: header.KnownClasses | None = None, base: Network | None = None
 ) -> Network:
-    """The net in a .sqz file.
+    """Returns the network in a .sqz file.
 
     Args:
       data: the file.
       known_classes: lists of class names, by name, as the writer had them.
-      base: the net that the file is an update of, if it is one; other files do without.
+      base: the network that the file is a delta from; other files ignore it.
 
     Raises:
-      UserError: it is no such file, is damaged, describes no net of this package, or is an update of another net than the base.
+      UserError: the bytes are no such file, are damaged, describe no network of this package, or
+        are a delta from another network than the base.
     """
-    with _refused():
-        content = _take_apart(data)
-    if not content.flags & UPDATE:
+    with _rejecting_damage():
+        content = file_format.unpack(data)
+    if not content.flags & file_format.DELTA:
         base = None
     elif base is None:
         raise UserError(
-            "it is an update, which takes the net that it was made for: decompress it with --base first"
+            "it is a delta from another network: decompress it with --base and that network first"
         )
-    old = _as_base(base)
-    if base is not None and old.crc != content.base:
-        raise UserError("it is an update of another net than this base")
-    with _refused():
-        return _read(content, known_classes or {}, old)
+    weights = _base_weights(base)
+    if base is not None and weights.crc != content.base_crc:
+        raise UserError("it is a delta from another network than this base")
+    with _rejecting_damage():
+        return _decode(content, known_classes or {}, weights)
+
+
+def paths(params: Tree, stats: Tree) -> dict[str, Any]:
+    """Returns the leaves of both trees by path, as params/fire2/squeeze/kernel, in their order."""
+    return leaves_by_path({"params": params, "stats": stats})
+
+
+def _check_shapes(coded: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    found = {
+        path: tensor.levels.shape if isinstance(tensor, QuantizedTensor) else tensor.shape
+        for path, tensor in coded.items()
+    }
+    wrong = sorted(
+        path for path in shapes.keys() | found.keys() if shapes.get(path) != found.get(path)
+    )
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} arrays are missing, unknown or of another shape than the network's: "
+            f"{', '.join(wrong[:3])}"
+        )
+
+
+def _check_added(
+    coded: Mapping[str, Tensor], added: Collection[str], base: delta.BaseWeights
+) -> None:
+    for path in added:
+        tensor = coded.get(path)
+        if not isinstance(tensor, QuantizedTensor) or base.find(path, tensor.levels.shape) is None:
+            raise UserError(f"{path} is not quantized, or the base has no weights to add it to")
+
+
+def _is_nonzero(tensor: Tensor) -> bool:
+    return bool((tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).any())
+
+
+def _cheapest_exact(array: np.ndarray) -> Tensor:
+    """Returns a float32 array in the cheapest of the forms that give it back bit for bit."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    forms: list[Tensor] = [array]
+    if half.astype(np.float32).tobytes() == array.tobytes():
+        forms.append(half)
+    forms += filter(None, (find_codebook(array), find_uniform_scale(array)))
+    return min(forms, key=estimate_bits)
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
+def _rejecting_damage() -> Iterator[None]:
     try:
         yield
     except UserError as e:
         raise UserError(f"not a .sqz file, or a damaged one: {e}") from e
 
 
-class _Content(NamedTuple):
-    """The parts of a file, of lengths that agree with one another."""
-
-    flags: int
-    bits: int
-    base: int  # CRC-32
-    table: dict[str, TensorSpec]
-    record: bytes
-    payload: bytes
-
-
-def _read(content: _Content, known_classes: record.KnownClasses, base: update.Base) -> Network:
-    own = {path: item for path, item in content.table.items() if item.kind != "kept"}
-    described = record.unpack(content.record, known_classes, base.outlines | own)
-    params, stats = _outline_of_net(described)
-    outlines = update.laid_out(
-        {path: leaf.shape for path, leaf in paths(params, stats).items()}, content.table, base
-    )
-    items = list(own.values())
-    decoded = (
-        huffman.decode(content.payload, items)
-        if content.flags & HUFFMAN
-        else arithmetic.decode(content.payload, items, content.bits)
-    )
-    tensors = dict(zip(own, decoded))
-    arrays = {path: _weights(item, tensors.get(path), base) for path, item in outlines.items()}
+def _decode(
+    content: file_format.Content, known_classes: header.KnownClasses, base: delta.BaseWeights
+) -> Network:
+    stored = {path: spec for path, spec in content.specs.items() if spec.kind != "kept"}
+    metadata = header.unpack(content.header, known_classes, {**base.specs, **stored})
+    params, stats = _weight_shapes(metadata)
+    shapes = {path: leaf.shape for path, leaf in paths(params, stats).items()}
+    specs = delta.resolve(shapes, content.specs, base)
+    decoded = content.coder.decode(content.payload, list(stored.values()), content.context_bits)
+    tensors = dict(zip(stored, decoded, strict=True))
+    arrays = {path: _weights(spec, tensors.get(path), base) for path, spec in specs.items()}
     return Network.from_metadata(
-        described, **replace_leaves({"params": params, "stats": stats}, arrays)
+        metadata, **replace_leaves({"params": params, "stats": stats}, arrays)
     )
 
 
-def _weights(item: TensorSpec, tensor: Tensor | None, base: update.Base) -> np.ndarray:
-    """A tensor's weights, float32, of what the file and the base have of it."""
+def _weights(spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights) -> np.ndarray:
+    """Returns a tensor's weights, float32, from what the file and the base hold of it."""
     if tensor is None:
-        return base.values(item).copy()
-    if item.base is not None:
-        return update.added(base.values(item), tensor)
-    return tensor.values() if isinstance(tensor, QuantizedTensor) else tensor.astype(np.float32)
+        return base.values(spec).copy()
+    if not isinstance(tensor, QuantizedTensor):
+        return tensor.astype(np.float32)
+    if spec.base_offset is None:
+        return tensor.values()
+    return delta.add(base.values(spec), tensor)
 
 
-def _take_apart(data: bytes) -> _Content:
-    """The parts of a file.
-
-    Raises:
-      UserError: its lengths do not agree, or it is damaged.
-    """
-    if len(data) < _HEADER.size + _CRC or not data.startswith(MAGIC):
-        raise UserError("it does not begin like one")
-    _, version, flags, bits, zero, length, count, total, described, tabled, base = (
-        _HEADER.unpack_from(data)
-    )
-    if version != VERSION or flags & ~(HUFFMAN | UPDATE) or zero or (base and not flags & UPDATE):
-        raise UserError(
-            f"it is of version {version} with flags {flags}, and this reads version {VERSION} with flags 0 to 3"
-        )
-    start = _HEADER.size + described + tabled
-    if length != len(data) or start > length - _CRC:
-        raise UserError(f"it has {len(data):,} bytes and should have {length:,}")
-    if zlib.crc32(data[:-_CRC]) != int.from_bytes(data[-_CRC:], "little"):
-        raise UserError("its check sum is not that of its content")
-    if not flags & HUFFMAN and not arithmetic.FEWEST_BITS <= bits <= arithmetic.MOST_BITS:
-        raise UserError(f"it needs 2^{bits} contexts")
-    _check_total(total)
-    outlines = table.unpack(data[_HEADER.size + described : start], count, bool(flags & UPDATE))
-    if sum(item.size for item in outlines.values()) != total:
-        raise UserError(f"its tensors do not have {total:,} weights in all")
-    return _Content(
-        flags,
-        bits,
-        base,
-        outlines,
-        data[_HEADER.size : _HEADER.size + described],
-        data[start:-_CRC],
-    )
-
-
-def _as_base(net: Network | None) -> update.Base:
-    """Of no net: one that has nothing."""
-    base = update.Base.of({} if net is None else paths(net.params, net.stats))
-    _check_total(len(base.weights))
+def _base_weights(net: Network | None) -> delta.BaseWeights:
+    """Returns the weights of a base; None has no weights."""
+    base = delta.BaseWeights.of({} if net is None else paths(net.params, net.stats))
+    file_format.check_num_weights(len(base.weights))
     return base
 
 
-def _check_total(weights: int) -> None:
-    if 4 * weights > LARGEST:
-        raise UserError(
-            f"{weights:,} weights are more than the {LARGEST // 2**20} MiB that a file may decode to"
-        )
-
-
-def _outline_of_net(described: Mapping[str, Any]) -> tuple[Tree, Tree]:
-    """`weight_shapes`, whatever a hostile record does to it."""
+def _weight_shapes(metadata: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """Calls `weight_shapes`, and raises UserError for whatever hostile metadata makes it raise."""
     try:
-        return weight_shapes(described)
+        return weight_shapes(metadata)
     except (
         ValueError,
         TypeError,
@@ -309,9 +242,4 @@ def _outline_of_net(described: Mapping[str, Any]) -> tuple[Tree, Tree]:
         IndexError,
         AssertionError,
     ) as e:
-        raise UserError(f"its record describes no net: {str(e)[:80]!r}") from e
-
-
-def paths(params: Tree, stats: Tree) -> dict[str, Any]:
-    """The leaves_by_path of both trees by path, as params/fire2/squeeze/kernel, in the trees' order."""
-    return leaves_by_path({"params": params, "stats": stats})
+        raise UserError(f"its header describes no network: {str(e)[:80]!r}") from e

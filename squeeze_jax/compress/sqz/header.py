@@ -1,4 +1,7 @@
-"""The record of a net in few bytes: JSON, deflated, with a list of classes that both sides know given by name only."""
+"""The header of a .sqz file: the network's metadata as deflated JSON.
+
+A list of classes that readers have too is stored as its name and a digest.
+"""
 
 import hashlib
 import json
@@ -10,62 +13,52 @@ from squeeze_jax.compress.sqz.quantized_tensor import TensorSpec
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import validate_metadata
 
-LARGEST = 4 * 2**20  # bytes of JSON
+MAX_JSON_BYTES = 4 * 2**20
 
-KnownClasses = Mapping[str, Sequence[str]]  # lists of class names, by what they are called
+KnownClasses = Mapping[str, Sequence[str]]  # lists of class names, each by a name of its own
 
 
-def pack(record: Mapping[str, Any], known: KnownClasses) -> bytes:
-    """`Net.metadata()` in few bytes.
+def pack(metadata: Mapping[str, Any], known: KnownClasses) -> bytes:
+    """Returns `Network.metadata()` as deflated JSON.
 
     Args:
-      record: of the net.
-      known: lists of class names that the reader has too.
+      metadata: the network's.
+      known: lists of class names that readers have too.
 
     Raises:
-      UserError: the record is out of all proportion.
+      UserError: the metadata is too large.
     """
-    record = dict(record)
+    metadata = dict(metadata)
     for name, names in known.items():
-        if list(names) == record["class_names"]:
-            record["class_names"] = {"known": name, "digest": _digest(names)}
+        if list(names) == metadata["class_names"]:
+            metadata["class_names"] = {"known": name, "digest": _digest(names)}
             break
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
-    if len(text) > LARGEST:
-        raise UserError(f"the net's record has {len(text):,} bytes; {LARGEST:,} at most fit")
+    text = json.dumps(metadata, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > MAX_JSON_BYTES:
+        raise UserError(
+            f"the network's metadata has {len(text):,} bytes; at most {MAX_JSON_BYTES:,} fit"
+        )
     return zlib.compress(text, 9)
 
 
-def _digest(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
 def unpack(data: bytes, known: KnownClasses, tensors: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """The record.
+    """Returns the metadata in a header.
 
     Args:
-      data: `pack`'s bytes.
-      known: lists of class names, by what they are called.
-      tensors: of the same file; a record out of all proportion to them is refused before it costs anything.
+      data: what `pack` returned.
+      known: lists of class names, by name.
+      tensors: those of the same file; metadata of a much larger network is rejected before anything
+        is allocated for it.
 
     Raises:
-      UserError: it is no record of a net, or names a list of classes that is not among the known.
+      UserError: the bytes are no metadata of a network, or name an unknown list of classes.
     """
-    inflate = zlib.decompressobj()
     try:
-        text = inflate.decompress(data, LARGEST + 1)
-        if len(text) > LARGEST or not inflate.eof or inflate.unused_data:
-            raise ValueError("it is not all there, or too long")
-        record = json.loads(text)
-        listed = record["class_names"]
+        metadata = json.loads(_inflate(data))
+        listed = metadata["class_names"]
         if isinstance(listed, dict):
-            name, digest = listed["known"], listed["digest"]
-            if name not in known or digest != _digest(known[name]):
-                raise UserError(
-                    f"its classes are a list called {str(name)[:40]!r}, which is not at hand"
-                )
-            record["class_names"] = list(known[name])
-        validate_metadata(record, [item.shape for item in tensors.values()])
+            metadata["class_names"] = _look_up(listed["known"], listed["digest"], known)
+        validate_metadata(metadata, [spec.shape for spec in tensors.values()])
     except (
         zlib.error,
         ValueError,
@@ -75,5 +68,23 @@ def unpack(data: bytes, known: KnownClasses, tensors: Mapping[str, TensorSpec]) 
         ArithmeticError,
         RecursionError,
     ) as e:
-        raise UserError(f"its record describes no net: {str(e)[:80]!r}") from e
-    return record
+        raise UserError(f"its header describes no network: {str(e)[:80]!r}") from e
+    return metadata
+
+
+def _inflate(data: bytes) -> bytes:
+    inflate = zlib.decompressobj()
+    text = inflate.decompress(data, MAX_JSON_BYTES + 1)
+    if len(text) > MAX_JSON_BYTES or not inflate.eof or inflate.unused_data:
+        raise ValueError("it is incomplete or too long")
+    return text
+
+
+def _look_up(name: str, digest: str, known: KnownClasses) -> list[str]:
+    if name not in known or digest != _digest(known[name]):
+        raise UserError(f"its class names are a list called {str(name)[:40]!r}, which is unknown")
+    return list(known[name])
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

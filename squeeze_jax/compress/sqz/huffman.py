@@ -1,15 +1,16 @@
-"""Tensors in the manner of Deep Compression (arXiv 1510.00149): Huffman codes of shared values and of the gaps between them.
+"""The Huffman coder of Deep Compression (arXiv 1510.00149): codes of levels and of the gaps between.
 
-An entry is a non-zero weight, or a filler zero where more zeros follow one another than a gap can say; its code is its level, its gap
-the zeros before it, in the order [out, in, height, width]. Each tensor has a Huffman code for each of the two; both are canonical, so
-that only the lengths of their words are stored.
+An entry is a non-zero weight, or a filler zero where more zeros follow one another than a gap can
+express. Its code is its level, its gap the zeros before it, in the order [out, in, height, width].
+Each tensor has a Huffman code for the levels and one for the gaps; both are canonical, so that only
+the lengths of their words are stored.
 """
 
 import heapq
 import math
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -26,17 +27,24 @@ from squeeze_jax.errors import UserError
 
 GAP_BITS = (4, 5, 8)
 MOST_SYMBOLS = 65_536
-LONGEST = 56  # bits of a word; the longest of n symbols' is shorter than log n to the base of the golden ratio
+# Bits of a word. The longest word for n counted symbols has fewer than log n bits, to the base of the
+# golden ratio.
+LONGEST = 56
 
 
 def word_lengths(counts: np.ndarray) -> np.ndarray:
-    """Lengths of the words of a Huffman code: uint8 [symbols], 0 for symbols that do not occur, 1 for a symbol alone.
+    """Returns the lengths of the words of a Huffman code, uint8 [symbols].
+
+    A symbol that does not occur has length 0, a symbol that occurs alone 1.
 
     Args:
       counts: how often each symbol occurs, int [symbols].
     """
     lengths = np.zeros(len(counts), np.uint8)
-    heap = [(int(counts[symbol]), int(symbol), None) for symbol in np.flatnonzero(counts)]
+    # (count, number, parts): a symbol has no parts, a subtree its two.
+    heap: list[tuple[int, int, Any]] = [
+        (int(counts[symbol]), int(symbol), None) for symbol in np.flatnonzero(counts)
+    ]
     heapq.heapify(heap)
     number = len(counts)
     while len(heap) > 1:
@@ -54,7 +62,7 @@ def word_lengths(counts: np.ndarray) -> np.ndarray:
 
 
 def words(lengths: np.ndarray) -> np.ndarray:
-    """The canonical code of these lengths: int64 [symbols], words counted up by length, then by symbol."""
+    """Returns the canonical code of these lengths, int64 [symbols]: ascending by length, then symbol."""
     code, last = 0, 0
     result = np.zeros(len(lengths), np.int64)
     for symbol in np.argsort(lengths, kind="stable"):
@@ -66,7 +74,7 @@ def words(lengths: np.ndarray) -> np.ndarray:
 
 
 def pack(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
-    """The symbols' words one after another, the first bit the highest of its byte.
+    """Returns the symbols' words one after another, the first bit the highest of its byte.
 
     Args:
       symbols: int [n].
@@ -74,16 +82,15 @@ def pack(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     """
     each = lengths[symbols].astype(np.int64)
     starts = np.cumsum(each) - each
-    below = np.repeat(starts + each - 1, each) - np.arange(
-        int(each.sum())
-    )  # how many bits of the word follow
+    # How many bits of the word follow each bit.
+    below = np.repeat(starts + each - 1, each) - np.arange(int(each.sum()))
     return np.packbits(
         (np.repeat(words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
     ).tobytes()
 
 
 def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
-    """`count` symbols, int64, of `pack`'s bytes.
+    """Returns `count` symbols, int64, from the bytes that `pack` returned.
 
     Raises:
       UserError: the lengths are not those of a Huffman code, or the bytes not those of so many words.
@@ -110,7 +117,7 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _read_words(data, per_length, order, symbols):
-    """Fills in the symbols and returns how many bits they took, -1 where there were none left or no such word."""
+    """Fills in the symbols; returns how many bits they took, or -1 for no bits left or no such word."""
     position, total = 0, 8 * len(data)
     for i in range(len(symbols)):
         word, first, before, length = 0, 0, 0, 0
@@ -137,13 +144,12 @@ class Entries(NamedTuple):
 
 
 def entries(levels: np.ndarray, gap_bits: int) -> Entries:
-    """What is stored of a tensor's levels, int32 in our layout, with gaps of so many bits."""
+    """Returns the entries of levels, int32 in Flax's layout, for gaps of `gap_bits` bits."""
     flat = _published(levels).reshape(-1)
     positions = np.flatnonzero(flat)
     skipped = np.diff(positions, prepend=-1) - 1
-    fillers = (
-        skipped >> gap_bits
-    )  # a filler stands for 2^bits positions: the zeros that it skips and its own
+    # A filler stands for 2^bits positions: the zeros that it skips and its own.
+    fillers = skipped >> gap_bits
     last = np.cumsum(fillers + 1) - 1
     codes = np.zeros(int((fillers + 1).sum()), np.int64)
     gaps = np.full(len(codes), 2**gap_bits - 1)
@@ -153,12 +159,12 @@ def entries(levels: np.ndarray, gap_bits: int) -> Entries:
 
 
 def _published(levels: np.ndarray) -> np.ndarray:
-    """[..., in, out] -> [out, in, ...]"""
+    """Transposes [..., in, out] to [out, in, ...]."""
     return np.moveaxis(levels, (-1, -2), (0, 1)) if levels.ndim >= 2 else levels
 
 
 def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
-    """The levels of which these are the entries.
+    """Returns the levels that these entries stand for.
 
     Raises:
       UserError: an entry lies outside.
@@ -176,54 +182,62 @@ def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
 
 
 def sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
-    """Bytes of a tensor's coded codes and gaps, without the lengths of the words."""
+    """Returns the bytes of a tensor's codes and of its gaps, without the lengths of the words."""
     stored = entries(levels, gap_bits)
-    counts = [np.bincount(part - part.min(initial=0)) for part in stored]
-    return tuple(float((count * word_lengths(count)).sum() / 8) for count in counts)
+
+    def coded_bytes(symbols: np.ndarray) -> float:
+        counts = np.bincount(symbols - symbols.min(initial=0))
+        return float((counts * word_lengths(counts)).sum() / 8)
+
+    return coded_bytes(stored.codes), coded_bytes(stored.gaps)
 
 
 def encode(
     tensors: Sequence[Tensor], gap_bits: int | None = None
 ) -> tuple[list[TensorSpec], bytes]:
-    """The outlines that `decode` needs, and the code.
+    """Returns the specs that `decode` needs, and the code.
 
     Args:
       tensors: in the order in which they are decoded.
-      gap_bits: 4, 5 or 8; for each tensor what is smallest if None.
+      gap_bits: 4, 5 or 8; None chooses the smallest for each tensor.
 
     Raises:
-      UserError: a tensor is none that a file holds, or its levels are too many for a table of words.
+      UserError: no file holds one of the tensors, or it has too many levels for a Huffman code.
     """
-    outlines = [tensor_spec(tensor) for tensor in tensors]
+    specs = [tensor_spec(tensor) for tensor in tensors]
     parts = []
-    for tensor, item in zip(tensors, outlines):
+    for tensor, spec in zip(tensors, specs, strict=True):
         if not isinstance(tensor, QuantizedTensor):
             parts.append(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
             continue
-        if item.below + item.above >= MOST_SYMBOLS:
+        if spec.below + spec.above >= MOST_SYMBOLS:
             raise UserError(
-                f"Huffman codes are of at most {MOST_SYMBOLS:,} levels, not {item.below + item.above + 1:,}"
+                f"a Huffman code has at most {MOST_SYMBOLS:,} levels, not "
+                f"{spec.below + spec.above + 1:,}"
             )
-        if item.kind == "shared":
-            parts.append(np.delete(tensor.dequantiser.codebook, item.below).astype("<f4").tobytes())
+        if isinstance(tensor.dequantiser, Codebook):
+            parts.append(np.delete(tensor.dequantiser.codebook, spec.below).astype("<f4").tobytes())
         parts.append(
             min(
                 (
-                    _encode_levels(tensor.levels, item, bits)
+                    _encode_levels(tensor.levels, spec, bits)
                     for bits in ([gap_bits] if gap_bits else GAP_BITS)
                 ),
                 key=len,
             )
         )
-    return outlines, b"".join(parts)
+    return specs, b"".join(parts)
 
 
-def _encode_levels(levels: np.ndarray, item: TensorSpec, gap_bits: int) -> bytes:
-    """One byte of gap bits, the number of entries, and for codes and for gaps: packed lengths of words, and words, each by its size."""
+def _encode_levels(levels: np.ndarray, spec: TensorSpec, gap_bits: int) -> bytes:
+    """Returns one byte of gap bits, the number of entries, then the codes and then the gaps.
+
+    Both are the deflated lengths of the words and the words, each preceded by its size.
+    """
     stored = entries(levels, gap_bits)
     parts = [bytes([gap_bits]), len(stored.codes).to_bytes(4, "little")]
     for symbols, alphabet in (
-        (stored.codes + item.below, item.below + item.above + 1),
+        (stored.codes + spec.below, spec.below + spec.above + 1),
         (stored.gaps, 2**gap_bits),
     ):
         lengths = word_lengths(np.bincount(symbols, minlength=alphabet))
@@ -233,7 +247,7 @@ def _encode_levels(levels: np.ndarray, item: TensorSpec, gap_bits: int) -> bytes
 
 
 class _Reader:
-    """The payload, from front to back."""
+    """Reads a payload from front to back."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
@@ -248,29 +262,29 @@ class _Reader:
         return int.from_bytes(self.take(4), "little")
 
 
-def decode(payload: bytes, outlines: Sequence[TensorSpec]) -> list[Tensor]:
-    """The tensors of a code.
+def decode(payload: bytes, specs: Sequence[TensorSpec]) -> list[Tensor]:
+    """Returns the tensors of a code.
 
     Raises:
-      UserError: it is none, or does not end where the tensors do.
+      UserError: the code is damaged, or does not end where the tensors do.
     """
     reader, tensors = _Reader(payload), []
-    for item in outlines:
-        if item.kind.startswith("float"):
-            dtype = np.dtype(item.kind).newbyteorder("<")
+    for spec in specs:
+        if spec.kind.startswith("float"):
+            dtype = np.dtype(spec.kind).newbyteorder("<")
             tensors.append(
-                np.frombuffer(reader.take(item.size * dtype.itemsize), dtype)
-                .astype(item.kind)
-                .reshape(item.shape)
+                np.frombuffer(reader.take(spec.size * dtype.itemsize), dtype)
+                .astype(spec.kind)
+                .reshape(spec.shape)
             )
             continue
-        rule = UniformScale(item.step)
-        if item.kind == "shared":
-            book = np.frombuffer(reader.take(4 * (item.below + item.above)), "<f4").astype(
+        dequantiser = UniformScale(spec.step)
+        if spec.kind == "codebook":
+            book = np.frombuffer(reader.take(4 * (spec.below + spec.above)), "<f4").astype(
                 np.float32
             )
-            rule = Codebook(np.insert(book, item.below, np.float32(0)))
-        tensor = QuantizedTensor(_decode_levels(reader, item), rule)
+            dequantiser = Codebook(np.insert(book, spec.below, np.float32(0)))
+        tensor = QuantizedTensor(_decode_levels(reader, spec), dequantiser)
         tensor.check()
         tensors.append(tensor)
     if reader.at != len(payload):
@@ -278,14 +292,12 @@ def decode(payload: bytes, outlines: Sequence[TensorSpec]) -> list[Tensor]:
     return tensors
 
 
-def _decode_levels(reader: _Reader, item: TensorSpec) -> np.ndarray:
+def _decode_levels(reader: _Reader, spec: TensorSpec) -> np.ndarray:
     gap_bits, count = reader.take(1)[0], reader.number()
-    if gap_bits not in GAP_BITS or count > item.size or item.below + item.above >= MOST_SYMBOLS:
-        raise UserError(
-            "its entries are more than its weights, or their gaps of a width that is not used"
-        )
+    if gap_bits not in GAP_BITS or count > spec.size or spec.below + spec.above >= MOST_SYMBOLS:
+        raise UserError("it has more entries than weights, or gaps of an unknown width")
     fields = []
-    for alphabet in (item.below + item.above + 1, 2**gap_bits):
+    for alphabet in (spec.below + spec.above + 1, 2**gap_bits):
         inflate = zlib.decompressobj()
         try:
             lengths = inflate.decompress(reader.take(reader.number()), alphabet + 1)
@@ -294,4 +306,4 @@ def _decode_levels(reader: _Reader, item: TensorSpec) -> np.ndarray:
         if len(lengths) != alphabet or not inflate.eof or inflate.unused_data:
             raise UserError(f"it has lengths of other than {alphabet:,} words")
         fields.append(unpack(reader.take(reader.number()), count, np.frombuffer(lengths, np.uint8)))
-    return _levels(item.shape, Entries((fields[0] - item.below).astype(np.int32), fields[1]))
+    return _levels(spec.shape, Entries((fields[0] - spec.below).astype(np.int32), fields[1]))

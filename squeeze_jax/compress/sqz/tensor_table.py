@@ -1,115 +1,128 @@
-"""The table of tensors in a .sqz file: binary and plain, so that a device reads it without inflating or parsing text.
+"""The tensor table of a .sqz file: binary, so that a device reads it without inflating or parsing.
 
-For each tensor: how many bytes its name begins like the one before with, how many bytes of its own follow, and these (UTF-8); its kind,
-plus 8 if it is added to the base; its number of axes, and each as a varint (7 bits a byte, the low ones first, the high bit set if more
-follow). Levels have, on top, their scan, and `below` and `above` as varints; uniform ones then their step as float32, little-endian.
-What the base takes part in has, last, a varint: how many weights of the base lie between the last ones that were taken and these. Of
-kind "kept" are weights of the base as they are: under the name of the first one, as a single axis, all tensors that follow one another
-in both nets.
+An entry has, in this order:
+  - one byte: how many bytes its name shares with the start of the name before; one byte: how many
+    bytes of its own follow; these bytes (UTF-8);
+  - one byte: its kind, plus 8 if it is added to the base; one byte: its number of axes; each axis
+    as a varint (7 bits a byte, the low ones first, the high bit set if more follow);
+  - if it is quantized, one byte for its scan, then `below` and `above` as varints;
+  - if it is uniform, its step as little-endian float32;
+  - if it is kept from the base or added to it, a varint: how many weights of the base lie between
+    the last ones used and these.
+
+An entry of the kind "kept" is weights of the base as they are: all tensors that follow one another
+in both networks, as a single axis under the name of the first.
 """
 
 import os
 import struct
 from collections.abc import Mapping
 
-from squeeze_jax.compress.sqz.quantized_tensor import MOST_AXES, TensorSpec
+from squeeze_jax.compress.sqz.quantized_tensor import MAX_AXES, TensorSpec
 from squeeze_jax.errors import UserError
 
-KINDS = ("float32", "float16", "uniform", "shared", "kept")
-ADDED = 8  # to a kind
+KINDS = ("float32", "float16", "uniform", "codebook", "kept")
+ADDED = 8  # plus the kind
 
 
-def pack(outlines: Mapping[str, TensorSpec]) -> bytes:
-    """The table of tensors by name.
+def pack(specs: Mapping[str, TensorSpec]) -> bytes:
+    """Returns the table of tensors by name.
 
     Raises:
-      UserError: a name that no table holds.
+      UserError: a name is empty, too long, or has a zero byte.
     """
-    parts, before, taken = [], b"", 0
-    for name, item in outlines.items():
+    parts, before, base_end = [], b"", 0
+    for name, spec in specs.items():
         encoded = name.encode()
         if not 0 < len(encoded) < 256 or b"\0" in encoded:
             raise UserError(
-                f"a tensor's name has 1 to 255 bytes and no 0 among them: {name[:40]!r}"
+                f"a tensor's name has 1 to 255 bytes, none of them 0; got {name[:40]!r}"
             )
-        alike = len(os.path.commonprefix([before, encoded]))
+        shared = len(os.path.commonprefix([before, encoded]))
         before = encoded
-        added = ADDED * (item.base is not None and item.kind != "kept")
+        added = ADDED * (spec.base_offset is not None and spec.kind != "kept")
         parts += [
-            bytes([alike, len(encoded) - alike]),
-            encoded[alike:],
-            bytes([KINDS.index(item.kind) + added, len(item.shape)]),
+            bytes([shared, len(encoded) - shared]),
+            encoded[shared:],
+            bytes([KINDS.index(spec.kind) + added, len(spec.shape)]),
         ]
-        parts += [_varint(axis) for axis in item.shape]
-        if item.kind in ("uniform", "shared"):
-            parts += [bytes([item.scan]), _varint(item.below), _varint(item.above)]
-        if item.kind == "uniform":
-            parts.append(struct.pack("<f", item.step))
-        if item.base is not None:
-            parts.append(_varint(item.base - taken))
-            taken = item.base + item.size
+        parts += [_varint(axis) for axis in spec.shape]
+        if spec.is_quantized:
+            parts += [bytes([spec.scan]), _varint(spec.below), _varint(spec.above)]
+        if spec.kind == "uniform":
+            parts.append(struct.pack("<f", spec.step))
+        if spec.base_offset is not None:
+            parts.append(_varint(spec.base_offset - base_end))
+            base_end = spec.base_offset + spec.size
     return b"".join(parts)
 
 
+def unpack(data: bytes, count: int, is_delta: bool) -> dict[str, TensorSpec]:
+    """Returns the tensors of a table, by name.
+
+    Args:
+      data: what `pack` returned.
+      count: how many tensors the table has.
+      is_delta: whether the tensors may refer to a base.
+
+    Raises:
+      UserError: the bytes are no table of so many tensors.
+    """
+    reader, base_end = _Reader(data), 0
+    specs: dict[str, TensorSpec] = {}
+    for _ in range(count):
+        name = reader.name()
+        spec, added = _read_spec(reader, base_end)
+        if spec.base_offset is not None:
+            base_end = spec.base_offset + spec.size
+        spec.check()
+        if (
+            name in specs
+            or spec.scan > 1
+            or added
+            and not spec.is_quantized
+            or spec.base_offset is not None
+            and not is_delta
+        ):
+            raise _damaged()
+        specs[name] = spec
+    if reader.at != len(data):
+        raise UserError(f"its table has more than {count:,} tensors")
+    return specs
+
+
+def _read_spec(reader: "_Reader", base_end: int) -> tuple[TensorSpec, bool]:
+    """Returns a tensor's spec, and whether it is added to the base."""
+    kind, axes = reader.byte(), reader.byte()
+    added, kind = bool(kind & ADDED), kind & ~ADDED
+    if kind >= len(KINDS) or axes > MAX_AXES:
+        raise _damaged()
+    spec = TensorSpec(tuple(reader.varint() for _ in range(axes)), KINDS[kind])
+    if spec.is_quantized:
+        spec = spec._replace(scan=reader.byte(), below=reader.varint(), above=reader.varint())
+    if spec.kind == "uniform":
+        spec = spec._replace(step=struct.unpack("<f", reader.take(4))[0])
+    if added or spec.kind == "kept":
+        spec = spec._replace(base_offset=base_end + reader.varint())
+    return spec, added
+
+
 def _varint(number: int) -> bytes:
-    """7 bits a byte, the low ones first."""
+    """Returns a number as 7 bits a byte, the low ones first."""
     groups = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
     return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
 
 
-def unpack(data: bytes, count: int, update: bool) -> dict[str, TensorSpec]:
-    """The tensors of a table, by name.
-
-    Args:
-      data: `pack`'s bytes.
-      count: of the tensors.
-      update: whether a base may take part.
-
-    Raises:
-      UserError: it is not a table of so many tensors.
-    """
-    reader, outlines, before, taken = _Reader(data), {}, b"", 0
-    damaged = UserError("its table of tensors is damaged")
-    for _ in range(count):
-        alike, more = reader.byte(), reader.byte()
-        before = before[:alike] + reader.take(more)
-        kind, axes = reader.byte(), reader.byte()
-        added, kind = kind & ADDED, kind & ~ADDED
-        if (
-            kind >= len(KINDS)
-            or axes > MOST_AXES
-            or not 0 < len(before) < 256
-            or len(before) != alike + more
-            or 0 in before
-        ):
-            raise damaged
-        item = TensorSpec(tuple(reader.varint() for _ in range(axes)), KINDS[kind])
-        levels, based = item.kind in ("uniform", "shared"), added or item.kind == "kept"
-        if levels:
-            item = item._replace(scan=reader.byte(), below=reader.varint(), above=reader.varint())
-        if item.kind == "uniform":
-            item = item._replace(step=struct.unpack("<f", reader.take(4))[0])
-        if based:
-            item = item._replace(base=taken + reader.varint())
-            taken = item.base + item.size
-        item.check()
-        try:
-            name = before.decode()
-        except UnicodeDecodeError as e:
-            raise UserError("its table of tensors has a name that is no text") from e
-        if item.scan > 1 or name in outlines or (added and not levels) or (based and not update):
-            raise damaged
-        outlines[name] = item
-    if reader.at != len(data):
-        raise UserError(f"its table has more than {count:,} tensors")
-    return outlines
+def _damaged() -> UserError:
+    return UserError("its table of tensors is damaged")
 
 
 class _Reader:
-    """The table, from front to back."""
+    """Reads a table from front to back."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
+        self.last_name = b""
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
@@ -130,3 +143,13 @@ class _Reader:
                     break
                 return number
         raise UserError("its table of tensors has a number out of range")
+
+    def name(self) -> str:
+        shared, own = self.byte(), self.byte()
+        self.last_name = name = self.last_name[:shared] + self.take(own)
+        if not 0 < len(name) < 256 or len(name) != shared + own or 0 in name:
+            raise _damaged()
+        try:
+            return name.decode()
+        except UnicodeDecodeError as e:
+            raise UserError("its table of tensors has a name that is not UTF-8") from e

@@ -1,1 +1,12 @@
-"""Ways to run the trials of a study."""
+"""Where the trials of a study run. An executor is one file here and one line in EXECUTORS.
+
+It takes a plan, runs its trials until none is left that it can run, and returns an exit code: 0,
+1 where a trial failed, and a larger one where the study was stopped and the reason was printed.
+"""
+
+from collections.abc import Callable
+
+from squeeze_jax.study.executors import jobs, local
+from squeeze_jax.study.plan import Plan
+
+EXECUTORS: dict[str, Callable[[Plan], int]] = {"local": local.run, "jobs": jobs.run}

@@ -1,6 +1,7 @@
-"""A study by several processes at once, each on its share of the devices; the workdir's locks divide the trials among them.
+"""A study by several processes of one machine at once, each on its share of the devices.
 
-A small net keeps few cores busy: two trials of a core each take little longer than one of two cores.
+The workdir's locks divide the trials among them. A small net keeps few cores busy: two trials of a
+core each take little longer than one of two cores.
 """
 
 import contextlib
@@ -12,52 +13,58 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.study.plan import Plan
 
-_PLACE = "SQUEEZE_JAX_JOB"  # in the environment of each process: "0/2", "1/2"
-_DEVICES = "import jax; print(jax.default_backend(), jax.local_device_count())"
+_VARIABLE = "SQUEEZE_JAX_JOB"  # in the environment of each process: "0/2", "1/2"
+_PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
 
 
 def job_index() -> tuple[int, int]:
-    """(which, of how many) processes on the study this one is; (0, 1) where it was started alone."""
-    which, _, jobs = os.environ.get(_PLACE, "0/1").partition("/")
-    return int(which), int(jobs)
+    """Returns (index, count) of the job that this process is; (0, 1) outside of any."""
+    index, _, count = os.environ.get(_VARIABLE, "0/1").partition("/")
+    return int(index), int(count)
 
 
-def run(jobs: int, command: Sequence[str]) -> int:
-    """Runs a command `jobs` times at once, and passes on what they say and the signals that ask to stop.
+def run(plan: Plan) -> int:
+    """Runs `plan.jobs` processes on the same study; see `run_command`."""
+    return run_command(plan.jobs, plan.arguments)
+
+
+def run_command(jobs: int, command: Sequence[str]) -> int:
+    """Runs a command several times at once; passes on what they print and the signals to stop.
 
     Args:
-      jobs: how many; each gets as many of this machine's CPU cores, and of its GPUs where JAX uses these, and what is left over rests:
-        a trial's last digits depend on its share, so all shares are alike.
+      jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs where
+        JAX uses these. What is left over stays idle: a trial's last digits depend on its share, so
+        all shares are equal.
       command: the command line.
 
     Returns:
-      The largest exit code.
+      The largest exit code; 128 + signal for a job that a signal ended.
 
     Raises:
-      UserError: fewer devices than jobs, or devices that can't be divided.
+      UserError: fewer devices than jobs, or devices that cannot be divided.
     """
-    shares, said, speak = _shares(jobs), set(), threading.Lock()
+    shares, printed, printing = _shares(jobs), set(), threading.Lock()
 
-    def pass_on(process: subprocess.Popen) -> None:
-        for line in process.stderr:
-            with speak:
-                if line not in said:  # a mistake is each one's, and is told once
+    def pass_on(stderr) -> None:
+        for line in stderr:
+            with printing:
+                if line not in printed:  # a mistake is the same in each job, and is told once
                     print(line, end="", file=sys.stderr, flush=True)
-                said.add(line)
+                printed.add(line)
 
     processes, readers = [], []
-    with _forwarding_signals(processes):
+    with _forward_signals(processes):
         for job, (cores, variables) in enumerate(shares):
-            with _on(cores):
-                environment = os.environ | variables | {_PLACE: f"{job}/{jobs}"}
+            with _cpu_affinity(cores):
+                environment = os.environ | variables | {_VARIABLE: f"{job}/{jobs}"}
                 # A group of its own: Ctrl-C reaches it through this process alone, and once.
-                processes.append(
-                    subprocess.Popen(
-                        command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0
-                    )
+                process = subprocess.Popen(
+                    command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0
                 )
-            readers.append(threading.Thread(target=pass_on, args=processes[-1:]))
+            processes.append(process)
+            readers.append(threading.Thread(target=pass_on, args=(process.stderr,)))
             readers[-1].start()
         codes = [process.wait() for process in processes]
     for reader in readers:
@@ -65,33 +72,31 @@ def run(jobs: int, command: Sequence[str]) -> int:
     for code in codes:
         if code < 0:
             print(
-                f"a job was ended by {signal.Signals(-code).name}; run the same command again to continue",
+                f"a job was ended by {signal.Signals(-code).name}; "
+                "run the same command again to continue",
                 file=sys.stderr,
             )
     return max(128 - code if code < 0 else code for code in codes)
 
 
 def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
-    """What each job gets: CPU cores, and what its environment says of its GPUs."""
+    """Returns each job's CPU cores, and what its environment says of its GPUs."""
     # Asked of another process: one that has opened a GPU holds its memory.
     probe = subprocess.run(
-        [sys.executable, "-c", _DEVICES], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", _PROBE], stdout=subprocess.PIPE, text=True, check=True
     )
     backend, count = probe.stdout.split()
-    cores = (
-        split_evenly(sorted(os.sched_getaffinity(0)), jobs, "CPU cores")
-        if hasattr(os, "sched_setaffinity")
-        else [[]] * jobs
-    )
+    cores: list[list[int]] = [[] for _ in range(jobs)]
+    if hasattr(os, "sched_setaffinity"):
+        cores = split_evenly(sorted(os.sched_getaffinity(0)), jobs, "CPU cores")
     if backend == "cpu":
         return [(share, {}) for share in cores]
     if backend != "gpu":
         raise UserError(
             f"jobs share CPU cores or GPUs, and this machine computes on a {backend.upper()}"
         )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(int(count))))).split(
-        ","
-    )
+    every_gpu = ",".join(map(str, range(int(count))))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", every_gpu).split(",")
     return [
         (share, {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})
         for share, gpus in zip(cores, split_evenly(visible, jobs, "GPUs"))
@@ -99,7 +104,11 @@ def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
 
 
 def split_evenly(devices: list, jobs: int, what: str) -> list[list]:
-    """As many to each, in order."""
+    """Returns as many devices for each job, in order; what is left over is nobody's.
+
+    Raises:
+      UserError: fewer devices than jobs.
+    """
     if jobs > len(devices):
         raise UserError(f"{jobs} jobs need as many {what}; there are {len(devices)}")
     each = len(devices) // jobs
@@ -107,8 +116,8 @@ def split_evenly(devices: list, jobs: int, what: str) -> list[list]:
 
 
 @contextlib.contextmanager
-def _on(cores: Sequence[int]) -> Iterator[None]:
-    """What is started inside runs on these cores; on any where they are not known."""
+def _cpu_affinity(cores: Sequence[int]) -> Iterator[None]:
+    """Makes what is started inside run on these cores; on any if none are given."""
     if not cores:
         yield
         return
@@ -121,7 +130,9 @@ def _on(cores: Sequence[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _forwarding_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+def _forward_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """Sends SIGTERM and SIGINT on to the processes while inside."""
+
     def forward(signum, frame):
         for process in processes:
             process.send_signal(signum)

@@ -10,9 +10,8 @@ import pytest
 
 from squeeze_jax import cli
 from squeeze_jax.compress import quantize
-from squeeze_jax.compress.sqz import container
-from squeeze_jax.compress.sqz import delta as update
-from squeeze_jax.compress.sqz import tensor_table as table
+from squeeze_jax.compress.sqz import container, delta, file_format, tensor_table
+from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.compress.sqz.quantized_tensor import (
     Codebook,
     QuantizedTensor,
@@ -121,8 +120,8 @@ def small():
     return net, container.lossless(net, bits=10)
 
 
-def resealed(data, **places):
-    """With numbers of the header replaced and the check sum put right."""
+def reseal(data, **places):
+    """With numbers of the header replaced and the checksum put right."""
     changed = bytearray(data[:-4])
     for place, number in places.items():
         form, offset = {"v": "B", "u": "I"}[place[0]], int(place[1:])
@@ -135,7 +134,7 @@ def resealed(data, **places):
     [
         ({"v4": 1}, "version 1"),
         ({"v5": 4}, "flags 4"),
-        ({"v5": 2}, "it is an update"),
+        ({"v5": 2}, "it is a delta"),
         ({"v6": 40}, "2\\^40 contexts"),
         ({"v7": 1}, "version 2"),
         ({"u8": 100}, "should have 100"),
@@ -150,7 +149,7 @@ def resealed(data, **places):
 )
 def test_headers_that_disagree_are_refused(small, places, words):
     with pytest.raises(UserError, match=words):
-        container.read(resealed(small[1], **places))
+        container.read(reseal(small[1], **places))
 
 
 def test_a_file_that_ends_early_is_refused(small):
@@ -178,15 +177,15 @@ def test_arrays_have_to_be_the_nets(small):
         {"class_names": []},
     ],
 )
-def test_records_of_no_net_are_refused(small, changed):
+def test_headers_of_no_network_are_refused(small, changed):
     net = small[0]
     odd = replace(net, **changed)
-    with pytest.raises(UserError, match="record|no such net|model"):
+    with pytest.raises(UserError, match="header|no such net|model"):
         container.read(container.lossless(odd, bits=10))
 
 
-def test_a_record_of_another_net_is_refused(small):
-    with pytest.raises(UserError, match="not those of the net in its record"):
+def test_a_header_of_another_network_is_refused(small):
+    with pytest.raises(UserError, match="not those of the network in its header"):
         container.read(container.lossless(replace(small[0], model=V11 | {"base_e": 32}), bits=10))
 
 
@@ -208,7 +207,7 @@ def fine_net(model):
     return with_arrays(net, arrays)
 
 
-def some_changed(net):
+def change_some(net):
     """A fiftieth of the weights, each by one of three amounts."""
     random = np.random.default_rng(1)
     amounts = np.array([-0.5, 0.25, 2], np.float32)
@@ -221,11 +220,11 @@ def some_changed(net):
     return with_arrays(net, arrays)
 
 
-UPDATES = {
+DELTAS = {
     "nothing": lambda base: base,
     "all": lambda base: random_net(V11, few_values=False, seed=1),
     "few values": lambda base: random_net(V11, few_values=True, seed=1),
-    "some weights": some_changed,
+    "some weights": change_some,
     "another classifier": lambda base: replace(
         random_net(V11, few_values=False, classes=tuple("xyz")),
         params=base.params
@@ -241,10 +240,10 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
-@pytest.mark.parametrize("change", UPDATES)
-def test_an_update_comes_back_bit_for_bit(coder, change):
+@pytest.mark.parametrize("change", DELTAS)
+def test_a_delta_comes_back_bit_for_bit(coder, change):
     for base in (random_net(V11, few_values=True), fine_net(V11)):
-        net = UPDATES[change](base)
+        net = DELTAS[change](base)
         data = container.lossless(net, coder=coder, bits=10, base=base)
         assert same_net(container.read(data, base=base), net)
         assert len(data) <= len(container.lossless(net, coder=coder, bits=10)) + 8
@@ -254,7 +253,7 @@ def test_what_stays_costs_next_to_nothing():
     """All 50 tensors and more one entry of the table, whatever they hold; a classifier in their middle a second one."""
     base = fine_net(NORMED)
     assert len(arrays_of(base)) > 50
-    frame = 32 + 4 + len(container._take_apart(container.lossless(base)).record)
+    frame = 32 + 4 + len(file_format.unpack(container.lossless(base)).header)
     assert len(container.lossless(base, base=base)) < frame + 40
     arrays = dict(arrays_of(base))
     path = next(path for path, leaf in arrays.items() if path.endswith("bias") and leaf.size > 4)
@@ -264,7 +263,7 @@ def test_what_stays_costs_next_to_nothing():
 
 def test_few_changed_weights_cost_little():
     base = fine_net(V11)
-    changed = some_changed(base)
+    changed = change_some(base)
     assert len(container.lossless(changed, base=base)) < 0.2 * len(container.lossless(changed))
 
 
@@ -296,7 +295,7 @@ def test_levels_are_added_in_one_float32_sum_each(coder):
     assert same_net(container.read(data, base=base), with_arrays(base, expected))
 
 
-def test_an_update_knows_its_base():
+def test_a_delta_knows_its_base():
     """By the weights alone, wherever they come from, and in the words of the format."""
     base, net = random_net(V11, few_values=True), random_net(V11, few_values=True, seed=1)
     data = container.lossless(net, bits=10, base=base)
@@ -305,16 +304,16 @@ def test_an_update_knows_its_base():
     again = replace(container.read(container.lossless(base, coder="huffman")), source="elsewhere")
     assert same_net(container.read(data, base=again), net)
     assert same_net(container.read(container.lossless(net, bits=10), base=base), net)
-    with pytest.raises(UserError, match="^it is an update.*decompress it with --base"):
+    with pytest.raises(UserError, match="^it is a delta.*decompress it with --base"):
         container.read(data)
     for other in (net, random_net(NORMED, few_values=False)):
-        with pytest.raises(UserError, match="^it is an update of another net"):
+        with pytest.raises(UserError, match="^it is a delta from another network"):
             container.read(data, base=other)
     with pytest.raises(UserError, match="flags 0"):
-        container.read(resealed(data, v5=0), base=base)
+        container.read(reseal(data, v5=0), base=base)
 
 
-def test_an_update_takes_what_the_base_has(small):
+def test_a_delta_takes_what_the_base_has(small):
     """And nothing else, in writing; in reading, whatever its table says."""
     net = small[0]
     coded = dict(arrays_of(net))
@@ -324,7 +323,7 @@ def test_an_update_takes_what_the_base_has(small):
         (net, "params/conv1/kernel"),
         (random_net(NORMED, False), "params/conv1/bias"),
     ):
-        with pytest.raises(UserError, match=f"nothing that {path}"):
+        with pytest.raises(UserError, match=f"{path} is not quantized"):
             container.write(net, coded | {"params/conv1/bias": same}, base=base, added=[path])
 
 
@@ -332,25 +331,34 @@ def test_an_update_takes_what_the_base_has(small):
     "entries",
     [
         {},
-        {"a": TensorSpec((5,), "kept", base=0)},
-        {"a": TensorSpec((7,), "kept", base=0)},
-        {"a": TensorSpec((6,), "kept", base=1)},
-        {"b": TensorSpec((6,), "kept", base=0)},
-        {"a": TensorSpec((4,), "kept", base=0), "b": TensorSpec((2,), "kept", base=3)},
-        {"a": TensorSpec((4,), "kept", base=0), "b": TensorSpec((2, 1), "uniform", base=4)},
-        {"a": TensorSpec((2, 2), "shared", base=1), "b": TensorSpec((2,), "float32")},
-        {"a": TensorSpec((6,), "kept", base=0), "b": TensorSpec((0,), "kept", base=6)},
+        {"a": TensorSpec((5,), "kept", base_offset=0)},
+        {"a": TensorSpec((7,), "kept", base_offset=0)},
+        {"a": TensorSpec((6,), "kept", base_offset=1)},
+        {"b": TensorSpec((6,), "kept", base_offset=0)},
+        {
+            "a": TensorSpec((4,), "kept", base_offset=0),
+            "b": TensorSpec((2,), "kept", base_offset=3),
+        },
+        {
+            "a": TensorSpec((4,), "kept", base_offset=0),
+            "b": TensorSpec((2, 1), "uniform", base_offset=4),
+        },
+        {"a": TensorSpec((2, 2), "codebook", base_offset=1), "b": TensorSpec((2,), "float32")},
+        {
+            "a": TensorSpec((6,), "kept", base_offset=0),
+            "b": TensorSpec((0,), "kept", base_offset=6),
+        },
     ],
 )
 def test_tables_that_do_not_fit_the_base_are_refused(entries):
-    base = update.Base.of({"a": np.ones((2, 2)), "b": np.zeros(2)})
-    shapes = {path: item.shape for path, item in base.outlines.items()}
-    assert update.laid_out(shapes, {"a": TensorSpec((6,), "kept", base=0)}, base) == base.outlines
-    with pytest.raises(UserError, match="not those of the net|not there"):
-        update.laid_out(shapes, entries, base)
+    base = delta.BaseWeights.of({"a": np.ones((2, 2)), "b": np.zeros(2)})
+    shapes = {path: item.shape for path, item in base.specs.items()}
+    assert delta.resolve(shapes, {"a": TensorSpec((6,), "kept", base_offset=0)}, base) == base.specs
+    with pytest.raises(UserError, match="not those of the network|not there"):
+        delta.resolve(shapes, entries, base)
 
 
-def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
+def test_deltas_on_the_command_line(tmp_path, monkeypatch, capsys):
     """A checkpoint as the base of writing, a .sqz file as that of reading."""
     base, net = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)
 
@@ -362,13 +370,13 @@ def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
     checkpoint.save_network(net, tmp_path / "new")
     assert run("compress", tmp_path / "old", "-o", tmp_path / "old.sqz")[0] == 0
     code, out, _ = run(
-        "compress", tmp_path / "new", "-o", tmp_path / "update.sqz", "--base", tmp_path / "old"
+        "compress", tmp_path / "new", "-o", tmp_path / "delta.sqz", "--base", tmp_path / "old"
     )
-    assert code == 0 and f"{(tmp_path / 'update.sqz').stat().st_size:,} bytes" in out
+    assert code == 0 and f"{(tmp_path / 'delta.sqz').stat().st_size:,} bytes" in out
     assert (
         run(
             "decompress",
-            tmp_path / "update.sqz",
+            tmp_path / "delta.sqz",
             "--base",
             tmp_path / "old.sqz",
             "-o",
@@ -379,24 +387,24 @@ def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert same_net(checkpoint.load_network(tmp_path / "again"), net)
     for arguments, words in (
         (
-            ("decompress", tmp_path / "update.sqz", "-o", tmp_path / "x"),
+            ("decompress", tmp_path / "delta.sqz", "-o", tmp_path / "x"),
             "decompress it with --base",
         ),
-        (("evaluate", tmp_path / "update.sqz", "--data", "digits"), "decompress it with --base"),
+        (("evaluate", tmp_path / "delta.sqz", "--data", "digits"), "decompress it with --base"),
         (
-            ("export", tmp_path / "update.sqz", "--format", "onnx", "-o", tmp_path / "x"),
+            ("export", tmp_path / "delta.sqz", "--format", "onnx", "-o", tmp_path / "x"),
             "decompress it with --base",
         ),
         (
             (
                 "decompress",
-                tmp_path / "update.sqz",
+                tmp_path / "delta.sqz",
                 "--base",
                 tmp_path / "new",
                 "-o",
                 tmp_path / "x",
             ),
-            "an update of another net",
+            "a delta from another network",
         ),
     ):
         code, out, err = run(*arguments)
@@ -404,33 +412,56 @@ def test_updates_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_come_back():
-    outlines = {
+    specs = {
         "params/a/kernel": TensorSpec((3, 3, 200, 70_000), "uniform", 300, 2**24 - 1, 0.1015625, 1),
         "params/a/bias": TensorSpec((), "float16"),
-        "params/b": TensorSpec((1000,), "kept", base=7),
-        "stats/ä": TensorSpec((0, 5), "shared", 0, 255),
-        "stats/b": TensorSpec((4, 5), "shared", 3, 2, base=1007),
-        "stats/c": TensorSpec((2, 2), "uniform", 3, 2, 0.5, base=70_000),
+        "params/b": TensorSpec((1000,), "kept", base_offset=7),
+        "stats/ä": TensorSpec((0, 5), "codebook", 0, 255),
+        "stats/b": TensorSpec((4, 5), "codebook", 3, 2, base_offset=1007),
+        "stats/c": TensorSpec((2, 2), "uniform", 3, 2, 0.5, base_offset=70_000),
         "t": TensorSpec((2**31 - 1,), "float32"),
     }
-    packed = table.pack(outlines)
-    assert table.unpack(packed, 7, update=True) == outlines
+    packed = tensor_table.pack(specs)
+    assert tensor_table.unpack(packed, 7, is_delta=True) == specs
     for size in range(len(packed)):
         with pytest.raises(UserError):
-            table.unpack(packed[:size], 7, update=True)
+            tensor_table.unpack(packed[:size], 7, is_delta=True)
     for name in ("", "x" * 256, "a\0b"):
         with pytest.raises(UserError, match="name"):
-            table.pack({name: TensorSpec((1,), "float32")})
+            tensor_table.pack({name: TensorSpec((1,), "float32")})
 
 
 @pytest.mark.parametrize(
     "item",
     [
-        TensorSpec((3,), "kept", base=0),
-        TensorSpec((3,), "uniform", 1, 1, 0.5, base=0),
-        TensorSpec((3,), "float32", base=0),
+        TensorSpec((3,), "kept", base_offset=0),
+        TensorSpec((3,), "uniform", 1, 1, 0.5, base_offset=0),
+        TensorSpec((3,), "float32", base_offset=0),
     ],
 )
-def test_only_updates_and_only_levels_are_added(item):
+def test_only_deltas_and_only_levels_are_added(item):
     with pytest.raises(UserError, match="damaged"):
-        table.unpack(table.pack({"a": item}), 1, update=item.kind == "float32")
+        tensor_table.unpack(tensor_table.pack({"a": item}), 1, is_delta=item.kind == "float32")
+
+
+def test_a_coder_added_from_outside_is_written_and_read(monkeypatch):
+    """One entry of the dict is enough; without it the file is refused."""
+    huffman = CODERS["huffman"]
+    toy = huffman._replace(
+        flag=4,
+        encode=lambda tensors, bits: (
+            (found := huffman.encode(tensors, bits))[0],
+            found[1][::-1],
+        ),
+        decode=lambda payload, specs, bits: huffman.decode(payload[::-1], specs, bits),
+    )
+    net = random_net(V11, few_values=True)
+    monkeypatch.setitem(CODERS, "toy", toy)
+    data = container.lossless(net, coder="toy")
+    assert data[5] == 4 and same_net(container.read(data), net)
+    assert same_net(container.read(container.lossless(net, coder="toy", base=net), base=net), net)
+    monkeypatch.delitem(CODERS, "toy")
+    with pytest.raises(UserError, match="flags 4"):
+        container.read(data)
+    with pytest.raises(UserError, match="unknown coder 'toy'; choose one of arithmetic, huffman"):
+        container.lossless(net, coder="toy")

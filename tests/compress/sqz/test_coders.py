@@ -44,14 +44,14 @@ DRAWS = {
 }
 
 
-def drawn(draw: str, shape: tuple[int, ...], seed: int = 0) -> QuantizedTensor:
+def draw_levels(draw: str, shape: tuple[int, ...], seed: int = 0) -> QuantizedTensor:
     levels = np.asarray(DRAWS[draw](np.random.default_rng(seed), shape)).astype(np.int32)
     return QuantizedTensor(levels, UniformScale(0.25))
 
 
-def shared(draw: str, shape: tuple[int, ...]) -> QuantizedTensor:
+def draw_codebook_levels(draw: str, shape: tuple[int, ...]) -> QuantizedTensor:
     """With a codebook of values in irregular distances, of which not all need occur."""
-    levels = drawn(draw, shape).levels
+    levels = draw_levels(draw, shape).levels
     below, above = max(0, -int(levels.min(initial=0))), max(0, int(levels.max(initial=0)))
     random = np.random.default_rng(1)
     negative, positive = (
@@ -80,31 +80,31 @@ def same(a, b) -> bool:
 
 
 def check_arithmetic(tensors, bits=10) -> int:
-    outlines, payload = arithmetic.encode(tensors, bits)
-    decoded = arithmetic.decode(payload, outlines, bits)
+    specs, payload = arithmetic.encode(tensors, bits)
+    decoded = arithmetic.decode(payload, specs, bits)
     assert len(tensors) == len(decoded) and all(map(same, tensors, decoded))
     return len(payload)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_uniform_levels_through_the_arithmetic_coder(draw):
-    check_arithmetic([drawn(draw, shape) for shape in SHAPES])
+    check_arithmetic([draw_levels(draw, shape) for shape in SHAPES])
 
 
 @pytest.mark.parametrize("draw", ["zeros", "one value", "sparse", "dense", "positive"])
 def test_shared_levels_through_both_coders(draw):
-    tensors = [shared(draw, shape) for shape in SHAPES]
+    tensors = [draw_codebook_levels(draw, shape) for shape in SHAPES]
     check_arithmetic(tensors)
     for bits in (None, *huffman.GAP_BITS):
-        outlines, payload = huffman.encode(tensors, bits)
-        assert all(map(same, tensors, huffman.decode(payload, outlines)))
+        specs, payload = huffman.encode(tensors, bits)
+        assert all(map(same, tensors, huffman.decode(payload, specs)))
 
 
 @pytest.mark.parametrize("draw", [draw for draw in DRAWS if draw not in ("long tail", "extremes")])
 def test_uniform_levels_through_the_huffman_coder(draw):
-    tensors = [drawn(draw, shape) for shape in SHAPES]
-    outlines, payload = huffman.encode(tensors)
-    assert all(map(same, tensors, huffman.decode(payload, outlines)))
+    tensors = [draw_levels(draw, shape) for shape in SHAPES]
+    specs, payload = huffman.encode(tensors)
+    assert all(map(same, tensors, huffman.decode(payload, specs)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -123,22 +123,22 @@ def test_numbers_go_through_both_coders_as_they_are(dtype):
         np.array(1.5, dtype),
     ]
     check_arithmetic(tensors)
-    outlines, payload = huffman.encode(tensors)
-    assert all(map(same, tensors, huffman.decode(payload, outlines)))
+    specs, payload = huffman.encode(tensors)
+    assert all(map(same, tensors, huffman.decode(payload, specs)))
 
 
 def test_a_model_forgets_nothing_it_should_not():
     """Tensors of all kinds in one code, in any order, and with a table that is far too small for them."""
     random = np.random.default_rng(3)
     tensors = [
-        shared("dense", (30, 40)),
-        drawn("long tail", (3, 3, 8, 8)),
+        draw_codebook_levels("dense", (30, 40)),
+        draw_levels("long tail", (3, 3, 8, 8)),
         random.normal(0, 1, 99).astype(np.float32),
     ]
     tensors += [
-        drawn("sparse", (40, 30)),
+        draw_levels("sparse", (40, 30)),
         random.normal(0, 1, 50).astype(np.float16),
-        shared("sparse", (3, 3, 10, 20)),
+        draw_codebook_levels("sparse", (3, 3, 10, 20)),
     ]
     for order in range(3):
         check_arithmetic(
@@ -149,10 +149,13 @@ def test_a_model_forgets_nothing_it_should_not():
 def test_what_can_be_predicted_costs_little():
     """Zeros next to nothing, fair signs a bit, and noise no more than it holds."""
     size = 100_000
-    assert check_arithmetic([drawn("zeros", (size // 100, 100))]) <= 4
-    assert check_arithmetic([drawn("one value", (size // 100, 100))]) < 150
-    assert check_arithmetic([drawn("signs", (size // 100, 100))]) < size / 8 * 1.03
-    assert check_arithmetic([drawn("dense", (size // 100, 100))]) < size * np.log2(255) / 8 * 1.03
+    assert check_arithmetic([draw_levels("zeros", (size // 100, 100))]) <= 4
+    assert check_arithmetic([draw_levels("one value", (size // 100, 100))]) < 150
+    assert check_arithmetic([draw_levels("signs", (size // 100, 100))]) < size / 8 * 1.03
+    assert (
+        check_arithmetic([draw_levels("dense", (size // 100, 100))])
+        < size * np.log2(255) / 8 * 1.03
+    )
     mask = np.random.default_rng(0).random((1000, 100)) < np.linspace(
         0.02, 0.6, 100
     )  # columns of their own density
@@ -198,22 +201,22 @@ def test_codebooks_cost_less_than_their_values():
 
 def test_a_code_of_another_length_is_refused():
     """Bytes too many always, too few unless what is left happens to be a code of other tensors."""
-    tensors = [drawn("dense", (30, 40)), np.ones(5, np.float32)]
-    outlines, payload = arithmetic.encode(tensors, 10)
+    tensors = [draw_levels("dense", (30, 40)), np.ones(5, np.float32)]
+    specs, payload = arithmetic.encode(tensors, 10)
     refused = 0
     for size in range(0, len(payload), 50):
         try:
-            assert not all(map(same, tensors, arithmetic.decode(payload[:size], outlines, 10)))
+            assert not all(map(same, tensors, arithmetic.decode(payload[:size], specs, 10)))
         except UserError as e:
             refused += "does not end where its tensors do" in str(e)
     assert refused > 0.8 * len(payload) / 50
     with pytest.raises(UserError, match="does not end where its tensors do"):
-        arithmetic.decode(payload + b"\0", outlines, 10)
+        arithmetic.decode(payload + b"\0", specs, 10)
 
-    outlines, payload = huffman.encode(tensors)
+    specs, payload = huffman.encode(tensors)
     for wrong in (payload[:-1], payload[:-2], payload[:100], payload + b"\0"):
         with pytest.raises(UserError, match="ends early|does not end"):
-            huffman.decode(wrong, outlines)
+            huffman.decode(wrong, specs)
 
 
 def test_edges_lie_between_the_values_of_a_codebook():

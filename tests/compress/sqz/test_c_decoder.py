@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.compression import fuzz
-from squeeze_jax.compress.sqz import container
+from squeeze_jax.compress.sqz import container, file_format
 from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor, UniformScale
 
 needs_compiler = pytest.mark.skipif(fuzz.compiler() is None, reason="there is no C compiler")
@@ -23,7 +23,7 @@ def update(program, tmp_path):
     base, coded = fuzz.small_net(0)
     (tmp_path / "old.sqz").write_bytes(container.write(base, coded))
     subprocess.run([program, tmp_path / "old.sqz", tmp_path / "base"], check=True)
-    net, data = fuzz.small_update(1, base, "arithmetic")
+    net, data = fuzz.small_delta(1, base, "arithmetic")
     (tmp_path / "update.sqz").write_bytes(data)
     return net, [program, tmp_path / "update.sqz", tmp_path / "weights", tmp_path / "base"]
 
@@ -177,8 +177,8 @@ def test_c_gives_small_uniform_levels_as_bytes(update, tmp_path):
     found = subprocess.run(
         [tmp_path / "int8", update[1][1]], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    table = container._take_apart(update[1][1].read_bytes()).table
-    based = {path for path, item in table.items() if item.base is not None}
+    table = file_format.unpack(update[1][1].read_bytes()).specs
+    based = {path for path, item in table.items() if item.base_offset is not None}
     statuses = dict(line.split() for line in found if len(line.split()) == 2)
     assert based == {path for path, status in statuses.items() if status == "7"} and any(
         table[path].kind == "uniform" for path in based

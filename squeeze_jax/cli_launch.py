@@ -1,0 +1,203 @@
+"""`squeeze-jax launch NAME|PATH[:PRESET]` and launch.py: trains a study and draws its report.
+
+Running the same command again continues where the last one stopped.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from squeeze_jax.errors import UserError
+from squeeze_jax.study.config_files import find_config_file, list_studies, load_config_file
+from squeeze_jax.study.schema import current_key
+
+USAGE = """\
+usage: squeeze-jax launch STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
+       python launch.py --config STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
+
+Trains a study. STUDY is a name or the path of a config file; PRESET is digits (the default),
+cifar10, imagenet or folder. Running the same command again continues where it stopped.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the study that the arguments name, or lists the studies; returns the exit code."""
+    from squeeze_jax.cli import exit_code
+
+    return exit_code(lambda: _launch(argv))
+
+
+def _launch(argv: list[str]) -> int:
+    argv = [_renamed(argument) for argument in argv]
+    if argv and not argv[0].startswith("-"):
+        argv = [f"--config={argv[0]}", *argv[1:]]
+    argv = _with_config_path(argv)
+    values = _define_flags(argv)
+    if {"-h", "--help", "-help", "--helpfull"} & set(argv):
+        print(f"{USAGE}\n{values.get_help()}")
+        return 0
+    if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in argv):
+        _parse(values, argv)
+        return _list_studies()
+    return _run(values, _parse(values, argv), argv)
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+    """Returns the arguments with the path of the config file in place of a study's name."""
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("-config", "--config"):
+            continue
+        if not equals and i + 1 == len(argv):
+            break  # absl says what is missing
+        name, colon, preset = (value if equals else argv[i + 1]).partition(":")
+        path = f"--config={find_config_file(name)}{colon}{preset}"
+        return [*argv[:i], path, *argv[i + (1 if equals else 2) :]]
+    return argv
+
+
+def _define_flags(argv: list[str]) -> flags.FlagValues:
+    """Returns the flags of a launch; the overrides of the config are read from `argv`."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The study: a name, or the path of a config file; perhaps with :PRESET.",
+        values,
+        sys_argv=["launch", *argv],
+    )
+    _string(values, "workdir", None, "Where results go; runs/STUDY-PRESET by default.")
+    _string(
+        values, "executor", None, "Where trials run: local, or jobs, the default if --jobs > 1."
+    )
+    flags.DEFINE_integer(
+        "jobs",
+        1,
+        "How many trials to train at once, each on its share of the CPU cores, or of the GPUs.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "One of several processes (a TPU pod slice, several GPU hosts).",
+        flag_values=values,
+    )
+    _string(
+        values,
+        "coordinator",
+        None,
+        "host:port of the first process; found by itself on Cloud TPU, Slurm and GKE.",
+    )
+    for name, text in (
+        ("processes", "How many processes there are; likewise."),
+        ("process_id", "Which of them this one is, from 0; likewise."),
+    ):
+        flags.DEFINE_integer(name, None, text, flag_values=values)
+    _string(
+        values,
+        "compilation_cache",
+        str(Path.home() / ".cache/squeeze_jax"),
+        "Where compiled programs are kept; '' for nowhere.",
+    )
+    return values
+
+
+def _string(values: flags.FlagValues, name: str, default: str | None, text: str) -> None:
+    flags.DEFINE_string(name, default, text, flag_values=values)
+
+
+def _parse(values: flags.FlagValues, argv: list[str]) -> Any:
+    """Reads the flags and the config file that they name; returns the config.
+
+    Raises:
+      UserError: an unknown flag or key, or a value that cannot be used.
+    """
+    try:
+        rest = values(["launch", *argv])
+        if len(rest) > 1:
+            raise UserError(f"unexpected argument {rest[1]!r}")
+        config = values["config"].value
+        if config is not None:
+            _ = config.study  # a lazy proxy: this loads the file, unless an override did so
+        return config
+    except flags.Error as e:
+        raise UserError(str(e)) from e
+    except (AttributeError, KeyError) as e:
+        if not any(argument.startswith(("--config.", "-config.")) for argument in argv):
+            raise  # not an override's key but a fault inside the config file
+        key = "; ".join(str(e.args[0]).splitlines())
+        raise UserError(f"the config has no key {key}") from e
+
+
+def _list_studies() -> int:
+    studies = list_studies()
+    width = max(map(len, studies))
+    print("\n".join(f"{name:{width}}  {line}" for name, line in studies.items()))
+    print("\nTrain one: squeeze-jax launch NAME[:PRESET], see squeeze-jax launch --help")
+    return 0
+
+
+def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
+    # JAX is imported here, so that a mistyped flag answers at once.
+    import jax
+
+    from squeeze_jax import study
+    from squeeze_jax.configs import base
+    from squeeze_jax.report import page
+    from squeeze_jax.study.api import launch_command
+    from squeeze_jax.study.executors.jobs import job_index
+
+    # Orbax logs every file that it writes, and the traceback of what it raises.
+    logging.set_verbosity(logging.FATAL)
+    if values.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", values.compilation_cache)
+        # A small trial is made of small programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if values.distributed:
+        jax.distributed.initialize(values.coordinator, values.processes, values.process_id)
+    is_job = job_index()[1] > 1
+    executor = values.executor or ("jobs" if values.jobs > 1 else "local")
+    if executor not in study.EXECUTORS:
+        raise UserError(f"--executor is one of {', '.join(study.EXECUTORS)}; got {executor}")
+    if executor == "jobs" and values.distributed:
+        raise UserError("--jobs shares one machine's devices: not with --distributed")
+    path = config_flags.get_config_filename(values["config"]).partition(":")[0]
+    plan = study.Plan.of(
+        load_config_file(Path(path)),
+        config,
+        config_flags.get_override_values(values["config"]),
+        Path(values.workdir) if values.workdir else None,
+        command=shlex.join(["squeeze-jax", "launch", *argv]),
+        arguments=launch_command(*argv),
+        defaults=base.defaults(),
+        jobs=values.jobs,
+    )
+    code = study.EXECUTORS["local" if is_job else executor](plan)
+    if code > 1:
+        return code
+    workdir = study.Workdir(plan.workdir)
+    counts = workdir.counts()
+    if not is_job and jax.process_index() == 0:
+        workdir.write_table()
+        page.draw(plan.workdir)
+        print(
+            f"{plan.workdir}/: "
+            + ", ".join(f"{count} {status}" for status, count in counts.items())
+            + "; see sweep.csv, sweep.png, report.html"
+        )
+    return 1 if counts.get("failed") else code
+
+
+def _renamed(argument: str) -> str:
+    """Returns a --config.KEY flag under today's name of the key; prints a line if it is another."""
+    flag, equals, value = argument.partition("=")
+    dashes, config, key = flag.partition("config.")
+    if dashes not in ("-", "--") or current_key(key) == key:
+        return argument
+    print(f"--config.{key} is called --config.{current_key(key)} now", file=sys.stderr)
+    return f"{dashes}{config}{current_key(key)}{equals}{value}"

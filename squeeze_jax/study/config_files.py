@@ -1,0 +1,51 @@
+"""The config files of studies: those that come with the package, and a path to one's own."""
+
+import ast
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from squeeze_jax.configs import base
+from squeeze_jax.errors import UserError
+
+FOLDER = Path(base.__file__).parent
+
+
+def list_studies() -> dict[str, str]:
+    """Returns name -> first line of the docstring of each study that comes with the package."""
+    studies = {}
+    for path in sorted(FOLDER.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "sweep" for node in tree.body):
+            studies[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return studies
+
+
+def find_config_file(name_or_path: str) -> Path:
+    """Returns the path of a config file: "sr_sweep", or a path such as "configs/sr_sweep.py".
+
+    Raises:
+      UserError: there is none.
+    """
+    for path in (Path(name_or_path), FOLDER / f"{name_or_path}.py"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"no such config file: {name_or_path}; give a path or one of {', '.join(list_studies())}"
+    )
+
+
+def load_config_file(path: Path) -> ModuleType:
+    """Imports a config file: get_config(preset), sweep(config) and perhaps derive(config).
+
+    Raises:
+      UserError: it has no sweep().
+    """
+    spec = spec_from_file_location("study", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "sweep"):
+        raise UserError(f"{path} has no sweep(config): see configs/squeezenet.py")
+    return module

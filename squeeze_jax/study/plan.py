@@ -1,0 +1,61 @@
+"""A study to run: what an executor is given."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from squeeze_jax.study.trials import Trial, make_trials
+from squeeze_jax.train import fill_from_checkpoint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study to run.
+
+    Attributes:
+      config: the study's config.
+      trials: its trials, each with its own config.
+      workdir: receives the results.
+      command: the command line, for the records.
+      arguments: the program and the arguments of a process that runs the same study.
+      defaults: every config key with its default value, see `Workdir.open_study`.
+      jobs: how many trials to train at once, where the executor trains several.
+    """
+
+    config: ConfigDict
+    trials: Sequence[Trial]
+    workdir: Path
+    command: str
+    arguments: Sequence[str] = ()
+    defaults: ConfigDict | None = None
+    jobs: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        module: ModuleType,
+        config: ConfigDict,
+        set_by_user: Iterable[str],
+        workdir: Path | None,
+        **options,
+    ) -> "Plan":
+        """Returns the plan of a config file's module and its config, with the user's changes in it.
+
+        Args:
+          module: has sweep(config) and perhaps derive(config).
+          config: what its get_config returned, as the user changed it.
+          set_by_user: the dotted keys that the user set.
+          workdir: receives the results; runs/STUDY-PRESET by default.
+          **options: the other attributes of a plan.
+
+        Raises:
+          UserError: see `make_trials` and `fill_from_checkpoint`.
+        """
+        config = fill_from_checkpoint(config)
+        derive = getattr(module, "derive", None)
+        trials = make_trials(config, module.sweep, set_by_user, derive)
+        folder = workdir or Path("runs") / f"{config.study}-{config.preset}"
+        return cls(config, trials, folder, **options)

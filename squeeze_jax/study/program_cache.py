@@ -1,0 +1,24 @@
+"""The latest compiled trial, which its successors share."""
+
+import jax
+
+from squeeze_jax.data import Data
+from squeeze_jax.train import CompiledTrial, TrialConfig, compile_trial
+
+
+class ProgramCache:
+    """Holds one compiled trial: trials of one design point come one after another and share it."""
+
+    def __init__(self):
+        """Starts empty."""
+        self._key: TrialConfig | None = None
+        self._compiled: CompiledTrial | None = None
+
+    def get(self, config: TrialConfig, data: Data) -> CompiledTrial:
+        """Returns the compiled trial of a config, whatever its seed, start and learning rate."""
+        key = config.compiled_part()
+        if self._compiled is None or key != self._key:
+            # The old one's device memory is freed before the new one's is taken.
+            self._key = self._compiled = None
+            self._compiled, self._key = compile_trial(config, data, jax.devices()), key
+        return self._compiled
