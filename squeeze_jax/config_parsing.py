@@ -33,7 +33,7 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
                 f"the config has no key {name}.{key}"
                 + (f"; did you mean {name}.{close[0]}?" if close else "")
             )
-        values[key] = _converted(value, types[key], f"{name}.{key}")
+        values[key] = _convert(value, types[key], f"{name}.{key}")
     return cls(**values)
 
 
@@ -42,7 +42,7 @@ def plain_section(section: Any) -> dict[str, Any]:
     return {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
 
 
-def _converted(value: Any, kind: Any, key: str) -> Any:
+def _convert(value: Any, kind: Any, key: str) -> Any:
     """Returns the value as a field's type has it; raises UserError where it has another type."""
     if type(None) in typing.get_args(kind):
         (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
@@ -55,7 +55,7 @@ def _converted(value: Any, kind: Any, key: str) -> Any:
             raise UserError(f"{key} is a tuple{f' of {plural}' if plural else ''}; got {value!r}")
         # The constraint or check that reads nested items says what is wrong with them.
         return tuple(
-            _converted(each, item, f"each item of {key}") if item in _NOUNS else _frozen(each)
+            _convert(each, item, f"each item of {key}") if item in _NOUNS else _freeze(each)
             for each in value
         )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -65,6 +65,6 @@ def _converted(value: Any, kind: Any, key: str) -> Any:
     return value
 
 
-def _frozen(value: Any) -> Any:
+def _freeze(value: Any) -> Any:
     """Returns nested lists as tuples."""
-    return tuple(map(_frozen, value)) if isinstance(value, tuple | list) else value
+    return tuple(map(_freeze, value)) if isinstance(value, tuple | list) else value

@@ -1,4 +1,4 @@
-"""Where XLA's worker threads run on a CPU."""
+"""Pins XLA's worker threads to the cores of a CPU."""
 
 import contextlib
 import os
@@ -8,29 +8,29 @@ import jax
 
 
 def pin_xla_threads() -> None:
-    """Gives each of XLA's worker threads on a CPU a core of its own, as onnxruntime does with its threads.
+    """Pins each of XLA's worker threads to a core of its own, as onnxruntime does with its threads.
 
-    After a pause Linux may wake two of them on one core, and leave them there for tens of milliseconds: experiments/benchmarks/README.md
-    has what that costs. Elsewhere than on Linux, or where there isn't just one core for each thread, everything stays as it is.
+    After a pause Linux may wake two of them on one core and leave them there for tens of
+    milliseconds (experiments/benchmarks/README.md has the cost). Does nothing outside Linux, or
+    where threads and cores differ in number.
     """
     if jax.default_backend() != "cpu" or not hasattr(os, "sched_setaffinity"):
         return
     cores = os.sched_getaffinity(0)
-    with contextlib.suppress(
-        OSError
-    ):  # it's only for speed; a system may hide its threads or forbid this
+    # A system may hide its threads or forbid this; it is only for speed.
+    with contextlib.suppress(OSError):
         workers = [
             int(task.name)
             for task in Path("/proc/self/task").iterdir()
             if _name(task).startswith("tf_XLAEigen")
         ]
         if len(workers) == len(cores):
-            for worker, core in zip(sorted(workers), sorted(cores)):
+            for worker, core in zip(sorted(workers), sorted(cores), strict=True):
                 os.sched_setaffinity(worker, {core})
 
 
 def _name(task: Path) -> str:
-    """Of a thread; "" for one that has ended."""
+    """Returns the name of a thread, or "" if it has ended."""
     try:
         return (task / "comm").read_text()
     except OSError:

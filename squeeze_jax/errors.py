@@ -1,8 +1,9 @@
-"""The one exception type whose message is meant for the person at the terminal."""
+"""The one exception whose message is for the person at the terminal."""
 
 
 class UserError(Exception):
-    """Something the user can mend (a path, a key, a data set); its message is one clear line.
+    """Reports in one line something that the user can mend: a path, a key, a data set.
 
-    `launch.py` and `squeeze-jax` print it as `error: ...` and exit with 2; any other exception is a bug and keeps its traceback.
+    `launch.py` and `squeeze-jax` print it as `error: ...` and exit with 2. Any other exception is a
+    bug and keeps its traceback.
     """

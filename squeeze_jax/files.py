@@ -1,14 +1,16 @@
-"""Writing a file whole or not at all."""
+"""Writes a file whole or not at all."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces a file in one step, so that a kill leaves the old one or the new one; makes its folder.
+    """Replaces a file in one step, and makes its folder.
+
+    A process killed meanwhile leaves the old file or the new one.
 
     Raises:
-      OSError: it can't be written; nothing is left behind.
+      OSError: the file cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,7 +1,7 @@
-"""Any Flax module -> its layers, read from the jaxpr of its forward pass; no weight is allocated.
+"""Lists the layers of any Flax module, from the jaxpr of its forward pass; allocates no weight.
 
-The module is traced under the native lowering, where a layer is one primitive, so what is counted is what the module
-computes and no layer list is written twice.
+The module is traced under the native conv backend, where a layer is one primitive. So what is
+counted is what the module computes, and no layer list is written twice.
 """
 
 import math
@@ -21,13 +21,11 @@ from squeeze_jax.models import conv_backend
 class Layer:
     """One convolution, matrix product or pooling.
 
-    Shapes are NHWC (or [N, C]) for a batch of one; parameters counts the kernel and everything else under its name (bias,
-    BatchNorm scale and shift).
+    Shapes are NHWC (or [N, C]) for a batch of one. `parameters` counts the kernel and all else
+    under its name: bias, BatchNorm's scale and shift.
     """
 
-    name: (
-        str  # path of the module that owns the kernel: "fire2/squeeze"; "max_pool1", ... for pools
-    )
+    name: str  # path of the kernel's module ("fire2/squeeze"); "max_pool1", ... for pools
     kind: str  # "conv", "dense", "max_pool" or "mean_pool"
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -40,17 +38,17 @@ class Layer:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of the output in float32."""
+        """Returns the bytes of the output in float32."""
         return 4 * math.prod(self.output_shape)
 
 
 def parameter_count(model: nnx.Module) -> int:
-    """Trainable numbers in a module (abstract or not), BatchNorm's running statistics left out."""
+    """Returns the number of trainable values in a module, abstract or not."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of a module in the order they are computed.
+    """Returns the layers of a module in the order they are computed.
 
     Args:
       build: makes the module; called under `nnx.eval_shape`, so initialisers draw nothing.
@@ -75,9 +73,9 @@ def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, i
         jaxpr = jax.make_jaxpr(forward)(
             params, rest, jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
         ).jaxpr
-    owner = dict(zip(jaxpr.invars, paths))
+    owner = dict(zip(jaxpr.invars, paths, strict=False))  # the image and statistics follow
     of_module: dict[str, int] = {}
-    for path, size in zip(paths, sizes):
+    for path, size in zip(paths, sizes, strict=True):
         # "conv1/bn/scale" belongs to conv1, whose kernel sits at "conv1/kernel".
         module = path.rpartition("/")[0]
         while module and f"{module}/kernel" not in paths:
@@ -89,16 +87,24 @@ def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, i
 def _layers(jaxpr: core.Jaxpr, owner: dict[Any, str], of_module: dict[str, int]) -> Iterator[Layer]:
     pools = 0
     for eqn, owners in _flat_equations(jaxpr, owner):
-        shapes = [getattr(v.aval, "shape", ()) for v in eqn.invars]
+        shapes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in eqn.invars]
         out, params = eqn.outvars[0].aval.shape, eqn.params
         match eqn.primitive.name:
             case "conv_general_dilated":
                 name = _module_name(owners[1])
                 kernel = shapes[1]
                 yield Layer(
-                    name, "conv", shapes[0], out, kernel[:2], params["window_strides"], params["padding"],
-                    params["feature_group_count"], of_module.get(name, 0), math.prod(out) * math.prod(kernel[:-1]),
-                )  # fmt: skip
+                    name,
+                    "conv",
+                    shapes[0],
+                    out,
+                    kernel[:2],
+                    params["window_strides"],
+                    params["padding"],
+                    params["feature_group_count"],
+                    of_module.get(name, 0),
+                    math.prod(out) * math.prod(kernel[:-1]),
+                )
             case "dot_general":
                 name = _module_name(owners[1] or owners[0])
                 contracted = math.prod(
@@ -119,9 +125,17 @@ def _layers(jaxpr: core.Jaxpr, owner: dict[Any, str], of_module: dict[str, int])
             case "reduce_window_max" | "reduce_window":
                 pools += 1
                 yield Layer(
-                    f"max_pool{pools}", "max_pool", shapes[0], out, params["window_dimensions"][1:3],
-                    params["window_strides"][1:3], params["padding"][1:3], 1, 0, 0,
-                )  # fmt: skip
+                    f"max_pool{pools}",
+                    "max_pool",
+                    shapes[0],
+                    out,
+                    params["window_dimensions"][1:3],
+                    params["window_strides"][1:3],
+                    params["padding"][1:3],
+                    1,
+                    0,
+                    0,
+                )
             case "reduce_sum" if tuple(params["axes"]) == (1, 2) and len(shapes[0]) == 4:
                 yield Layer(
                     "mean_pool", "mean_pool", shapes[0], out, shapes[0][1:3], (1, 1), (), 1, 0, 0
@@ -135,7 +149,10 @@ def _module_name(path: str | None) -> str:
 def _flat_equations(
     jaxpr: core.Jaxpr, owner: dict[Any, str]
 ) -> Iterator[tuple[Any, list[str | None]]]:
-    """Every equation of a jaxpr and of the calls nested in it, each with the parameter paths its inputs come from."""
+    """Yields the equations of a jaxpr and of its nested calls, and the parameters they read.
+
+    Each equation comes with the path of the parameter behind each input, or None.
+    """
     owner = dict(owner)
     for eqn in jaxpr.eqns:
         owners = [None if isinstance(v, core.Literal) else owner.get(v) for v in eqn.invars]
@@ -146,7 +163,7 @@ def _flat_equations(
         if inner is not None:
             inner = getattr(inner, "jaxpr", inner)
             yield from _flat_equations(
-                inner, {v: name for v, name in zip(inner.invars, owners) if name}
+                inner, {v: name for v, name in zip(inner.invars, owners, strict=False) if name}
             )
         else:
             yield eqn, owners

@@ -1,8 +1,11 @@
-"""Networks by name: `create("squeezenet_v1_1", rngs=nnx.Rngs(0), squeeze_ratio=0.25)`.
+"""Creates networks by name: `create("squeezenet_v1_1", rngs=nnx.Rngs(0), squeeze_ratio=0.25)`.
 
 Each family of networks is declared in a file of its own and listed in `FAMILIES`. Every module maps
 normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 """
+
+from collections.abc import Callable
+from typing import cast
 
 from flax import nnx
 
@@ -62,7 +65,8 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     Args:
       name: one of `model_names()`.
       rngs: source of the `params` keys.
-      **options: of the family's constructor; they replace the variant's own. None counts as not given.
+      **options: arguments of the family's constructor, which replace the variant's own; None
+        counts as not given.
 
     Raises:
       UserError: there is no such model or option, or the value of an option is out of range.
@@ -72,7 +76,8 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    build = cast(Callable[..., nnx.Module], family.module)
     try:
-        return family.module(rngs=rngs, **{**variant.options, **options})
+        return build(rngs=rngs, **{**variant.options, **options})
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e

@@ -1,9 +1,9 @@
-"""Which lowering of convolution and pooling runs: one XLA operation a layer, or products of matrices.
+"""Selects how convolution and pooling run: one XLA operation a layer, or matrix products.
 
-Two backends compute the same numbers, to rounding:
+The two backends compute the same numbers, to rounding:
 
-* ``native``: one XLA convolution or window reduction a layer. Accelerators have hardware and kernels
-  for these, and `squeeze_jax.cost.trace` reads layers from them.
+* ``native``: one XLA convolution or window reduction a layer. Accelerators have hardware and
+  kernels for these, and `squeeze_jax.cost.trace` reads layers from them.
 * ``matmul``: what a CPU runs faster, see `cpu_lowering`.
 
 The training step wraps its trace in `conv_backend(default_conv_backend(platform))`.
@@ -19,10 +19,9 @@ import jax
 
 ConvBackend = Literal["native", "matmul"]
 
-
-# SqueezeNet v1.0 at 227 wins the two or three seconds back with some hundred images, smaller nets with more.
+# With about 100 images SqueezeNet v1.0 at 227 wins back the two or three seconds that matmul takes
+# longer to compile; smaller nets need more images.
 _FEW_PIXELS = 100 * 227**2
-
 
 _chosen: contextvars.ContextVar[ConvBackend | None] = contextvars.ContextVar(
     "conv_backend", default=None
@@ -30,18 +29,22 @@ _chosen: contextvars.ContextVar[ConvBackend | None] = contextvars.ContextVar(
 
 
 def default_conv_backend(platform: str, pixels: float = math.inf) -> ConvBackend:
-    """The faster lowering on `platform`.
+    """Returns the faster backend on a platform.
 
     Args:
       platform: "cpu", "gpu" or "tpu".
-      pixels: of all images that a net is to see in inference, once it is compiled; its faster lowering on a CPU takes longer to compile.
+      pixels: height times width of all images that the compiled net will see. For few of them,
+        `matmul` takes longer to compile than it saves.
     """
     return "matmul" if platform == "cpu" and pixels > _FEW_PIXELS else "native"
 
 
 @contextlib.contextmanager
 def conv_backend(name: ConvBackend) -> Iterator[None]:
-    """Uses the lowering `name` for everything traced inside the block; outside any block the default backend's best."""
+    """Uses the backend `name` for all that is traced inside the block.
+
+    Outside any block, the backend is that of JAX's default platform.
+    """
     token = _chosen.set(name)
     try:
         yield
@@ -50,17 +53,19 @@ def conv_backend(name: ConvBackend) -> Iterator[None]:
 
 
 def uses_matmul() -> bool:
+    """Returns whether the backend in force is `matmul`."""
     return (_chosen.get() or default_conv_backend(jax.default_backend())) == "matmul"
 
 
 def num_microbatches(images: int, seen_bytes: int, params_bytes: int, *, train: bool) -> int:
-    """How many equal parts of a batch are best worked on one after another, so that a CPU's caches hold what a layer multiplies.
+    """Returns the number of micro-batches at which a CPU's caches hold what a layer multiplies.
 
     Args:
-      images: of the batch; the result divides it.
-      seen_bytes: of the largest layer's patches of one image, whether all of them are gathered or not.
-      params_bytes: of the net; each part reads them all and, in training, adds to them, so its patches should not be smaller.
-      train: whether there is a gradient to share the caches with.
+      images: the batch size, which the result divides.
+      seen_bytes: bytes of one image's patches in the layer where they are largest.
+      params_bytes: bytes of the net's parameters. Each micro-batch reads them all and, in training,
+        adds to them, so its patches should not be smaller.
+      train: whether the caches also hold a gradient.
     """
     if not uses_matmul():
         return 1

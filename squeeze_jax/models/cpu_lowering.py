@@ -1,23 +1,108 @@
 """Convolution and pooling as matrix products and slices, which XLA runs faster on a CPU.
 
-A 1x1 convolution is a dot product. A larger one is im2col and a dot product; or im2col along the
-rows alone, a dot product with all rows of the kernel, and a sum of its shifted parts; or, where
-there is no gradient, Winograd's transforms and their 16 small products. Max pooling is an elementwise
-maximum of strided slices, first down the rows, then along them (3 + 3 slices in place of 9, and far
-fewer bytes in the gradient). experiments/benchmarks has what each of this is worth.
+A 1x1 convolution is one matrix product. A larger one is one of three: im2col and a product; im2col
+along the rows alone, a product with all rows of the kernel, and a sum of shifted parts; or, without
+a gradient, Winograd's transforms and their 16 small products. Max pooling is an elementwise maximum
+of strided slices, down the rows, then along them: 3 + 3 slices instead of 9, and far fewer bytes in
+the gradient. experiments/benchmarks has what each of these gains.
 """
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
+def conv2d(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, *, train: bool
+) -> jax.Array:
+    """Computes `functional.conv2d` of one group of channels by the cheapest of the products.
+
+    Args:
+      x: [N, H, W, Cin].
+      kernel: [kh, kw, Cin, Cout].
+      stride: the same in both directions.
+      padding: zeros before and after H and W.
+      train: whether there will be a gradient.
+    """
+    kh, kw, channels, filters = kernel.shape
+    # With fewer channels, 16 products are too small to be worth starting. In bfloat16 the sums of
+    # the transforms would lose digits.
+    winograd_pays = channels > 16 and x.dtype == jnp.float32
+    if not train and (kh, kw) == (3, 3) and stride == 1 and winograd_pays:
+        return winograd(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel)
+    # Writes the products of each kernel row or the patches of all rows, whichever is smaller. The
+    # products count half, as they are not gathered.
+    if kh > 1 and stride == 1 and filters <= 2 * kw * channels:
+        return _conv2d_by_rows(x, kernel, padding)
+    return _conv2d_by_patches(x, kernel, stride, padding, train=train)
+
+
+def _conv2d_by_rows(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """Multiplies patches of one row by all rows of the kernel; sums the shifted products."""
+    kh, kw, _, filters = kernel.shape
+    products = matmul(
+        im2col(x, (1, kw), 1, padding)[..., 0, :],
+        kernel.transpose(1, 2, 0, 3).reshape(-1, kh * filters),
+    )
+    taps = enumerate(window_slices(products, 1, kh, 1))
+    return jnp.asarray(sum(tap[..., row * filters : (row + 1) * filters] for row, tap in taps))
+
+
+def _conv2d_by_patches(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, *, train: bool
+) -> jax.Array:
+    """Multiplies im2col's patches by the kernel, large ones in up to four groups of rows.
+
+    More of a group's patches are still in a cache when they are multiplied. More groups gain less
+    than they take to compile. Training has micro-batches instead.
+    """
+    kh, kw, _, filters = kernel.shape
+    x, matrix = jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel.reshape(-1, filters)
+    rows, columns = (x.shape[1] - kh) // stride + 1, (x.shape[2] - kw) // stride + 1
+    groups = 1
+    if not train and kh > 1:
+        patch_bytes = len(x) * rows * columns * (matrix.nbytes // filters)
+        groups = min(rows, 4, -(-patch_bytes // 2**20))
+    bounds = np.linspace(0, rows, groups + 1).astype(int)
+    seen = [
+        x[:, first * stride : (last - 1) * stride + kh]
+        for first, last in itertools.pairwise(bounds)
+    ]
+    return jnp.concatenate(
+        [matmul(im2col(part, (kh, kw), stride)[..., 0, :], matrix) for part in seen], axis=1
+    )
+
+
+def max_pool(x: jax.Array, window: int, stride: int, overhang: Padding) -> jax.Array:
+    """Computes max pooling of [N, H, W, C] padded by `overhang`, one axis after the other."""
+    x = jnp.pad(x, ((0, 0), *overhang, (0, 0)), constant_values=-jnp.inf)
+    for axis in (1, 2):
+        x = functools.reduce(jnp.maximum, window_slices(x, axis, window, stride))
+    return x
+
+
+def concat_channels(
+    parts: Sequence[jax.Array], activation: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Applies `activation` to each part [N, H, W, Ci] and joins the results as matrices.
+
+    Where a product with a constant follows, XLA then multiplies each part by its rows of the
+    constant and never writes the whole.
+    """
+    parts = [activation(part) for part in parts]
+    matrix = jnp.concatenate([part.reshape(-1, part.shape[-1]) for part in parts], axis=-1)
+    return matrix.reshape(*parts[0].shape[:-1], -1)
+
+
 def window_slices(x: jax.Array, axis: int, window: int, stride: int) -> list[jax.Array]:
-    """The input as each tap of a window along one axis sees it: `window` arrays."""
+    """Returns the input as each tap of a window along one axis sees it: `window` arrays."""
     reach = (x.shape[axis] - window) // stride * stride + 1
     return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(window)]
 
@@ -29,20 +114,29 @@ def im2col(
     padding: Padding = ((0, 0), (0, 0)),
     groups: int = 1,
 ) -> jax.Array:
-    """What each position of a convolution's output sees: [N, H, W, Cin] -> [N, H', W', groups, kh * kw * Cin / groups]."""
+    """Gathers the patch of inputs that each output position of a convolution sees.
+
+    Args:
+      x: [N, H, W, Cin].
+      window: kh and kw, the kernel's height and width.
+      stride: the same in both directions.
+      padding: zeros before and after H and W.
+      groups: number of channel groups.
+
+    Returns:
+      [N, H', W', groups, kh * kw * Cin / groups].
+    """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     x = x.reshape(*x.shape[:3], groups, -1)
-    for axis in (
-        2,
-        1,
-    ):  # along the rows, then whole strips of them: kw + kh pieces in place of kw * kh
+    # Along the rows, then whole strips of them: kw + kh pieces instead of kw * kh.
+    for axis in (2, 1):
         x = jnp.concatenate(window_slices(x, axis, window[axis - 1], stride), axis=-1)
     return x
 
 
 @jax.custom_vjp
 def matmul(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """[..., K] times [K, C], with the gradient that a CPU multiplies fastest."""
+    """Multiplies [..., K] by [K, C]; its gradient is in the order that a CPU multiplies fastest."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
@@ -50,21 +144,30 @@ def _matmul_backward(
     seen: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = seen
-    # The few channels of dy on the left, and the result transposed: twice as fast as x on the left, which is what JAX derives.
-    rows = [array.reshape(-1, array.shape[-1]) for array in (dy, x)]
-    return lax.dot_general(dy, matrix, (((x.ndim - 1,), (1,)), ((), ()))), lax.dot_general(
-        *rows, (((0,), (0,)), ((), ()))
-    ).T
+    # With dy's few channels on the left and the result transposed, this takes half the time of the
+    # product that JAX derives, which has x on the left.
+    dy_rows, x_rows = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
+    dx = lax.dot_general(dy, matrix, (((x.ndim - 1,), (1,)), ((), ())))
+    return dx, lax.dot_general(dy_rows, x_rows, (((0,), (0,)), ((), ()))).T
 
 
 matmul.defvjp(lambda x, matrix: (matmul(x, matrix), (x, matrix)), _matmul_backward)
 
 
 def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 3x3 convolution at stride 1 in 16 multiplications for each 2x2 outputs, in place of 36 (Lavin and Gray 2015, arXiv 1509.09308).
+    """Computes a 3x3 convolution at stride 1 in 16 multiplications for each 2x2 outputs, not 36.
 
-    Along each axis F(2, 3): two outputs of a filter (a, b, c) over four inputs (p, q, r, s) take the four products of
-    (p - r, q + r, r - q, q - s) with (a, (a + b + c) / 2, (a - b + c) / 2, c), m0 ... m3: m0 + m1 + m2 and m1 - m2 - m3.
+    F(2, 3) of Lavin and Gray 2015 (arXiv 1509.09308) along each axis: two outputs of a filter
+    (a, b, c) over four inputs (p, q, r, s) take the four products m0 ... m3 of
+    (p - r, q + r, r - q, q - s) with (a, (a + b + c) / 2, (a - b + c) / 2, c);
+    they are m0 + m1 + m2 and m1 - m2 - m3.
+
+    Args:
+      x: padded input [N, H, W, Cin].
+      kernel: [3, 3, Cin, Cout].
+
+    Returns:
+      [N, H - 2, W - 2, Cout].
     """
 
     def inputs(x: jax.Array, axis: int) -> list[jax.Array]:
@@ -81,12 +184,9 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = x.shape[1] - 2, x.shape[2] - 2
     x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     tiles = [tile for rows in inputs(x, 1) for tile in inputs(rows, 2)]
-    products = [
-        matmul(tile, matrix)
-        for tile, matrix in zip(tiles, [each for rows in filters(kernel) for each in filters(rows)])
-    ]
+    matrices = [matrix for rows in filters(kernel) for matrix in filters(rows)]
+    products = [matmul(tile, matrix) for tile, matrix in zip(tiles, matrices, strict=True)]
     columns = [outputs(products[column::4]) for column in range(4)]
-    y = jnp.stack(
-        [jnp.stack(outputs(row), 3) for row in zip(*columns)], 2
-    )  # [N, H' / 2, 2, W' / 2, 2, Cout]
+    # [N, H / 2, 2, W / 2, 2, Cout]
+    y = jnp.stack([jnp.stack(outputs(row), 3) for row in zip(*columns, strict=True)], 2)
     return y.reshape(len(x), 2 * y.shape[1], 2 * y.shape[3], -1)[:, :height, :width]

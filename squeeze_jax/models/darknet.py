@@ -1,4 +1,6 @@
-"""Tiny Darknet (J. Redmon, pjreddie.com/darknet/tiny-darknet): 1.0 M parameters; a row of the cost tables."""
+"""Tiny Darknet (J. Redmon, pjreddie.com/darknet/tiny-darknet), 1.0 M parameters."""
+
+import functools
 
 import jax
 from flax import nnx
@@ -6,45 +8,55 @@ from flax import nnx
 from squeeze_jax.models import functional, initializers, layers
 from squeeze_jax.models.family import Family, Variant
 
-# (filters, kernel) of each convolution; "pool" is a 2x2/2 max pool.
-LAYERS = (
-    (16, 3), "pool", (32, 3), "pool",
-    (16, 1), (128, 3), (16, 1), (128, 3), "pool",
-    (32, 1), (256, 3), (32, 1), (256, 3), "pool",
+# (filters, kernel) of each convolution; None is a 2x2/2 max pool.
+LAYERS: tuple[tuple[int, int] | None, ...] = (
+    (16, 3), None, (32, 3), None,
+    (16, 1), (128, 3), (16, 1), (128, 3), None,
+    (32, 1), (256, 3), (32, 1), (256, 3), None,
     (64, 1), (512, 3), (64, 1), (512, 3), (128, 1),
 )  # fmt: skip
 
 
 class TinyDarknet(nnx.Module):
-    """Bottlenecks of 1x1 and 3x3 convolutions with BatchNorm and leaky ReLU (0.1), a 1x1 classifier, mean; conv1, conv2, ..."""
+    """Classifies by bottlenecks of 1x1 and 3x3 convolutions, a 1x1 classifier and a mean.
+
+    BatchNorm and leaky ReLU (0.1) follow each of the convolutions conv1, conv2, ...
+    """
 
     def __init__(self, *, num_classes: int = 1000, rngs: nnx.Rngs):
-        init = initializers.fan_in(2.0, "gaussian")
+        """Builds the net.
+
+        Args:
+          num_classes: filters of the classifier.
+          rngs: source of the `params` keys.
+        """
+        conv = functools.partial(
+            layers.Conv, kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs
+        )
         channels, number = 3, 0
         for layer in LAYERS:
-            if layer != "pool":
+            if layer is not None:
                 number += 1
                 filters, kernel = layer
-                conv = layers.Conv(
-                    channels,
-                    filters,
-                    kernel,
-                    padding=kernel // 2,
-                    batch_norm=True,
-                    kernel_init=init,
-                    rngs=rngs,
-                )
-                setattr(self, f"conv{number}", conv)
+                padding = kernel // 2
+                convolution = conv(channels, filters, kernel, padding=padding, batch_norm=True)
+                setattr(self, f"conv{number}", convolution)
                 channels = filters
-        self.classifier = layers.Conv(channels, num_classes, 1, kernel_init=init, rngs=rngs)
+        self.classifier = conv(channels, num_classes, 1)
 
     def __call__(
         self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout."""
+        """Returns the logits [N, num_classes] in float32.
+
+        Args:
+          x: normalised images [N, H, W, 3].
+          train: whether BatchNorm uses and updates batch statistics.
+          key: unused, as there is no dropout.
+        """
         number = 0
         for layer in LAYERS:
-            if layer == "pool":
+            if layer is None:
                 x = functional.max_pool(x, 2, 2)
             else:
                 number += 1

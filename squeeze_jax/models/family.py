@@ -1,4 +1,4 @@
-"""What a model family declares: its module class and the variants that have names of their own."""
+"""Declares a model family: its module class and the variants that have names of their own."""
 
 import inspect
 import types
@@ -14,9 +14,7 @@ from flax import nnx
 class Variant:
     """A named network of a family."""
 
-    options: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # that differ from the module's defaults
+    options: Mapping[str, Any] = field(default_factory=dict)  # the rest are the module's defaults
     input_size: int = 227  # height and width of an image in its paper
 
 
@@ -50,7 +48,10 @@ class Family:
 
 
 def _plain_type(name: str, annotation: Any) -> type:
-    """Returns the type of an option's values; `Literal` counts as its values' type, `| None` is dropped."""
+    """Returns the type of an option's values.
+
+    A `Literal` has the type of its values, a sequence is a tuple, and `| None` is dropped.
+    """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         found = {_plain_type(name, each) for each in arguments if each is not type(None)}

@@ -1,17 +1,17 @@
-"""The Fire module (SqueezeNet paper, section 3.2): a squeeze layer of 1x1 filters feeding an expand layer of 1x1 and 3x3 filters."""
+"""The Fire module (SqueezeNet paper, section 3.2): a squeeze layer feeding an expand layer."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, layers
+from squeeze_jax.models.initializers import Initializer
 
 
 class FireWidths(NamedTuple):
-    """Filters of one Fire module."""
+    """Counts the filters of one Fire module."""
 
     squeeze: int
     expand1x1: int
@@ -21,14 +21,23 @@ class FireWidths(NamedTuple):
 def fire_widths(
     index: int, base_e: int, incr_e: int, freq: int, pct3x3: float, squeeze_ratio: float
 ) -> FireWidths:
-    """Filters of Fire module `index` (0 is fire2) from the metaparameters (paper, section 5.1).
+    """Computes the filters of a Fire module from the metaparameters (paper, section 5.1).
 
-    e = base_e + incr_e * floor(index / freq); expand3x3 = pct3x3 * e; expand1x1 = e - expand3x3; squeeze = squeeze_ratio * e,
-    each rounded to the nearest filter. Where pct3x3 lies strictly between 0 and 1 both kinds keep at least one filter, and so
-    does the squeeze layer: the paper is silent on counts that round to nothing.
+    e = base_e + incr_e * floor(index / freq), expand3x3 = pct3x3 * e, expand1x1 = e - expand3x3 and
+    squeeze = squeeze_ratio * e, each rounded to the nearest filter. The paper does not say what
+    happens to counts that round to 0: here the squeeze layer keeps one filter, and so does each
+    kind of expand filter where pct3x3 lies strictly between 0 and 1.
+
+    Args:
+      index: which Fire module; 0 is fire2.
+      base_e: expand filters of the first modules.
+      incr_e: expand filters added every `freq` modules.
+      freq: modules with the same number of expand filters.
+      pct3x3: fraction of the expand filters that are 3x3.
+      squeeze_ratio: squeeze filters for each expand filter.
 
     Raises:
-      ValueError: pct3x3 outside [0, 1], squeeze_ratio not above 0, or a width metaparameter that makes no filters.
+      ValueError: a metaparameter is out of range.
     """
     if not 0 <= pct3x3 <= 1:
         raise ValueError(f"pct3x3 is the fraction of 3x3 filters, between 0 and 1; got {pct3x3}")
@@ -46,7 +55,7 @@ def fire_widths(
 
 
 class Fire(nnx.Module):
-    """Squeeze 1x1 + ReLU, then expand 1x1 and expand 3x3 (pad 1), joined in that order, + ReLU."""
+    """Computes squeeze 1x1 and ReLU, then expand 1x1 beside expand 3x3 (pad 1), and ReLU."""
 
     def __init__(
         self,
@@ -54,25 +63,40 @@ class Fire(nnx.Module):
         widths: FireWidths,
         *,
         batch_norm: bool,
-        kernel_init: Callable,
+        kernel_init: Initializer,
         rngs: nnx.Rngs,
     ):
-        options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
-        self.squeeze = layers.Conv(in_channels, widths.squeeze, 1, **options)
+        """Builds the module.
+
+        Args:
+          in_channels: channels of the input.
+          widths: filters of each layer; an expand layer without filters is left out.
+          batch_norm: BatchNorm after every convolution, in place of the bias.
+          kernel_init: initialiser of all kernels.
+          rngs: source of the `params` keys.
+        """
+        conv = functools.partial(
+            layers.Conv, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs
+        )
+        self.squeeze = conv(in_channels, widths.squeeze, 1)
         if widths.expand1x1:
-            self.expand1x1 = layers.Conv(widths.squeeze, widths.expand1x1, 1, **options)
+            self.expand1x1 = conv(widths.squeeze, widths.expand1x1, 1)
         if widths.expand3x3:
-            self.expand3x3 = layers.Conv(widths.squeeze, widths.expand3x3, 3, padding=1, **options)
+            self.expand3x3 = conv(widths.squeeze, widths.expand3x3, 3, padding=1)
 
     def __call__(self, x: jax.Array, *, pool: bool = False, train: bool = False) -> jax.Array:
-        """[N, H, W, C] -> [N, H', W', expand1x1 + expand3x3]; with `pool` through the 3x3/2 max pool that follows, too."""
+        """Maps [N, H, W, C] to [N, H', W', expand1x1 + expand3x3].
+
+        Args:
+          x: the input.
+          pool: whether to apply the 3x3/2 max pool that follows, too.
+          train: whether BatchNorm uses and updates batch statistics.
+        """
         squeezed = jax.nn.relu(self.squeeze(x, train=train))
         expand = [
             getattr(self, name)(squeezed, train=train)
             for name in ("expand1x1", "expand3x3")
             if hasattr(self, name)
         ]
-        return functional.concat_channels(
-            expand,
-            functools.partial(functional.relu_max_pool, train=train) if pool else jax.nn.relu,
-        )
+        pooled = functools.partial(functional.relu_max_pool, train=train)
+        return functional.concat_channels(expand, pooled if pool else jax.nn.relu)

@@ -1,4 +1,4 @@
-"""The layers that the models are made of, and a way to stand in for their linear parts."""
+"""Defines the layers that the models are made of, and lets a caller replace their linear parts."""
 
 import contextlib
 import contextvars
@@ -12,11 +12,10 @@ from flax import nnx
 from jax import lax
 
 from squeeze_jax.models.functional import conv2d, dropout, fold_in
+from squeeze_jax.models.initializers import Initializer
 
-Interceptor = Callable[
-    [nnx.Module, jax.Array, Callable[[jax.Array, jax.Array], jax.Array]], jax.Array
-]
-
+LinearPart = Callable[[jax.Array, jax.Array], jax.Array]  # (input, kernel) -> output
+Interceptor = Callable[["LinearLayer", jax.Array, LinearPart], jax.Array]
 
 _interceptor: contextvars.ContextVar[Interceptor | None] = contextvars.ContextVar(
     "interceptor", default=None
@@ -25,10 +24,13 @@ _interceptor: contextvars.ContextVar[Interceptor | None] = contextvars.ContextVa
 
 @contextlib.contextmanager
 def intercept_layers(interceptor: Interceptor) -> Iterator[None]:
-    """Has `interceptor` stand in for the linear part of every `Conv` and `Dense` that runs inside the block.
+    """Replaces the linear part of every `Conv` and `Dense` that runs inside the block.
 
-    It is called with the layer, its input, and the function (input, kernel) -> output of that part, without bias or BatchNorm, and
-    returns the output. This is how compression learns what each layer sees, and tries kernels in its place.
+    Compression uses this to see each layer's input and to try other kernels.
+
+    Args:
+      interceptor: called with the layer, its input, and the function (input, kernel) -> output that
+        computes the layer without bias or BatchNorm; returns the output.
     """
     token = _interceptor.set(interceptor)
     try:
@@ -37,35 +39,38 @@ def intercept_layers(interceptor: Interceptor) -> Iterator[None]:
         _interceptor.reset(token)
 
 
-def _linear(
-    layer: nnx.Module, x: jax.Array, compute: Callable[[jax.Array, jax.Array], jax.Array]
-) -> jax.Array:
-    """The linear part of a layer, by whoever observes it."""
+def _linear(layer: "LinearLayer", x: jax.Array, compute: LinearPart) -> jax.Array:
+    """Computes the linear part of a layer, through the interceptor if there is one."""
     if interceptor := _interceptor.get():
         return interceptor(layer, x, compute)
     return compute(x, layer.kernel[...])
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last. Parameters: scale [C], bias [C]; statistics: mean [C], var [C].
+    """Normalises a batch over all axes but the last.
 
-    Where `frozen` is set, training uses and keeps the running statistics (fine-tuning).
-    Flax's own draws two keys and compiles four arrays a layer, which makes a deep net seconds slow to build and to trace.
+    Parameters are scale [C] and bias [C], statistics mean [C] and var [C]. Where `frozen` is set,
+    training uses and keeps the running statistics (fine-tuning). Flax's own BatchNorm draws two
+    keys and compiles four arrays a layer, so that a deep net takes seconds more to
+    build and to trace.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
+        """Builds the layer.
+
+        Args:
+          channels: size C of the last axis.
+          momentum: share of the old running statistics in the new ones.
+          epsilon: added to the variance.
+        """
         self.momentum, self.epsilon, self.frozen = momentum, epsilon, False
-        self.scale, self.bias = (
-            nnx.Param(np.ones(channels, np.float32)),
-            nnx.Param(np.zeros(channels, np.float32)),
-        )
-        self.mean, self.var = (
-            nnx.BatchStat(np.zeros(channels, np.float32)),
-            nnx.BatchStat(np.ones(channels, np.float32)),
-        )
+        self.scale = nnx.Param(np.ones(channels, np.float32))
+        self.bias = nnx.Param(np.zeros(channels, np.float32))
+        self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
+        self.var = nnx.BatchStat(np.ones(channels, np.float32))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[..., C] -> [..., C], in the type of x; statistics are taken in float32."""
+        """Normalises [..., C] in the type of x; statistics are computed in float32."""
         mean, var = self.mean[...], self.var[...]
         if train and not self.frozen:
             axes = tuple(range(x.ndim - 1))
@@ -79,7 +84,10 @@ class BatchNorm(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """Convolution with bias, or with BatchNorm in the bias's place. Parameters: kernel [kh, kw, Cin/groups, Cout], bias [Cout]."""
+    """Convolves, then adds a bias or applies BatchNorm.
+
+    Parameters are kernel [kh, kw, Cin / groups, Cout] and bias [Cout], or bn instead of the bias.
+    """
 
     def __init__(
         self,
@@ -91,9 +99,22 @@ class Conv(nnx.Module):
         padding: tuple[int, int] | int = 0,
         groups: int = 1,
         batch_norm: bool = False,
-        kernel_init: Callable,
+        kernel_init: Initializer,
         rngs: nnx.Rngs,
     ):
+        """Builds the layer.
+
+        Args:
+          in_channels: channels of the input, Cin.
+          out_channels: filters, Cout.
+          kernel_size: kh and kw, or one number for both.
+          stride: the same in both directions.
+          padding: zeros on either side of the height and of the width, or one number for both.
+          groups: number of channel groups.
+          batch_norm: BatchNorm in place of the bias.
+          kernel_init: initialiser of the kernel.
+          rngs: source of the `params` keys.
+        """
         kh, kw = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         ph, pw = (padding, padding) if isinstance(padding, int) else padding
         self.stride, self.padding, self.groups = stride, ((ph, ph), (pw, pw)), groups
@@ -106,21 +127,24 @@ class Conv(nnx.Module):
             self.bias = nnx.Param(np.zeros(out_channels, np.float32))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, Cin] -> [N, H', W', Cout], in the type of x."""
+        """Maps [N, H, W, Cin] to [N, H', W', Cout], in the type of x."""
         y = _linear(self, x, functools.partial(self.linear, train=train))
         if hasattr(self, "bn"):
             return self.bn(y, train=train)
         return y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
 
     def linear(self, x: jax.Array, kernel: jax.Array, *, train: bool = False) -> jax.Array:
-        """The part without bias or BatchNorm, with another kernel [kh, kw, Cin/groups, Cout]."""
+        """Convolves with a kernel [kh, kw, Cin / groups, Cout], without bias or BatchNorm."""
         return conv2d(
             x, kernel.astype(x.dtype), self.stride, self.padding, self.groups, train=train
         )
 
 
 class Dense(nnx.Module):
-    """Fully connected layer. Parameters: kernel [Cin, Cout] and, if asked for, bias [Cout]."""
+    """Multiplies by a matrix and adds a bias.
+
+    Parameters are kernel [Cin, Cout] and, if asked for, bias [Cout].
+    """
 
     def __init__(
         self,
@@ -128,9 +152,18 @@ class Dense(nnx.Module):
         out_features: int,
         *,
         bias: bool = False,
-        kernel_init: Callable,
+        kernel_init: Initializer,
         rngs: nnx.Rngs,
     ):
+        """Builds the layer.
+
+        Args:
+          in_features: size of the input, Cin.
+          out_features: size of the output, Cout.
+          bias: whether there is a bias.
+          kernel_init: initialiser of the kernel.
+          rngs: source of the `params` keys.
+        """
         self.kernel = nnx.Param(
             kernel_init(rngs.params(), (in_features, out_features), jnp.float32)
         )
@@ -138,22 +171,36 @@ class Dense(nnx.Module):
             self.bias = nnx.Param(np.zeros(out_features, np.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, Cin] -> [N, Cout], in the type of x."""
+        """Maps [N, Cin] to [N, Cout], in the type of x."""
         y = _linear(self, x, self.linear)
         return y + self.bias[...].astype(x.dtype).reshape(1, -1) if hasattr(self, "bias") else y
 
     def linear(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The part without bias, with another kernel [Cin, Cout]."""
+        """Multiplies by a kernel [Cin, Cout], without bias."""
         return x @ kernel.astype(x.dtype)
+
+
+LinearLayer = Conv | Dense
 
 
 def classify(
     x: jax.Array, layers: Sequence[Dense], rate: float, train: bool, key: jax.Array | None
 ) -> jax.Array:
-    """Fully connected layers with ReLU and, in training, dropout behind all but the last: [N, C] -> logits float32 [N, classes]."""
+    """Applies fully connected layers, with ReLU and dropout behind all but the last.
+
+    Args:
+      x: [N, C].
+      layers: the layers, in order.
+      rate: dropout rate.
+      train: whether dropout is on.
+      key: one PRNG key, or one an example [N]; dropout needs it.
+
+    Returns:
+      Logits [N, classes], float32.
+    """
     *hidden, last = layers
     for index, layer in enumerate(hidden):
         x = jax.nn.relu(layer(x))
         if train and rate:
-            x = dropout(x, rate, fold_in(key, index))
+            x = dropout(x, rate, None if key is None else fold_in(key, index))
     return last(x).astype(jnp.float32)

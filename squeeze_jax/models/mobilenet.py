@@ -1,4 +1,6 @@
-"""MobileNet-v1 (arXiv 1704.04861, Table 1): depth-wise separable convolutions; a row of the cost tables."""
+"""MobileNet-v1 (arXiv 1704.04861, Table 1): depth-wise separable convolutions, for cost tables."""
+
+import functools
 
 import jax
 from flax import nnx
@@ -8,51 +10,48 @@ from squeeze_jax.models.family import Family, Variant
 
 # (output channels, stride) of each depth-wise separable block
 BLOCKS = (
-    (64, 1),
-    (128, 2),
-    (128, 1),
-    (256, 2),
-    (256, 1),
-    (512, 2),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (1024, 2),
-    (1024, 1),
-)
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    *[(512, 1)] * 5, (1024, 2), (1024, 1),
+)  # fmt: skip
 
 
 class MobileNet(nnx.Module):
-    """conv1, 13 pairs of a depth-wise 3x3 and a 1x1 convolution (depthwise1, pointwise1, ...), mean, classifier."""
+    """Classifies by conv1, 13 depth-wise separable blocks, a mean and a dense classifier.
+
+    A block is a depth-wise 3x3 and a 1x1 convolution: depthwise1, pointwise1, depthwise2, ...
+    """
 
     def __init__(self, *, num_classes: int = 1000, width: float = 1.0, rngs: nnx.Rngs):
-        options = dict(batch_norm=True, kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs)
+        """Builds the net.
+
+        Args:
+          num_classes: outputs of the classifier.
+          width: scales the channels of every layer (the paper's alpha).
+          rngs: source of the `params` keys.
+        """
+        init = initializers.fan_in(2.0, "gaussian")
+        conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=init, rngs=rngs)
         channels = round(32 * width)
-        self.conv1 = layers.Conv(3, channels, 3, stride=2, padding=1, **options)
+        self.conv1 = conv(3, channels, 3, stride=2, padding=1)
         for index, (outputs, stride) in enumerate(BLOCKS, start=1):
-            setattr(
-                self,
-                f"depthwise{index}",
-                layers.Conv(
-                    channels, channels, 3, stride=stride, padding=1, groups=channels, **options
-                ),
-            )
-            setattr(
-                self,
-                f"pointwise{index}",
-                layers.Conv(channels, round(outputs * width), 1, **options),
-            )
+            depthwise = conv(channels, channels, 3, stride=stride, padding=1, groups=channels)
+            setattr(self, f"depthwise{index}", depthwise)
+            setattr(self, f"pointwise{index}", conv(channels, round(outputs * width), 1))
             channels = round(outputs * width)
         self.classifier = layers.Dense(
-            channels, num_classes, bias=True, kernel_init=options["kernel_init"], rngs=rngs
+            channels, num_classes, bias=True, kernel_init=init, rngs=rngs
         )
 
     def __call__(
         self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout."""
+        """Returns the logits [N, num_classes] in float32.
+
+        Args:
+          x: normalised images [N, H, W, 3].
+          train: whether BatchNorm uses and updates batch statistics.
+          key: unused, as there is no dropout.
+        """
         x = jax.nn.relu(self.conv1(x, train=train))
         for index in range(1, len(BLOCKS) + 1):
             x = jax.nn.relu(getattr(self, f"depthwise{index}")(x, train=train))

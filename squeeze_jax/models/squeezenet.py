@@ -1,5 +1,9 @@
-"""SqueezeNet as a design space (arXiv 1602.07360): v1.0, v1.1 and every point of its sweeps are settings of one module."""
+"""SqueezeNet as a design space (arXiv 1602.07360).
 
+v1.0, v1.1 and every point of the paper's sweeps are settings of one module.
+"""
+
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,9 +15,11 @@ from squeeze_jax.models.family import Family, Variant
 from squeeze_jax.models.fire import Fire, fire_widths
 
 # name -> (kernels of all layers, kernel of conv10). Biases start at 0.
-#   xavier:      Caffe's, uniform within sqrt(3 / fan_in), conv10 Gaussian 0.01 (the released training definitions)
-#   torchvision: uniform within sqrt(6 / fan_in), conv10 Gaussian 0.01 (torchvision/models/squeezenet.py)
-#   he:          Gaussian of variance 2 / fan_in everywhere; the one that trains from scratch at CIFAR scale
+#   xavier:      uniform within sqrt(3 / fan_in), conv10 Gaussian 0.01 (Caffe's; the released
+#                training definitions)
+#   torchvision: uniform within sqrt(6 / fan_in), conv10 Gaussian 0.01
+#                (torchvision/models/squeezenet.py)
+#   he:          Gaussian of variance 2 / fan_in everywhere; trains from scratch at CIFAR scale
 INITIALIZERS = {
     "xavier": (initializers.fan_in(1.0, "uniform"), initializers.gaussian(0.01)),
     "torchvision": (initializers.fan_in(2.0, "uniform"), initializers.gaussian(0.01)),
@@ -24,11 +30,10 @@ Bypass = Literal["none", "simple", "complex"]
 
 
 class SqueezeNet(nnx.Module):
-    """conv1, Fire modules fire2 ... , conv10 and a global average pool (paper, Fig. 2 and Table 1).
+    """Classifies by conv1, Fire modules, conv10 and a mean (paper, Fig. 2 and Table 1).
 
-    The defaults are v1.0 at any input size of 3 channels; 227 is the paper's.
-
-    Attributes are named as in the paper: conv1, fire2 ... fire9, conv10, and bypass2, bypass4, ... for complex bypass.
+    The defaults are v1.0, for images of any size; 227 is the paper's. Attributes are named as in
+    the paper: conv1, fire2 ... fire9, conv10, and bypass2, bypass4, ... for complex bypass.
     """
 
     def __init__(
@@ -58,23 +63,32 @@ class SqueezeNet(nnx.Module):
 
         Args:
           num_classes: filters of conv10.
-          base_e, incr_e, freq, pct3x3, squeeze_ratio: widths of the Fire modules (paper, section 5.1).
-          bypass: "simple" adds identities around every Fire module that keeps its channels, "complex" also 1x1 convolutions
-            around those that change them (paper, section 6; the sum is taken after the ReLU, without another one, as in the
-            released residual net).
-            The 1x1 bypass has no ReLU: the paper does not mention one.
-          num_fire: Fire modules; 8 in the paper.
-          conv1_filters, conv1_kernel, conv1_stride, conv1_pad: the stem.
+          base_e: expand filters of the first Fire modules (paper, section 5.1).
+          incr_e: expand filters added every `freq` Fire modules.
+          freq: Fire modules with the same number of expand filters.
+          pct3x3: fraction of the expand filters that are 3x3.
+          squeeze_ratio: squeeze filters for each expand filter.
+          bypass: "simple" adds the identity around every Fire module that keeps its channels;
+            "complex" also adds a 1x1 convolution around those that change them (paper, section 6).
+            The sum is taken after the ReLU, without another one, as in the released residual net.
+            The 1x1 bypass has no ReLU, as the paper mentions none.
+          num_fire: number of Fire modules; 8 in the paper.
+          conv1_filters: filters of conv1.
+          conv1_kernel: height and width of conv1's filters.
+          conv1_stride: stride of conv1.
+          conv1_pad: padding of conv1.
           pool_after: the layers that a 3x3/2 max pool follows.
-          conv10_pad: 1 in the released v1.0, 0 elsewhere.
-          conv10_relu: a ReLU between conv10 and the mean, as in the papers; it hinders training from scratch at small scale.
+          conv10_pad: padding of conv10; 1 in the released v1.0, 0 elsewhere.
+          conv10_relu: a ReLU between conv10 and the mean, as in the papers. It hinders training
+            from scratch at small scale.
           dropout: rate before conv10 in training.
-          batch_norm: BatchNorm after every convolution but conv10, in place of the bias. Not in the paper.
+          batch_norm: BatchNorm after every convolution but conv10, in place of the bias. Not in the
+            paper.
           init: which of INITIALIZERS.
           rngs: source of the `params` keys.
 
         Raises:
-          ValueError: an option outside its range, a pool after a layer that is not there.
+          ValueError: an option is out of range, or `pool_after` names a layer that is not there.
         """
         if bypass not in ("none", "simple", "complex"):
             raise ValueError(f"bypass is none, simple or complex; got {bypass!r}")
@@ -83,28 +97,26 @@ class SqueezeNet(nnx.Module):
         self.fire_names = tuple(f"fire{i + 2}" for i in range(num_fire))
         if unknown := set(pool_after) - {"conv1", *self.fire_names}:
             raise ValueError(
-                f"pool_after names {', '.join(sorted(unknown))}; the layers are conv1, {', '.join(self.fire_names)}"
+                f"pool_after names {', '.join(sorted(unknown))}; "
+                f"the layers are conv1, {', '.join(self.fire_names)}"
             )
         self.pool_after, self.dropout, self.conv10_relu = tuple(pool_after), dropout, conv10_relu
         kernel_init, final_init = INITIALIZERS[init]
-        options = dict(batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
-
-        self.conv1 = layers.Conv(
-            3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad, **options
+        conv = functools.partial(
+            layers.Conv, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs
         )
+        fire = functools.partial(Fire, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
+
+        self.conv1 = conv(3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad)
         channels, identities = conv1_filters, []
         for index, name in enumerate(self.fire_names):
             widths = fire_widths(index, base_e, incr_e, freq, pct3x3, squeeze_ratio)
-            setattr(self, name, Fire(channels, widths, **options))
+            setattr(self, name, fire(channels, widths))
             expand = widths.expand1x1 + widths.expand3x3
             if bypass != "none" and expand == channels:
                 identities.append(name)
             elif bypass == "complex":
-                setattr(
-                    self,
-                    name.replace("fire", "bypass"),
-                    layers.Conv(channels, expand, 1, **options),
-                )
+                setattr(self, name.replace("fire", "bypass"), conv(channels, expand, 1))
             channels = expand
         self.identities = tuple(identities)
         self.conv10 = layers.Conv(
@@ -114,15 +126,12 @@ class SqueezeNet(nnx.Module):
     def __call__(
         self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits of a batch.
+        """Returns the logits [N, num_classes] in float32.
 
         Args:
           x: normalised images [N, H, W, 3], float32 or bfloat16 (the type of the computation).
-          train: dropout and batch statistics on.
-          key: needed in training where dropout > 0: one PRNG key, or one an example [N].
-
-        Returns:
-          Logits [N, num_classes], float32 (the mean over positions is taken in float32).
+          train: whether dropout is on, and BatchNorm uses and updates batch statistics.
+          key: one PRNG key, or one an example [N]; dropout in training needs it.
 
         Raises:
           ValueError: the images are too small for the pools.

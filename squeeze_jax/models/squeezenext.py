@@ -1,5 +1,9 @@
-"""SqueezeNext as a design space (arXiv 1803.10615): width, depth, version, groups and the deep-aggregation variant."""
+"""SqueezeNext as a design space (arXiv 1803.10615).
 
+Its options are width, depth, version, groups and deep aggregation.
+"""
+
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,9 +14,9 @@ from flax import nnx
 from squeeze_jax.models import functional, initializers, layers
 from squeeze_jax.models.family import Family, Variant
 
-# depth -> blocks in each of the four stages. 34 is not published; this is the natural fit to its size.
+# depth -> blocks in each of the four stages. 34 is not published; these counts fit its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
-# version -> (kernel of conv1, blocks of the 23-deep net); from version 2 on the stage starts are rewired.
+# version -> (kernel of conv1, blocks of the 23-deep net). Versions 2 to 5 rewire the stage starts.
 VERSIONS = {
     1: (7, (6, 6, 8, 1)),
     2: (5, (6, 6, 8, 1)),
@@ -21,12 +25,14 @@ VERSIONS = {
     5: (5, (2, 4, 14, 1)),
 }
 STAGE_WIDTHS = (32, 64, 128, 256)
+XAVIER = initializers.fan_in(1.0, "uniform")
 
 
 class Block(nnx.Module):
-    """A bottleneck of two 1x1s, a 3x1 and a 1x3, and a 1x1 expansion, added to its shortcut (paper, Fig. 2; the released definitions).
+    """Adds two 1x1s, a 3x1, a 1x3 and a 1x1 expansion to their shortcut (paper, Fig. 2).
 
-    Every convolution is followed by BatchNorm and ReLU, the last one and the shortcut's included, and the sum by another ReLU.
+    BatchNorm and ReLU follow every convolution, the shortcut's included, and another ReLU follows
+    the sum, as in the released definitions.
     """
 
     def __init__(
@@ -44,43 +50,32 @@ class Block(nnx.Module):
         """Builds one block.
 
         Args:
-          in_channels, channels: of the input and the output.
-          start: the first block of its stage, whose shortcut is a 1x1 convolution with `stride`.
-          rewired: at a stage start the residual branch reads the shortcut's output (versions 2 to 5), not the block's input.
-          stride: of a stage start.
-          tall_first: 3x1 before 1x3.
-          groups: of the first 1x1 and of the 3x1 and 1x3 convolutions (2 in the G nets).
+          in_channels: channels of the input.
+          channels: channels of the output.
+          start: whether the block starts a stage: its shortcut is then a 1x1 convolution.
+          rewired: whether the residual branch of a stage start reads the shortcut's output
+            (versions 2 to 5) instead of the block's input.
+          stride: stride of a stage start.
+          tall_first: whether the 3x1 comes before the 1x3.
+          groups: channel groups of the first 1x1, the 3x1 and the 1x3 (2 in the G nets).
           rngs: source of the `params` keys.
         """
-
-        def conv(
-            inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), **options
-        ) -> layers.Conv:
-            padding = (kernel[0] // 2, kernel[1] // 2)
-            return layers.Conv(
-                inputs,
-                outputs,
-                kernel,
-                padding=padding,
-                batch_norm=True,
-                kernel_init=XAVIER,
-                rngs=rngs,
-                **options,
-            )
-
+        conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=XAVIER, rngs=rngs)
         self.rewired = rewired
         if start:
-            self.shortcut = conv(in_channels, channels, stride=stride)
+            self.shortcut = conv(in_channels, channels, 1, stride=stride)
         branch_in, branch_stride = (channels, 1) if rewired or not start else (in_channels, stride)
-        kernels = ((3, 1), (1, 3)) if tall_first else ((1, 3), (3, 1))
-        self.reduce1 = conv(branch_in, channels // 2, stride=branch_stride, groups=groups)
-        self.reduce2 = conv(channels // 2, channels // 4)
-        self.separable1 = conv(channels // 4, channels // 2, kernels[0], groups=groups)
-        self.separable2 = conv(channels // 2, channels // 2, kernels[1], groups=groups)
-        self.expand = conv(channels // 2, channels)
+        tall, wide = ((3, 1), (1, 0)), ((1, 3), (0, 1))  # (kernel, padding)
+        (kernel1, pad1), (kernel2, pad2) = (tall, wide) if tall_first else (wide, tall)
+        half = channels // 2
+        self.reduce1 = conv(branch_in, half, 1, stride=branch_stride, groups=groups)
+        self.reduce2 = conv(half, channels // 4, 1)
+        self.separable1 = conv(channels // 4, half, kernel1, padding=pad1, groups=groups)
+        self.separable2 = conv(half, half, kernel2, padding=pad2, groups=groups)
+        self.expand = conv(half, channels, 1)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, Cin] -> [N, H', W', C]."""
+        """Maps [N, H, W, Cin] to [N, H', W', C]."""
         shortcut = jax.nn.relu(self.shortcut(x, train=train)) if hasattr(self, "shortcut") else x
         y = shortcut if self.rewired else x
         for name in ("reduce1", "reduce2", "separable1", "separable2", "expand"):
@@ -88,13 +83,11 @@ class Block(nnx.Module):
         return jax.nn.relu(shortcut + y)
 
 
-XAVIER = initializers.fan_in(1.0, "uniform")
-
-
 class SqueezeNext(nnx.Module):
-    """conv1, four stages of blocks, a 1x1 bottleneck, global average pool and a classifier (paper, Table 4).
+    """Classifies by conv1, four stages of blocks, a 1x1, a mean and a dense layer (Table 4).
 
-    The defaults are 1.0-SqNxt-23. Attributes: conv1; stage1_block1, stage1_block2, ...; bottleneck; classifier.
+    The defaults are 1.0-SqNxt-23. Attributes are conv1, stage1_block1, stage1_block2, ...,
+    bottleneck and classifier.
     """
 
     def __init__(
@@ -121,27 +114,36 @@ class SqueezeNext(nnx.Module):
 
         Args:
           num_classes: outputs of the classifier.
-          width: scales the four stages; conv1 and the bottleneck stay as they are in the released nets.
+          width: scales the four stages; conv1 and the bottleneck keep their width, as in the
+            released nets.
           depth: 23, 34 or 44, in version 1; 34 is our reading.
-          version: 1, or 2 to 5: a 5x5 conv1, rewired stage starts, and blocks moved between the stages of the 23-deep net.
-          blocks: blocks of each stage, in place of depth's or version's.
+          version: 1 to 5. From 2 on, conv1 is 5x5, the stage starts are rewired, and blocks of the
+            23-deep net move between stages.
+          blocks: blocks of each stage, in place of those of the depth or version.
           groups: 2 for the G nets.
-          aggregation: iterative deep aggregation of the stages; our reading, see `Aggregation`.
-          conv1_filters, conv1_kernel, conv1_stride, conv1_pad, pool1: the stem; None takes the version's kernel.
+          aggregation: iterative deep aggregation of the stages; our reading, see `_aggregate`.
+          conv1_filters: filters of conv1.
+          conv1_kernel: height and width of conv1's filters; None takes the version's.
+          conv1_stride: stride of conv1.
+          conv1_pad: padding of conv1.
+          pool1: whether a 3x3/2 max pool follows conv1.
           bottleneck: filters of the 1x1 convolution before the mean.
-          separable: "alternate" puts the 3x1 before the 1x3 in every other block from the first on, as the released nets do;
-            "wide_first" always the 1x3 first, as pytorchcv's nets do (github osmr/pytorchcv).
-          classifier_bias: a bias in the classifier; pytorchcv's nets have one, the released ones do not.
+          separable: "alternate" puts the 3x1 first in the first block, the third, ..., as the
+            released nets do; "wide_first" always puts the 1x3 first, as pytorchcv's nets do
+            (github osmr/pytorchcv).
+          classifier_bias: whether the classifier has a bias; pytorchcv's nets have one, the
+            released ones do not.
           rngs: source of the `params` keys.
 
         Raises:
-          ValueError: an option outside its range.
+          ValueError: an option is out of range.
         """
         if version not in VERSIONS:
             raise ValueError(f"version is one of {', '.join(map(str, VERSIONS))}; got {version}")
         if depth not in DEPTHS:
             raise ValueError(
-                f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} (for others give blocks)"
+                f"depth is one of {', '.join(map(str, DEPTHS))}; got {depth} "
+                "(for others give blocks)"
             )
         if version > 1 and depth != 23 and blocks is None:
             raise ValueError(
@@ -156,17 +158,13 @@ class SqueezeNext(nnx.Module):
         widths = [round(width * stage) for stage in STAGE_WIDTHS]
         if any(w < 4 or w % (4 * groups) for w in widths):
             raise ValueError(
-                f"width {width} gives stages of {widths} channels, which must divide by {4 * groups}"
+                f"width {width} gives stages of {widths} channels, "
+                f"which must divide by {4 * groups}"
             )
         self.pool1 = pool1
-        options = dict(batch_norm=True, kernel_init=XAVIER, rngs=rngs)
-        self.conv1 = layers.Conv(
-            3,
-            conv1_filters,
-            conv1_kernel or kernel,
-            stride=conv1_stride,
-            padding=conv1_pad,
-            **options,
+        conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=XAVIER, rngs=rngs)
+        self.conv1 = conv(
+            3, conv1_filters, conv1_kernel or kernel, stride=conv1_stride, padding=conv1_pad
         )
         channels, number = conv1_filters, 0
         for stage, (count, stage_width) in enumerate(
@@ -175,18 +173,21 @@ class SqueezeNext(nnx.Module):
             for index in range(count):
                 number += 1
                 block = Block(
-                    channels, stage_width, start=index == 0, rewired=version > 1, stride=1 if stage == 1 else 2,
-                    tall_first=separable == "alternate" and number % 2 == 1, groups=groups, rngs=rngs,
-                )  # fmt: skip
+                    channels,
+                    stage_width,
+                    start=index == 0,
+                    rewired=version > 1,
+                    stride=1 if stage == 1 else 2,
+                    tall_first=separable == "alternate" and number % 2 == 1,
+                    groups=groups,
+                    rngs=rngs,
+                )
                 setattr(self, f"stage{stage}_block{index + 1}", block)
                 channels = stage_width
             if aggregation and stage > 1:
-                setattr(
-                    self,
-                    f"aggregate{stage}",
-                    layers.Conv(widths[stage - 2] + stage_width, stage_width, 1, **options),
-                )
-        self.bottleneck = layers.Conv(channels, bottleneck, 1, **options)
+                node = conv(widths[stage - 2] + stage_width, stage_width, 1)
+                setattr(self, f"aggregate{stage}", node)
+        self.bottleneck = conv(channels, bottleneck, 1)
         self.classifier = layers.Dense(
             bottleneck, num_classes, bias=classifier_bias, kernel_init=XAVIER, rngs=rngs
         )
@@ -194,28 +195,33 @@ class SqueezeNext(nnx.Module):
     def __call__(
         self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits float32 [N, num_classes] of normalised images [N, H, W, 3]; `key` is not needed, there is no dropout.
+        """Returns the logits [N, num_classes] in float32.
+
+        Args:
+          x: normalised images [N, H, W, 3].
+          train: whether BatchNorm uses and updates batch statistics.
+          key: unused, as there is no dropout.
 
         Raises:
           ValueError: the images are too small for the stem.
         """
         x = self.conv1(x, train=train)
         x = functional.relu_max_pool(x, train=train) if self.pool1 else jax.nn.relu(x)
-        gathered = None
+        gathered = x
         for stage, count in enumerate(self.blocks, start=1):
             for index in range(1, count + 1):
                 x = getattr(self, f"stage{stage}_block{index}")(x, train=train)
-            gathered = self._aggregated(stage, gathered, x, train)
+            gathered = self._aggregate(stage, gathered, x, train)
         x = jax.nn.relu(self.bottleneck(gathered, train=train))
         return self.classifier(functional.global_average_pool(x))
 
-    def _aggregated(
-        self, stage: int, shallower: jax.Array | None, x: jax.Array, train: bool
-    ) -> jax.Array:
-        """Iterative deep aggregation (Yu et al., arXiv 1707.06484, section 3.1), our reading: the IDA nets are not defined in the paper.
+    def _aggregate(self, stage: int, shallower: jax.Array, x: jax.Array, train: bool) -> jax.Array:
+        """Merges a stage's output into what the shallower stages gave.
 
-        From the shallowest stage on, what was gathered so far is subsampled by two as the stage starts do, concatenated with that
-        stage's output and merged by a 1x1 convolution + BatchNorm + ReLU of the stage's width.
+        Iterative deep aggregation (Yu et al., arXiv 1707.06484, section 3.1) in our reading, as the
+        paper does not define its IDA nets: from the second stage on, what was gathered so far is
+        subsampled by two, as the stage starts do, concatenated with the stage's output and merged
+        by a 1x1 convolution, BatchNorm and ReLU of the stage's width.
         """
         node = getattr(self, f"aggregate{stage}", None)
         if node is None:
@@ -237,8 +243,8 @@ _PAPER: dict[str, dict[str, Any]] = {
     "23_g": dict(groups=2),
 }
 # pytorchcv's nets of that name (github osmr/pytorchcv): a padded 7x7 stem in v5 too, no rewired
-# stage starts, the 1x3 always first, a bias in the classifier, and a width that also scales the stem
-# and the bottleneck.
+# stage starts, the 1x3 always first, a bias in the classifier, and a width that also scales the
+# stem and the bottleneck.
 _PYTORCHCV: dict[str, dict[str, Any]] = {
     f"{depth}{suffix}_pytorchcv": dict(
         blocks=blocks,

@@ -1,5 +1,6 @@
 """VGG-16 and VGG-19 (arXiv 1409.1556, configurations D and E), without BatchNorm."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -14,9 +15,10 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(nnx.Module):
-    """Stages of 3x3 convolutions with 2x2 max pools behind them, then three fully connected layers.
+    """Classifies by stages of 3x3 convolutions and a 2x2 max pool, and three dense layers.
 
-    Attributes are named as in the paper's Caffe files: conv1_1, conv1_2, conv2_1, ..., fc6, fc7, fc8.
+    Attributes are named as in the authors' Caffe files: conv1_1, conv1_2, conv2_1, ..., fc6, fc7,
+    fc8.
     """
 
     def __init__(
@@ -27,31 +29,44 @@ class VGG(nnx.Module):
         dropout: float = 0.5,
         rngs: nnx.Rngs,
     ):
+        """Builds the net.
+
+        Args:
+          num_classes: outputs of fc8.
+          depth: layers with weights, 16 or 19.
+          dropout: rate behind fc6 and fc7 in training.
+          rngs: source of the `params` keys.
+
+        Raises:
+          ValueError: there is no such depth.
+        """
         if depth not in STAGES:
             raise ValueError(f"depth is one of {', '.join(map(str, STAGES))}; got {depth}")
         self.stages, self.dropout = STAGES[depth], dropout
-        init = dict(kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs)
+        kernel_init = initializers.fan_in(2.0, "gaussian")
+        conv = functools.partial(layers.Conv, kernel_init=kernel_init, rngs=rngs)
+        dense = functools.partial(layers.Dense, bias=True, kernel_init=kernel_init, rngs=rngs)
         channels = 3
         for stage, (count, width) in enumerate(zip(self.stages, WIDTHS, strict=True), start=1):
             for index in range(1, count + 1):
-                setattr(
-                    self, f"conv{stage}_{index}", layers.Conv(channels, width, 3, padding=1, **init)
-                )
+                setattr(self, f"conv{stage}_{index}", conv(channels, width, 3, padding=1))
                 channels = width
-        self.fc6 = layers.Dense(7 * 7 * channels, 4096, bias=True, **init)
-        self.fc7 = layers.Dense(4096, 4096, bias=True, **init)
-        self.fc8 = layers.Dense(4096, num_classes, bias=True, **init)
+        self.fc6 = dense(7 * 7 * channels, 4096)
+        self.fc7 = dense(4096, 4096)
+        self.fc8 = dense(4096, num_classes)
 
     def __call__(
         self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """Logits float32 [N, num_classes] of normalised images [N, 224, 224, 3].
+        """Returns the logits [N, num_classes] in float32.
 
         Args:
-          key: needed in training where dropout > 0: one PRNG key, or one an example [N].
+          x: normalised images [N, 224, 224, 3].
+          train: whether dropout is on.
+          key: one PRNG key, or one an example [N]; dropout in training needs it.
 
         Raises:
-          ValueError: images of another size than leaves 7x7 positions for fc6.
+          ValueError: the image size does not leave 7x7 positions for fc6.
         """
         for stage, count in enumerate(self.stages, start=1):
             for index in range(1, count):

@@ -1,4 +1,4 @@
-"""A trained classifier as a value, and the pure functions by which training and use take it apart."""
+"""A trained classifier as a value, and the pure functions that training and inference run."""
 
 from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.functional import (

@@ -1,4 +1,4 @@
-"""A registered model and its options as a value."""
+"""Describes which network to build."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class ModelConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ModelConfig":
-        """Returns the model that {"name": ..., option: value, ...} describes; None counts as not given.
+        """Returns the model of {"name": ..., option: value, ...}; None counts as not given.
 
         Raises:
           UserError: the name is missing.

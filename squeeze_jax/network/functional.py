@@ -1,7 +1,7 @@
-"""A Flax module taken apart into a static graph and trees of arrays, and run by pure functions of these."""
+"""Splits a Flax module into a static graph and trees of arrays; runs them by pure functions."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ def build_model(
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
-    """The module as (static graph, parameters, BatchNorm statistics), the latter two as plain nested dicts."""
+    """Returns the static graph, the parameters and the BatchNorm statistics, as nested dicts."""
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
@@ -43,15 +43,15 @@ def forward(
     train: bool = False,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Tree]:
-    """Logits [N, classes] of images [N, H, W, 3] and the statistics after the pass; pure."""
-    # copy=True: without it nnx would write statistics into variables that live outside the gradient's trace.
+    """Computes the logits [N, classes] of images [N, H, W, 3] and the statistics after the pass."""
+    # Without copy=True, nnx would write statistics into variables outside the gradient's trace.
     model = nnx.merge(graphdef, params, stats, copy=True)
     logits = model(images, train=train, key=key)
     return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
 def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
-    """Logits [N, classes] of images [N, H, W, 3], in as many parts as are fastest."""
+    """Computes the logits [N, classes] of images [N, H, W, 3] in the fastest micro-batches."""
     count = num_microbatches(graphdef, params, stats, images, train=False)
     if count == 1:
         return forward(graphdef, params, stats, images)[0]
@@ -64,10 +64,10 @@ def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array
 def num_microbatches(
     graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array, *, train: bool
 ) -> int:
-    """`conv_backend.num_microbatches` of images [N, H, W, 3] in this net."""
+    """Returns `conv_backend.num_microbatches` of images [N, H, W, 3] in this net."""
     seen = [1]
 
-    def note(layer: nnx.Module, x: jax.Array, compute: Callable) -> jax.Array:
+    def note(layer: layers.LinearLayer, x: jax.Array, compute: layers.LinearPart) -> jax.Array:
         y = compute(x, layer.kernel[...])
         seen.append(y[..., 0].size * layer.kernel[..., 0].size * x.dtype.itemsize)
         return y
@@ -78,17 +78,20 @@ def num_microbatches(
 
 
 def tree_bytes(tree: Tree) -> int:
-    """Of all arrays of a tree."""
+    """Returns the total bytes of a tree's arrays."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def weight_shapes(record: Mapping[str, Any]) -> tuple[Tree, Tree]:
-    """(params, stats) of the net that a record describes, as jax.ShapeDtypeStruct leaves; nothing is allocated.
+def weight_shapes(metadata: Mapping[str, Any]) -> tuple[Tree, Tree]:
+    """Returns the parameters and statistics of a net as jax.ShapeDtypeStructs; allocates nothing.
+
+    Args:
+      metadata: the net's, see `Network.metadata`.
 
     Raises:
-      UserError: no such model or option.
+      UserError: there is no such model or option.
     """
     _, params, stats = split_model(
-        nnx.eval_shape(lambda: build_model(record["model"], record["num_classes"]))
+        nnx.eval_shape(lambda: build_model(metadata["model"], metadata["num_classes"]))
     )
     return params, stats

@@ -1,4 +1,4 @@
-"""A network's metadata out of a file from outside: checked before anything is built of it."""
+"""Checks a network's metadata from an untrusted file before anything is built from it."""
 
 import math
 from collections.abc import Sequence
@@ -7,23 +7,22 @@ from typing import Any
 from squeeze_jax.network.preprocessing import Preprocessing
 
 
-def validate_metadata(record: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Whether a record out of a file from outside is of the right types and in proportion to the file's arrays.
+def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Rejects metadata of wrong types, or out of proportion to the arrays of its file.
 
-    Building even the outline of a net takes time for each layer and memory for each channel, so this comes first.
+    Call it first: building even the shapes of a net takes time for each layer and memory for each
+    channel.
 
     Args:
-      record: what stands where `Net.metadata()` should.
-      shapes: of the file's arrays.
+      metadata: what the file has in place of `Network.metadata()`.
+      shapes: shapes of the file's arrays.
 
     Raises:
-      ValueError, KeyError, TypeError or AttributeError: it is not.
+      ValueError: a value is wrong; the message names it.
+      KeyError, TypeError, AttributeError: a value is missing or of another type.
     """
-    model, data, classes = (
-        record["model"],
-        Preprocessing.from_metadata(record["data"]),
-        record["class_names"],
-    )
+    model, classes = metadata["model"], metadata["class_names"]
+    data = Preprocessing.from_metadata(metadata["data"])
     widest = max([4096, *(axis for shape in shapes for axis in shape)])
     values = [
         item for value in model.values() for item in (value if isinstance(value, list) else [value])
@@ -38,7 +37,7 @@ def validate_metadata(record: Any, shapes: Sequence[tuple[int, ...]]) -> None:
             n <= len(shapes) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))
         ),
         "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
-        "number of classes": len(classes) == record["num_classes"] > 0,
+        "number of classes": len(classes) == metadata["num_classes"] > 0,
         "image size": all(isinstance(n, int) and 0 < n <= widest for n in sizes)
         and data.image_size <= data.resize,
         "image mode": data.resize_mode in ("squash", "short")
@@ -47,7 +46,7 @@ def validate_metadata(record: Any, shapes: Sequence[tuple[int, ...]]) -> None:
             len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
         )
         and all(data.std),
-        "source": isinstance(record.get("source", ""), str),
+        "source": isinstance(metadata.get("source", ""), str),
     }
     if wrong := [name for name, good in sound.items() if not good]:
         raise ValueError(f"its {', '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""A classifier as a value: a design point, its weights, and what its inputs and outputs mean."""
+"""A classifier as a value: its model, its weights, its preprocessing and its class names."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,39 +15,43 @@ from squeeze_jax.network.functional import build_model, predict, split_model, tr
 from squeeze_jax.network.paths import Tree
 from squeeze_jax.network.preprocessing import Preprocessing
 
-# A net of at most so many bytes is compiled with its weights in it: products with constants are faster, but compiling copies them.
+# A net of at most so many bytes is compiled with its weights as constants: products with constants
+# are faster, but compiling copies them.
 CONSTANT_BYTES = 32 * 2**20
 
 
 class Classifier(NamedTuple):
-    """What it takes to classify an image, whoever computes it: Flax, or another engine from an exported file."""
+    """Classifies images, by Flax or by another engine from an exported file."""
 
     preprocessing: Preprocessing
     class_names: Sequence[str]  # by label
-    run: Callable[
-        [np.ndarray], np.ndarray
-    ]  # preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes]
+    # preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes]
+    run: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
     def from_metadata(
-        cls, record: Mapping[str, Any], run: Callable[[np.ndarray], np.ndarray]
+        cls, metadata: Mapping[str, Any], run: Callable[[np.ndarray], np.ndarray]
     ) -> "Classifier":
-        """From `Net.metadata()`, as exports carry it.
+        """Returns the classifier that `Network.metadata()` describes, as exports carry it.
+
+        Args:
+          metadata: what the exported file carries.
+          run: computes logits, see the attribute.
 
         Raises:
-          UserError: the record lacks something.
+          UserError: the metadata lacks a key, or a value has another type.
         """
         try:
             return cls(
-                Preprocessing.from_metadata(record["data"]), tuple(record["class_names"]), run
+                Preprocessing.from_metadata(metadata["data"]), tuple(metadata["class_names"]), run
             )
         except (KeyError, TypeError) as e:
-            raise UserError(f"not the record of a net: {e}") from e
+            raise UserError(f"this is not the metadata of a network: {e}") from e
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A classifier ready to use."""
+    """A model with its weights, its preprocessing and its class names."""
 
     model: Mapping[str, Any]  # name and options, as `build_model` takes them
     class_names: Sequence[str]  # by label
@@ -57,27 +61,32 @@ class Network:
     source: str = ""  # where the weights came from, in words
 
     @classmethod
-    def from_metadata(cls, record: Mapping[str, Any], params: Tree, stats: Tree) -> "Network":
-        """From `metadata()`, or a trial's config.json, and the weights.
+    def from_metadata(cls, metadata: Mapping[str, Any], params: Tree, stats: Tree) -> "Network":
+        """Returns the network of `metadata()`, or of a trial's config.json, and its weights.
+
+        Args:
+          metadata: model, data, class_names and source.
+          params: nested dicts of parameters.
+          stats: nested dicts of BatchNorm statistics.
 
         Raises:
-          UserError: the record lacks something.
+          UserError: the metadata lacks a key, or a value has another type.
         """
         try:
-            preprocessing = Preprocessing.from_metadata(record["data"])
+            preprocessing = Preprocessing.from_metadata(metadata["data"])
             return cls(
-                dict(record["model"]),
-                tuple(record["class_names"]),
+                dict(metadata["model"]),
+                tuple(metadata["class_names"]),
                 preprocessing,
                 params,
                 stats,
-                record.get("source", ""),
+                metadata.get("source", ""),
             )
         except (KeyError, TypeError) as e:
-            raise UserError(f"not the record of a net: {e}") from e
+            raise UserError(f"this is not the metadata of a network: {e}") from e
 
     def metadata(self) -> dict[str, Any]:
-        """Everything but the weights, as JSON can hold it; the keys are those of a trial's config.json."""
+        """Returns all but the weights, ready for JSON, under the keys of a trial's config.json."""
         return {
             "model": {key: value for key, value in self.model.items() if value is not None},
             "data": {
@@ -91,18 +100,22 @@ class Network:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one preprocessed image."""
+        """Returns the height, width and channels of one preprocessed image."""
         return (self.preprocessing.image_size, self.preprocessing.image_size, 3)
 
     def module(self) -> nnx.Module:
-        """The Flax module with these weights."""
+        """Returns the Flax module with these weights."""
         graphdef, _, _ = split_model(
             nnx.eval_shape(lambda: build_model(self.model, len(self.class_names)))
         )
         return nnx.merge(graphdef, self.params, self.stats)
 
     def classifier(self) -> Classifier:
-        """The net computed by Flax on the default device, compiled once for each number of images. `cpu_affinity.pin_xla_threads`s XLA's threads."""
+        """Returns the classifier that Flax computes on the default device.
+
+        It compiles once for each number of images. XLA's threads are pinned to their cores, see
+        `cpu_affinity.pin_xla_threads`.
+        """
         cpu_affinity.pin_xla_threads()
         graphdef, *weights = split_model(self.module())
         if tree_bytes(weights) <= CONSTANT_BYTES:

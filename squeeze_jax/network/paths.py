@@ -8,16 +8,18 @@ import jax
 
 from squeeze_jax.errors import UserError
 
-Tree = Any  # nested dicts of arrays, keyed as the module's attributes are: params["fire2"]["squeeze"]["kernel"]
+# Nested dicts of arrays under the names of the module's attributes:
+# params["fire2"]["squeeze"]["kernel"]
+Tree = Any
 
 
 def leaves_by_path(tree: Tree) -> dict[str, Any]:
-    """The leaves of nested dicts by path, as "fire2/squeeze/kernel", in the order of `jax.tree.leaves`."""
+    """Returns the leaves by path ("fire2/squeeze/kernel"), in the order of `jax.tree.leaves`."""
     return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def replace_leaves(tree: Tree, by_path: Mapping[str, Any]) -> Tree:
-    """Nested dicts like `tree`, with the leaves that `by_path` has for its paths."""
+    """Returns nested dicts like `tree` whose leaves are those of `by_path`."""
     return jax.tree_util.tree_map_with_path(lambda keys, _: by_path[_path(keys)], tree)
 
 
@@ -26,12 +28,12 @@ def _path(keys: Sequence[Any]) -> str:
 
 
 def layer_name(path: str) -> str:
-    """The layer that a weight belongs to: fire2/squeeze/kernel -> fire2/squeeze."""
+    """Returns the layer that a weight belongs to: fire2/squeeze/kernel -> fire2/squeeze."""
     return path.rpartition("/")[0]
 
 
 def matches_layer(layer: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern, such as fire[2-5] or fire*/squeeze, matches a layer or one that it is part of."""
+    """Returns whether a pattern (fire[2-5], fire*/squeeze) matches a layer or its parents."""
     parts = layer.split("/")
     return any(
         fnmatch.fnmatchcase("/".join(parts[: i + 1]), pattern)
@@ -41,7 +43,11 @@ def matches_layer(layer: str, patterns: Iterable[str]) -> bool:
 
 
 def check_layer_patterns(key: str, patterns: Iterable[str], layers: Collection[str]) -> None:
-    """Raises UserError, in the name of the config's `key`, for a pattern that matches none of the layers."""
+    """Rejects a pattern that matches none of the layers.
+
+    Raises:
+      UserError: its message begins with the config's `key`.
+    """
     if unused := [
         pattern
         for pattern in patterns

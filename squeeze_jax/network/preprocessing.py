@@ -1,4 +1,7 @@
-"""From a decoded image to a network's input: `resize` on the host, the rest traceable inside a compiled step."""
+"""Turns a decoded image into a network's input.
+
+`resize` runs on the host; the rest can be traced inside a compiled step.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,7 +15,7 @@ from PIL import Image, ImageOps
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded RGB image to the net's input: resize, centre crop, channel order, (x - mean) / std."""
+    """Describes resize, centre crop, channel order and (x - mean) / std of a decoded RGB image."""
 
     image_size: int  # pixels, the crop
     resize: int  # pixels, before the crop
@@ -22,17 +25,21 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def from_metadata(cls, record: Mapping[str, Any]) -> "Preprocessing":
-        """From a config's data section, or anything else with these keys."""
-        values = {field.name: record[field.name] for field in fields(cls)}
-        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
+        """Returns the preprocessing in a config's data section, or any mapping with its keys."""
+        values: dict[str, Any] = {field.name: metadata[field.name] for field in fields(cls)}
+        values.update(mean=tuple(values["mean"]), std=tuple(values["std"]))
+        return cls(**values)
 
 
 def resize(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Resizes uint8 [H, W, 3] to [size, size, 3], bilinear and antialiased.
 
     Args:
-        mode: "squash" ignores the aspect ratio, as Caffe's ImageNet databases do; "short" keeps it and takes the centre square.
+      image: a decoded image.
+      size: pixels, height and width of the result.
+      mode: "squash" ignores the aspect ratio, as Caffe's ImageNet databases do; "short" keeps it
+        and takes the centre square.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -45,7 +52,14 @@ def resize(image: np.ndarray, size: int, mode: str) -> np.ndarray:
 def normalise(
     images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str
 ) -> jax.Array:
-    """uint8 RGB [b, H, W, 3] -> float32 (x - mean) / std, with x, mean and std in 0..255 and in `channel_order` ("rgb" or "bgr")."""
+    """Maps uint8 RGB [N, H, W, 3] to (x - mean) / std in float32.
+
+    Args:
+      images: values of 0..255.
+      mean: of 0..255, in `channel_order`.
+      std: of 0..255, in `channel_order`.
+      channel_order: order of the result, "rgb" or "bgr".
+    """
     images = images.astype(jnp.float32)
     if channel_order == "bgr":
         images = jnp.flip(images, axis=-1)
@@ -56,16 +70,17 @@ def normalise(
 
 
 def centre_crop(images: jax.Array, size: int) -> jax.Array:
-    """[b, R, R, 3] -> [b, size, size, 3]."""
+    """Crops [N, R, R, 3] to its centre, [N, size, size, 3]."""
     start = (images.shape[1] - size) // 2
     return images[:, start : start + size, start : start + size]
 
 
 def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """One decoded image as the net sees it in evaluation: uint8 RGB [H, W, 3] -> float32 [image_size, image_size, 3].
+    """Returns an image as the net sees it in evaluation: float32 [image_size, image_size, 3].
 
     Args:
-        preprocessing: anything with resize, resize_mode, image_size, channel_order, mean and std.
+      image: decoded, uint8 RGB [H, W, 3].
+      preprocessing: what the net expects.
     """
     resized = resize(image, preprocessing.resize, preprocessing.resize_mode)[None]
     normalised = normalise(

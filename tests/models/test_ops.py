@@ -1,4 +1,4 @@
-"""Each lowering against the definition written in NumPy, and against the other one."""
+"""Each conv backend against the definition written in NumPy, and against the other one."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from squeeze_jax.models import conv_backend, functional
 
-LOWERINGS = ("native", "matmul")
+BACKENDS = ("native", "matmul")
 
 
 def convolution(x, kernel, stride, padding, groups):
@@ -63,13 +63,13 @@ GEOMETRIES = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @GEOMETRIES
-def test_conv2d_is_the_definition(lowering, size, kernel, stride, padding, groups):
+def test_conv2d_is_the_definition(backend, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *size, 4), np.float32)
     weights = rng.standard_normal((*kernel, 4 // groups, 10), np.float32)
-    with conv_backend.conv_backend(lowering):
+    with conv_backend.conv_backend(backend):
         y = functional.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
     np.testing.assert_allclose(
         y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5
@@ -125,12 +125,12 @@ def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, p
     ] == [products, 1]
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [(55, 27), (54, 28), (2, 3), (9, 9)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_max_pool_rounds_up(lowering, size, dtype):
+def test_max_pool_rounds_up(backend, size, dtype):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 3)), dtype)
-    with conv_backend.conv_backend(lowering):
+    with conv_backend.conv_backend(backend):
         y = functional.max_pool(x)
     assert y.dtype == x.dtype
     np.testing.assert_array_equal(
@@ -140,14 +140,14 @@ def test_max_pool_rounds_up(lowering, size, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @GEOMETRIES
-def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding, groups):
+def test_gradients_agree_between_backends(dtype, size, kernel, stride, padding, groups):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal((2, *size, 4)), dtype)
     weights = jnp.asarray(rng.standard_normal((*kernel, 4 // groups, 10)), dtype)
 
-    def gradients(lowering):
+    def gradients(backend):
         def loss(x, weights):
-            with conv_backend.conv_backend(lowering):
+            with conv_backend.conv_backend(backend):
                 return jnp.sum(
                     functional.max_pool(
                         functional.conv2d(x, weights, stride, padding, groups)
@@ -158,7 +158,7 @@ def test_gradients_agree_between_lowerings(dtype, size, kernel, stride, padding,
         return jax.grad(loss, (0, 1))(x, weights)
 
     tolerance = 1e-4 if dtype == "float32" else 0.1
-    for native, matmul in zip(*map(gradients, LOWERINGS), strict=True):
+    for native, matmul in zip(*map(gradients, BACKENDS), strict=True):
         assert matmul.dtype == dtype
         scale = float(jnp.max(jnp.abs(native)))
         np.testing.assert_allclose(
@@ -194,8 +194,8 @@ def test_parts_are_small_enough_for_caches_and_large_enough_for_the_weights(
         assert conv_backend.num_microbatches(images, seen, params, train=True) == 1
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
-def test_relu_and_pool_commute_with_their_gradients(lowering):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_relu_and_pool_commute_with_their_gradients(backend):
     rng = np.random.default_rng(0)
     x, weights = (
         jnp.asarray(rng.standard_normal(shape, np.float32))
@@ -204,7 +204,7 @@ def test_relu_and_pool_commute_with_their_gradients(lowering):
     x = x.at[0, :5].set(-1.0)  # windows without anything positive
 
     def loss(x, train):
-        with conv_backend.conv_backend(lowering):
+        with conv_backend.conv_backend(backend):
             return jnp.sum(weights * functional.relu_max_pool(x, train=train))
 
     for found, expected in zip(
@@ -213,22 +213,22 @@ def test_relu_and_pool_commute_with_their_gradients(lowering):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("train", [False, True])
-def test_parts_joined_before_or_after_their_activation(lowering, train):
+def test_parts_joined_before_or_after_their_activation(backend, train):
     rng = np.random.default_rng(0)
     parts = [
         jnp.asarray(rng.standard_normal((2, 6, 5, channels), np.float32)) for channels in (3, 1, 4)
     ]
-    with conv_backend.conv_backend(lowering):
+    with conv_backend.conv_backend(backend):
         y = functional.concat_channels(parts, lambda x: functional.relu_max_pool(x, train=train))
     whole = np.concatenate(parts, axis=-1)
     np.testing.assert_array_equal(y, max_pooling(np.maximum(whole, 0), 3, 2))
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
-def test_too_small_an_input_is_named(lowering):
-    with conv_backend.conv_backend(lowering):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_too_small_an_input_is_named(backend):
+    with conv_backend.conv_backend(backend):
         with pytest.raises(ValueError, match="3x3 convolution.*2x2"):
             functional.conv2d(jnp.zeros((1, 2, 2, 1)), jnp.zeros((3, 3, 1, 1)))
         with pytest.raises(ValueError, match="max pooling got 1x1"):

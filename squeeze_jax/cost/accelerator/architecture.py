@@ -73,7 +73,7 @@ class Accelerator:
           UserError: not of the form ROWSxCOLUMNS, or a size that is not positive.
         """
         if not 0 < buffer_kb < math.inf:
-            raise UserError(f"a buffer of {buffer_kb} KB can't be built")
+            raise UserError(f"a buffer of {buffer_kb} KB cannot be built")
         match = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", array.strip())
         if not match:
             raise UserError(f"array {array!r} is not ROWSxCOLUMNS, such as 16x16")

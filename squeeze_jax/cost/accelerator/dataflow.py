@@ -58,7 +58,7 @@ def output_stationary(conv: Convolution, accelerator: Accelerator) -> Compute:
 
     The inputs under the block (its patch: halo and strided-over inputs included) come in while the weights of the channel
     before are at work, so a channel takes as long as the slower of the two; or as long as both together, if the register
-    files can't hold two patches beside the sum.
+    files cannot hold two patches beside the sum.
     """
     mac_cycles = conv.taps * accelerator.os_cycles_per_weight
     sum_words = -(-accelerator.partial_sum_bytes // accelerator.bytes_per_element)

@@ -86,7 +86,7 @@ def estimate(layers: Sequence[Layer], accelerator: Accelerator, dataflow: str = 
       dataflow: "ws" or "os" for every layer, or "best" for each layer's faster one (of equals, the one of less energy).
 
     Raises:
-      UserError: an unknown dataflow, or a buffer that can't hold one tile of a layer.
+      UserError: an unknown dataflow, or a buffer that cannot hold one tile of a layer.
     """
     if dataflow not in ("best", *DATAFLOWS):
         raise UserError(f"no dataflow {dataflow!r}; there are best, {', '.join(DATAFLOWS)}")

@@ -37,24 +37,22 @@ class Convolution:
     def of(cls, layer: Layer) -> "Convolution":
         if layer.kind == "dense":
             pixels = math.prod(layer.input_shape[:-1])
-            return cls(
-                1,
-                layer.input_shape[-1],
-                layer.output_shape[-1],
-                1,
-                pixels,
-                1,
-                pixels,
-                (1, 1),
-                (1, 1),
-            )
+            inputs, outputs = layer.input_shape[-1], layer.output_shape[-1]
+            return cls(1, inputs, outputs, 1, pixels, 1, pixels, (1, 1), (1, 1))
         _, height, width, channels = layer.input_shape
         _, out_height, out_width, filters = layer.output_shape
         groups = layer.groups
         return cls(
-            groups, channels // groups, filters // groups, height, width, out_height, out_width,
-            tuple(layer.kernel_size), tuple(layer.stride),
-        )  # fmt: skip
+            groups,
+            channels // groups,
+            filters // groups,
+            height,
+            width,
+            out_height,
+            out_width,
+            (layer.kernel_size[0], layer.kernel_size[1]),
+            (layer.stride[0], layer.stride[1]),
+        )
 
     @property
     def taps(self) -> int:
