@@ -68,7 +68,19 @@ def test_sweep_leaves_table_figure_and_report(sweep):
     """One row a trial, with its costs and its numbers; one line a trial while it runs."""
     workdir, _, process = sweep
     table = rows(workdir)
-    columns = "trial squeeze_ratio seed status params macs model_mb top1 top5 seconds images_per_second".split()
+    columns = [
+        "trial",
+        "squeeze_ratio",
+        "seed",
+        "status",
+        "params",
+        "macs",
+        "model_mb",
+        "top1",
+        "top5",
+        "seconds",
+        "images_per_second",
+    ]
     assert set(columns) <= table[0].keys()
     assert [row["squeeze_ratio"] for row in table] == ["0.125", "0.25", "0.5", "0.75", "1.0"]
     for row in table:

@@ -85,7 +85,7 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
 def training_figure(
     study: StudyRecord, curves_of: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Figure:
-    """Training loss and held-out top-1 against the epoch, a line a trial, a colour a design point."""
+    """Draws training loss and held-out top-1 over epochs, a line a trial, a colour a point."""
     points = aggregate(study.trials)
     curves = [[curves_of.get(trial.name, []) for trial in point.trials] for point in points]
     if not any(curve for group in curves for curve in group):
@@ -125,8 +125,9 @@ def training_figure(
 
 
 def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
-    """Accuracy against each cost that tells points apart, the points of its Pareto front joined and
-    named; None where none does.
+    """Draws accuracy against each cost that differs between points, with its Pareto front.
+
+    Returns None where no cost differs.
     """
     costs = cost_columns(points, study.metric)
     if not costs:
@@ -171,7 +172,7 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
 
 
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
-    """Each layer's attained rate against its arithmetic intensity, under the roofs of DRAM bandwidth and array.
+    """Draws each layer's rate against its arithmetic intensity, under the roofs of DRAM and array.
 
     `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose
     zero weights are skipped.
@@ -180,7 +181,8 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
     pes, bandwidth = machine["rows"] * machine["columns"], machine["dram_bytes_per_cycle"]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        title = f"{name} on {machine['rows']}x{machine['columns']}, {machine['buffer_bytes'] // 1024} KB"
+        size = f"{machine['rows']}x{machine['columns']}, {machine['buffer_bytes'] // 1024} KB"
+        title = f"{name} on {size}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = figure.subplots()
         flows = dict.fromkeys(layer["dataflow"] for layer in record["layers"])
@@ -259,9 +261,7 @@ def _x(study: StudyRecord, point: Point) -> Any:
 
 
 def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
-    """Each value's label and place on the axis, in order of first appearance, and whether the axis
-    is numeric.
-    """
+    """Returns each value's place on the axis by label, and whether the axis is numeric."""
     distinct = {show(value): value for value in values}
     numeric = all(
         isinstance(value, int | float) and not isinstance(value, bool)
@@ -389,9 +389,7 @@ def _set_ticks(
     places: dict[str, float],
     numeric: bool,
 ) -> None:
-    """A tick at each design point, its x below and its net's size above, as far as the labels have
-    room.
-    """
+    """Sets a tick at each design point, its x below and its size above, where labels have room."""
     ours = {places[show(_x(study, point))] for point in points}
     ticks = list(places.values()), list(places)
     axes.set_xticks(*ticks)

@@ -129,9 +129,7 @@ def _filter(layer: Mapping[str, Any]) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
-    """Rows as aligned columns, the `numeric` ones to the right, with a rule under the head and
-    above the last row.
-    """
+    """Returns rows as aligned columns, the `numeric` ones to the right, with rules."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -155,9 +153,7 @@ def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
 def formatted(
     record: Mapping[str, Any], style: str, text: Callable[[Mapping[str, Any]], str]
 ) -> str:
-    """A record with `layers` as "json" (whole), "csv" (a row a layer) or "text" (by the function
-    given).
-    """
+    """Returns a record with `layers` as "json" (whole), "csv" (a row a layer) or "text"."""
     if style == "json":
         return json.dumps(record, indent=1)
     if style == "text":

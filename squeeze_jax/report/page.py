@@ -28,7 +28,8 @@ h1 { margin-bottom: 0; }
 h2 { margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; text-align: left; white-space: nowrap; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; }
+th, td { text-align: left; white-space: nowrap; }
 th { border-bottom-width: 2px; }
 td:last-child { white-space: normal; }
 .number { text-align: right; }
@@ -38,6 +39,11 @@ figure { margin: 1rem 0; padding: .5rem; background: #fff; border-radius: 6px; }
 figure svg { display: block; max-width: 100%; height: auto; margin: auto; }
 dt { font-weight: 600; }
 code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
+"""
+
+
+_COSTS_HEADING = """<h2>What accuracy costs</h2>
+<p>Joined: the Pareto front, the points that no other beats.</p>
 """
 
 
@@ -99,9 +105,10 @@ def _html(
 <p>{escape(summary(study, points))}</p>
 {picture}
 <h2>Design points</h2>
-<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is counted, not averaged.</p>
+<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is
+counted, not averaged.</p>
 {_table(table, [""] * len(points))}
-{f"<h2>What accuracy costs</h2>{chr(10)}<p>Joined: the Pareto front, the points that no other beats.</p>{chr(10)}{costs}" if costs else ""}
+{_COSTS_HEADING + costs if costs else ""}
 <h2>Training</h2>
 {training}
 <h2>Trials</h2>
@@ -133,7 +140,8 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
     others = "".join(
         f", {total[name]} {name}" for name in ("collapsed", "failed", "pending") if total[name]
     )
-    state = f"{total['finished']} of {sum(len(point.trials) for point in points)} trials finished{others}."
+    planned = sum(len(point.trials) for point in points)
+    state = f"{total['finished']} of {planned} trials finished{others}."
     learned = [
         (interval.mean, point) for point in points if (interval := point.interval(study.metric))
     ]
@@ -209,7 +217,9 @@ def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
         )
 
     body = "".join(line("td", row, name) for row, name in zip(rows, classes))
-    return f'<div class="wide"><table>\n<thead>{line("th", head, "")}</thead>\n<tbody>{body}</tbody>\n</table></div>'
+    head_row = line("th", head, "")
+    rows_html = f"<thead>{head_row}</thead>\n<tbody>{body}</tbody>"
+    return f'<div class="wide"><table>\n{rows_html}\n</table></div>'
 
 
 def _inline(svg: str, prefix: str, label: str) -> str:

@@ -82,7 +82,7 @@ def show(value: Any) -> str:
 
 
 def describe(design: Mapping[str, Any]) -> str:
-    """squeeze_ratio = 0.5, pct3x3 = 1"""
+    """Returns a design in words: "squeeze_ratio = 0.5, pct3x3 = 1"."""
     return ", ".join(f"{short(key)} = {show(value)}" for key, value in design.items())
 
 

@@ -63,7 +63,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     datasets = {config: open_data(config) for config in configs}
     data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
     costs, problems = _preflight(plan.trials, data_of)
-    trials = _within_budget(plan.trials, costs, dict(plan.config["budget"]))
+    trials = _within_budget(plan.trials, costs, plan.config.to_dict()["budget"])
     if _first_process():
         workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
         workdir.write_table()

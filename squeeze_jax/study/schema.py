@@ -37,7 +37,8 @@ def upgrade_study(study: dict[str, Any]) -> dict[str, Any]:
     """
     if (version := study.get("schema", 1)) > SCHEMA:
         raise ValueError(
-            f"it has schema version {version}, and this program reads up to {SCHEMA}: update squeeze_jax"
+            f"it has schema version {version}, and this program reads up to {SCHEMA}: "
+            "update squeeze_jax"
         )
     if version == SCHEMA:
         return study

@@ -92,7 +92,7 @@ def evaluate_each(
     return [percentages(sums) | {"images": round(float(sums["weight"]))} for sums in total(parts())]
 
 
-def probabilities(classifier: Classifier, images: Sequence[np.ndarray]) -> np.ndarray:
+def probabilities(classifier: Classifier, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """Returns softmax probabilities, float32 [N, classes], of preprocessed images [H, W, 3].
 
     Images go through the network one at a time, so that it compiles once for any number.

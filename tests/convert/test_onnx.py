@@ -21,8 +21,8 @@ from tests.convert import random_networks
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from squeeze_jax.convert.exporters import onnx_graph
-from squeeze_jax.convert.exporters import onnx_model as exporter
+from squeeze_jax.convert.exporters import onnx_graph  # noqa: E402
+from squeeze_jax.convert.exporters import onnx_model as exporter  # noqa: E402
 
 TOLERANCE = 1e-4  # of the largest logit
 

@@ -62,7 +62,7 @@ def sweep(tmp_path):
                 *more,
             ]
             rows.writerow(["trial", *head, "seed", "status", *measured, "reason"])
-            for name, (i, seed, override) in zip(names, overrides):
+            for name, (i, seed, _) in zip(names, overrides):
                 if (i, seed) not in results:
                     continue
                 status, top1 = results[i, seed]

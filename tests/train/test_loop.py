@@ -12,6 +12,7 @@ import pytest
 from squeeze_jax import study
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
+from squeeze_jax.study.plan import Plan
 from squeeze_jax.train import (
     OPTIMIZERS,
     TRACKERS,
@@ -157,7 +158,7 @@ def test_a_sweep_over_rates_compiles_once(config, tmp_path, monkeypatch):
         for schedule in ("constant", "cosine")
     ]
     trials = study.make_trials(config, lambda config: points)
-    study.run(config, trials, tmp_path / "study", "test")
+    study.run(Plan(config, trials, tmp_path / "study", "test"))
     assert len(built) == 1
     losses = set()
     for trial in trials:
