@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from squeeze_jax.cli.network_arguments import add_base_argument
+from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_output_argument
 
 NAME = "decompress"
 HELP = "make a checkpoint of a .sqz file"
@@ -15,14 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE.sqz")
     add_base_argument(parser, "for an update: the checkpoint or .sqz file that it was made for")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="receives the checkpoint; must not exist",
-    )
+    add_checkpoint_output_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

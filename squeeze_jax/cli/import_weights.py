@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from squeeze_jax.cli.model_arguments import add_set_argument, model_options
+from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
 
 NAME = "import"
 HELP = "make a checkpoint of PyTorch's, Caffe's or Deep Compression's weights"
@@ -22,14 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a registered model (see summary --list), where the file does not tell",
     )
     add_set_argument(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="receives the checkpoint; must not exist",
-    )
+    add_checkpoint_output_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

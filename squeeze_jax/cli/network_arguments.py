@@ -20,3 +20,15 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: boo
 def add_base_argument(parser: argparse.ArgumentParser, words: str) -> None:
     """Adds --base, the network that a .sqz file is an update of."""
     parser.add_argument("--base", type=Path, metavar="OLD", help=words)
+
+
+def add_checkpoint_output_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --output, the new folder of a checkpoint."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="receives the checkpoint; must not exist",
+    )
