@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from squeeze_jax.api import LoadedNetwork, build, load, trace
     from squeeze_jax.study import read_study, run_study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["LoadedNetwork", "__version__", "build", "load", "read_study", "run_study", "trace"]
 

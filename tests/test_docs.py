@@ -1,10 +1,15 @@
-"""Checks the documents: relative links resolve, and the config keys they name exist."""
+"""Checks the documents: links resolve, config keys exist, and the tour and examples run."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
+import squeeze_jax
 from squeeze_jax.configs import base
 
 ROOT = Path(__file__).parents[1]
@@ -26,3 +31,42 @@ def test_named_config_keys_exist(path):
         for part in key.split("."):
             assert part in value, f"no config key {key}"
             value = value[part]
+
+
+@pytest.mark.slow
+def test_the_tour_runs(tmp_path, monkeypatch):
+    """Every cell of docs/tour.ipynb runs, and the network that it compresses keeps its top-1."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
+    notebook.cells.append(
+        nbformat.v4.new_code_cell(
+            "before, after = (n.evaluate(held_out)['top1'] for n in "
+            "(network, squeeze_jax.load(folder / 'net.sqz')))\n"
+            "assert before > 50 and abs(before - after) < 10, (before, after)"
+        )
+    )
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+
+
+def test_the_tour_has_no_stored_outputs():
+    notebook = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
+    assert not [c for c in notebook.cells if c.get("outputs")]
+
+
+def test_examples_of_the_api_call_what_exists():
+    """Each call in docs/python.md names a public function or method, and arguments it has."""
+    text = (ROOT / "docs/python.md").read_text()
+    owners = {"squeeze_jax": squeeze_jax, "network": squeeze_jax.LoadedNetwork}
+    checked = set()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for call in ast.walk(ast.parse(block)):
+            match call:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=name)):
+                    if owner in owners:
+                        signature = inspect.signature(getattr(owners[owner], name))
+                        place = [None] * (len(call.args) + (owner == "network"))
+                        signature.bind(*place, **{str(k.arg): None for k in call.keywords})
+                        checked.add(name)
+    assert {*squeeze_jax.__all__} - {"LoadedNetwork", "__version__"} <= checked
+    assert {"predict", "evaluate", "export", "compress", "summary"} <= checked
