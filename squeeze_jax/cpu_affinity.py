@@ -1,4 +1,4 @@
-"""Pins XLA's worker threads to the cores of a CPU."""
+"""The cores of a CPU that a process may use, and XLA's worker threads on them."""
 
 import contextlib
 import os
@@ -27,6 +27,11 @@ def pin_xla_threads() -> None:
         if len(workers) == len(cores):
             for worker, core in zip(sorted(workers), sorted(cores), strict=True):
                 os.sched_setaffinity(worker, {core})
+
+
+def usable_cores() -> int:
+    """Counts the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _name(task: Path) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from squeeze_jax.cpu_affinity import usable_cores
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -33,14 +35,9 @@ def environment(command: str) -> dict[str, Any]:
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), "
         f"{jax.process_count()} process(es), "
-        f"{_usable_cores()} of {os.cpu_count()} cores ({_processor()})",
+        f"{usable_cores()} of {os.cpu_count()} cores ({_processor()})",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _usable_cores() -> int | None:
-    """Counts the cores this process may run on; a trial's last digits depend on it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:

@@ -15,11 +15,8 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.study.executors import jobs
 from tests.launching import (
     DEADLINE,
-    ROOT,
     TINY,
-    command,
     completed,
-    environment,
     finished_lines,
     launch,
     rows,
@@ -91,6 +88,24 @@ def test_each_knows_its_place_and_runs_on_its_cores(capfd):
 
 
 @several
+def test_each_has_as_many_threads_as_a_process_that_trains_alone(capfd):
+    """XLA partitions sums by the number of its threads, and with them a trial's last digits."""
+    text = """
+import jax
+from pathlib import Path
+jax.numpy.ones(3).sum().block_until_ready()
+tasks = Path("/proc/self/task").iterdir()
+count = sum((task / "comm").read_text().startswith("tf_XLAEigen") for task in tasks)
+print(os.getpid(), count, file=sys.stderr)
+"""
+    assert subprocess.run(script(text), check=False).returncode == 0
+    alone = capfd.readouterr().err.split()[-1]
+    assert jobs.run_command(2, script(text)) == 0
+    assert {line.split()[-1] for line in capfd.readouterr().err.splitlines()} == {alone}
+    assert int(alone) >= 2
+
+
+@several
 def test_the_same_mistake_is_told_once_and_the_largest_code_counts(capfd):
     assert (
         jobs.run_command(
@@ -138,21 +153,10 @@ print(os.getpid(), len(count), file=sys.stderr)
 
 @several
 def test_a_study_by_two_jobs_is_that_of_one(tmp_path):
-    """Every trial once; to the last digit what a single process on as many cores makes of it."""
+    """Every trial once; to the last digit what a single process on all cores makes of it."""
     flags = (*TINY, "--config.seeds=1", f"--compilation_cache={tmp_path / 'cache'}")
     both = completed("configs/sr_sweep.py", *flags, "--jobs=2", f"--workdir={tmp_path / 'both'}")
-    share = CORES // 2
-    cores = sorted(os.sched_getaffinity(0))[:share]
-    one = command("configs/sr_sweep.py", *flags, f"--workdir={tmp_path / 'one'}")
-    alone = f"os.sched_setaffinity(0, {cores}); os.execv(sys.executable, {one})"
-    subprocess.run(
-        script(alone),
-        cwd=ROOT,
-        env=environment(),
-        check=True,
-        capture_output=True,
-        timeout=DEADLINE,
-    )
+    completed("configs/sr_sweep.py", *flags, f"--workdir={tmp_path / 'one'}")
     names = [row["trial"] for row in rows(tmp_path / "both")]
     assert sorted(finished_lines(both)) == sorted(names) and len(names) == 5
     timed = ("seconds", "images_per_second")
@@ -163,7 +167,8 @@ def test_a_study_by_two_jobs_is_that_of_one(tmp_path):
     assert results[0] == results[1] and all(row["top1"] for row in results[0])
     study = json.loads((tmp_path / "both" / "study.json").read_text())
     assert (
-        f", {share} of {os.cpu_count()} cores" in study["device"] and "--jobs=2" in study["command"]
+        f", {CORES // 2} of {os.cpu_count()} cores" in study["device"]
+        and "--jobs=2" in study["command"]
     )
     assert (tmp_path / "both" / "report.html").exists() and both.stdout.count("\n") == 1
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
+from squeeze_jax.cpu_affinity import usable_cores
 from squeeze_jax.errors import UserError
 from squeeze_jax.study.plan import Plan
 
@@ -35,8 +36,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
 
     Args:
       jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs where
-        JAX uses these. What is left over stays idle: a trial's last digits depend on its share, so
-        all shares are equal.
+        JAX uses these. What is left over stays idle, so that trials are equally fast.
       command: the command line.
 
     Returns:
@@ -46,6 +46,9 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
       UserError: fewer devices than jobs, or devices that cannot be divided.
     """
     shares, printed, printing = _shares(jobs), set(), threading.Lock()
+    # XLA partitions loops and sums by the number of its threads, so a job has as many as a process
+    # that trains alone: then a trial's numbers do not depend on how many run beside it.
+    threads = {"NPROC": str(usable_cores())}
 
     def pass_on(stderr) -> None:
         for line in stderr:
@@ -58,7 +61,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
     with _forward_signals(processes):
         for job, (cores, variables) in enumerate(shares):
             with _cpu_affinity(cores):
-                environment = os.environ | variables | {_VARIABLE: f"{job}/{jobs}"}
+                environment = threads | os.environ | variables | {_VARIABLE: f"{job}/{jobs}"}
                 # A group of its own: Ctrl-C reaches it through this process alone, and once.
                 process = subprocess.Popen(
                     command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0
