@@ -5,6 +5,7 @@ Accuracy against a metaparameter, accuracy against each cost, and the course of 
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import nan
 from typing import Any
 
@@ -69,12 +70,12 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
             for i in range(series)
         ]
         style = "-" if numeric else ""
-        for line, colour, shift in zip(lines.values(), colours, shifts):
+        for line, colour, shift in zip(lines.values(), colours, shifts[: len(lines)], strict=True):
             at = [(places[show(_x(study, point))] + shift, point) for point in line]
             _draw_line(axes, study.metric, sorted(at, key=lambda pair: pair[0]), colour, style)
         if published:
             at = sorted((places[show(x)] + shifts[-1], y) for x, y in published)
-            axes.plot(*zip(*at), color=_NEUTRAL, label="paper", **_paper_look(numeric))
+            axes.plot(*zip(*at, strict=True), color=_NEUTRAL, label="paper", **_paper_look(numeric))
         axes.set(xlabel=study.label, ylabel=column(study.metric).title)
         _limit(axes, study.metric)
         _add_legend(figure, _keys(study, points, lines, colours, numeric))
@@ -96,9 +97,9 @@ def training_figure(
     with matplotlib.rc_context(_STYLE):
         figure = _figure(study, (8.4, 3.4))
         axes = figure.subplots(1, 2)
-        for group, colour in zip(curves, colours):
+        for group, colour in zip(curves, colours, strict=True):
             for curve in group:
-                for panel, name in zip(axes, ("loss", "top1")):
+                for panel, name in zip(axes, ("loss", "top1"), strict=True):
                     at = [
                         (entry["epoch"], entry[name])
                         for entry in curve
@@ -106,7 +107,7 @@ def training_figure(
                     ]
                     if at:
                         panel.plot(
-                            *zip(*at),
+                            *zip(*at, strict=True),
                             color=colour,
                             linewidth=1,
                             alpha=0.8,
@@ -119,7 +120,10 @@ def training_figure(
         _limit(axes[1], "top1")
         _add_legend(
             figure,
-            [Line2D([], [], color=colour, label=name) for colour, name in zip(colours, names)],
+            [
+                Line2D([], [], color=colour, label=name)
+                for colour, name in zip(colours, names, strict=True)
+            ],
         )
     return figure
 
@@ -137,13 +141,13 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
         panels = list(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat)
         for panel in panels[len(costs) :]:
             panel.set_visible(False)
-        for panel, cost in zip(panels, costs):
+        for panel, cost in zip(panels[: len(costs)], costs, strict=True):
             at = [
                 (interval.mean, accuracy.mean, interval.half or 0)
                 for point in points
                 if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
             ]
-            xs, ys, halves = zip(*at)
+            xs, ys, halves = zip(*at, strict=True)
             # Compressed bytes differ from seed to seed; the other costs' intervals have no width.
             panel.errorbar(
                 xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
@@ -155,14 +159,14 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 if (accuracy := point.interval(study.metric))
             ]
             panel.plot(
-                *zip(*best),
+                *zip(*best, strict=True),
                 color=_CATEGORICAL[0],
                 linewidth=1.4,
                 marker="o",
                 markersize=5,
                 label="front",
             )
-            for point, place in zip(front, best):
+            for point, place in zip(front, best, strict=True):
                 name = ", ".join(map(show, point.design.values())) or study.name
                 panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
             panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
@@ -186,14 +190,14 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = figure.subplots()
         flows = dict.fromkeys(layer["dataflow"] for layer in record["layers"])
-        for flow, colour in zip(flows, _CATEGORICAL):
+        for flow, colour in zip(flows, _CATEGORICAL, strict=False):
             at = [
                 (layer["macs_per_dram_byte"], layer["macs_per_cycle"])
                 for layer in record["layers"]
                 if layer["dataflow"] == flow
             ]
             axes.plot(
-                *zip(*at),
+                *zip(*at, strict=True),
                 linestyle="",
                 color=colour,
                 label={"ws": "weight stationary", "os": "output stationary"}[flow],
@@ -307,14 +311,20 @@ def _draw_line(
     seeds = [(x, y) for x, point in at for y in point.values(metric, "ok")]
     collapsed = [(x, y) for x, point in at for y in point.values(metric, *COLLAPSED)]
     if seeds:
-        axes.plot(*zip(*seeds), linestyle="", color=colour, label="seeds", **_SEED)
+        axes.plot(*zip(*seeds, strict=True), linestyle="", color=colour, label="seeds", **_SEED)
         # A point without a mean interrupts the line: nothing was found there.
         intervals = [point.interval(metric) or Interval(nan, None) for _, point in at]
         halves = [nan if interval.half is None else interval.half for interval in intervals]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
         axes.errorbar(xs, means, yerr=halves, color=colour, linestyle=style, label="means", **_MEAN)
     if collapsed:
-        axes.plot(*zip(*collapsed), linestyle="", color=colour, label="collapsed", **_COLLAPSED)
+        axes.plot(
+            *zip(*collapsed, strict=True),
+            linestyle="",
+            color=colour,
+            label="collapsed",
+            **_COLLAPSED,
+        )
 
 
 def _paper_look(numeric: bool) -> dict[str, Any]:
@@ -359,7 +369,8 @@ def _keys(
         )
     if len(names) > 1:
         handles += [
-            Line2D([], [], color=hue, label=name, **mean) for hue, name in zip(colours, names)
+            Line2D([], [], color=hue, label=name, **mean)
+            for hue, name in zip(colours, names, strict=True)
         ]
     if study.paper:
         handles.append(
@@ -453,15 +464,15 @@ def _label_log(axis: Axis) -> None:
 
 def _overlaps(axis: XAxis) -> bool:
     boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
-    return any(right.x0 < left.x1 for left, right in zip(boxes, boxes[1:]))
+    return any(right.x0 < left.x1 for left, right in pairwise(boxes))
 
 
 def _separate(axis: XAxis) -> None:
     """Takes away each tick whose label would touch the one before it."""
     kept, end = [], float("-inf")
-    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels()):
+    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True):
         box = label.get_window_extent()
         if box.x0 > end + 8 or not label.get_text():
             kept.append((place, label.get_text()))
             end = max(end, box.x1)
-    axis.set_ticks(*map(list, zip(*kept)))
+    axis.set_ticks(*map(list, zip(*kept, strict=True)))

@@ -172,7 +172,7 @@ def _marked(table: list[list[str]], study: StudyRecord, points: Sequence[Point])
         ", ".join(column(cost).heading.lower() for cost in fronts if point in fronts[cost])
         for point in points
     ]
-    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
+    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks], strict=True)]
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
@@ -195,7 +195,7 @@ def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
     Numbers stand right.
     """
     head, *rows = table
-    columns = list(zip(*rows))
+    columns = [column[1:] for column in zip(*table, strict=True)]
     sides = [
         "number"
         if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) and any(column)
@@ -211,12 +211,16 @@ def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
     def line(name: str, row: Sequence[str], kind: str) -> str:
         return (
             tag(
-                "tr", kind, "".join(tag(name, side, escape(cell)) for side, cell in zip(sides, row))
+                "tr",
+                kind,
+                "".join(
+                    tag(name, side, escape(cell)) for side, cell in zip(sides, row, strict=True)
+                ),
             )
             + "\n"
         )
 
-    body = "".join(line("td", row, name) for row, name in zip(rows, classes))
+    body = "".join(line("td", row, name) for row, name in zip(rows, classes, strict=True))
     head_row = line("th", head, "")
     rows_html = f"<thead>{head_row}</thead>\n<tbody>{body}</tbody>"
     return f'<div class="wide"><table>\n{rows_html}\n</table></div>'

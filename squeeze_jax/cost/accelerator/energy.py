@@ -31,7 +31,7 @@ class Energy:
         return sum(astuple(self))
 
     def __add__(self, other: "Energy") -> "Energy":
-        return Energy(*(a + b for a, b in zip(astuple(self), astuple(other))))
+        return Energy(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def energy(compute: Compute, dram_words: float) -> Energy:

@@ -84,7 +84,7 @@ def tile(conv: Convolution, accelerator: Accelerator) -> Tiling:
     spatial = [(n, 1) for n in _counts(conv.out_height)] + [
         (conv.out_height, n) for n in _counts(conv.out_width) if n > 1
     ]
-    ny, nx = (np.array(column)[:, None, None] for column in zip(*spatial))
+    ny, nx = (np.array(column)[:, None, None] for column in zip(*spatial, strict=True))
     nc = np.array(_counts(conv.channels))[None, :, None]
     nk = np.array(_counts(conv.filters))[None, None, :]
     rows, cols, channels, filters = (
