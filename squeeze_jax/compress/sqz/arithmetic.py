@@ -43,10 +43,10 @@ def encode(tensors: Sequence[Tensor], bits: int = BITS) -> tuple[list[TensorSpec
     Raises:
       UserError: no file holds one of the tensors.
     """
-    specs = [tensor_spec(tensor, scan=_scan(tensor)) for tensor in tensors]
+    specs = [tensor_spec(tensor, scan=_choose_scan(tensor)) for tensor in tensors]
     room = 65_536 + 4 * sum(spec.size for spec in specs)
     while True:
-        model = mixing.model(np.zeros(room, np.uint8), bits, decoding=False)
+        model = mixing.make_model(np.zeros(room, np.uint8), bits, decoding=False)
         for number, (tensor, spec) in enumerate(zip(tensors, specs, strict=True)):
             _code(model, number, spec, tensor)
         if not model.coder[mixing.FAILED]:
@@ -68,7 +68,7 @@ def decode(payload: bytes, specs: Sequence[TensorSpec], bits: int) -> list[Tenso
     Raises:
       UserError: the code does not end where the tensors do.
     """
-    model = mixing.model(np.frombuffer(payload, np.uint8).copy(), bits, decoding=True)
+    model = mixing.make_model(np.frombuffer(payload, np.uint8).copy(), bits, decoding=True)
     tensors = []
     for number, spec in enumerate(specs):
         tensors.append(_code(model, number, spec, None))
@@ -79,7 +79,7 @@ def decode(payload: bytes, specs: Sequence[TensorSpec], bits: int) -> list[Tenso
     return tensors
 
 
-def _scan(tensor: Tensor) -> int:
+def _choose_scan(tensor: Tensor) -> int:
     """Returns 1 to make input channels the outer loop, where there are more of them than outputs.
 
     The model then soon has statistics of either kind of channel.
@@ -104,7 +104,7 @@ def _code_floats(
     model: mixing.Model, number: int, spec: TensorSpec, array: np.ndarray | None
 ) -> np.ndarray:
     width = 32 if spec.kind == "float32" else 16
-    bits = np.zeros(spec.size, np.int64) if array is None else _bits(array)
+    bits = np.zeros(spec.size, np.int64) if array is None else _view_bits(array)
     contexts.code_values(model, bits, width, (1, *spec.shape)[-1], number)
     return bits.astype(f"u{width // 8}").view(spec.kind).reshape(spec.shape)
 
@@ -119,7 +119,7 @@ def _code_quantized(
         )
     levels = np.zeros(spec.size, np.int32) if tensor is None else tensor.levels.flatten()
     if spec.size and (spec.below or spec.above):
-        contexts.code_levels(model, levels, *loops(spec), spec.below, spec.above, *edges)
+        contexts.code_levels(model, levels, *_plan_loops(spec), spec.below, spec.above, *edges)
     return QuantizedTensor(levels.reshape(spec.shape), dequantiser)
 
 
@@ -130,20 +130,20 @@ def _code_codebook(
     sides = [np.zeros(spec.above, np.int64), np.zeros(spec.below, np.int64)]
     if isinstance(given, Codebook):
         book = given.codebook
-        sides = [_bits(book[spec.below + 1 :]), _bits(-book[: spec.below][::-1])]
+        sides = [_view_bits(book[spec.below + 1 :]), _view_bits(-book[: spec.below][::-1])]
     for side in sides:
         contexts.code_codebook(model, side, number)
     above, below = (side.astype(np.uint32).view(np.float32) for side in sides)
     codebook = Codebook(np.concatenate([-below[::-1], np.zeros(1, np.float32), above]))
-    return codebook, [contexts.edges(side) for side in sides]
+    return codebook, [contexts.find_edges(side) for side in sides]
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def _view_bits(values: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(values)
     return values.view(f"u{values.dtype.itemsize}").astype(np.int64).reshape(-1)
 
 
-def loops(spec: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
+def _plan_loops(spec: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
     """Returns how a tensor is scanned.
 
     Returns:

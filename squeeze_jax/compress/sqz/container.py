@@ -54,7 +54,7 @@ def write(
     _check_shapes(coded, shapes)
     num_weights = sum(int(np.prod(shape)) for shape in shapes.values())
     file_format.check_num_weights(num_weights)
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     _check_added(coded, added, weights)
 
     chosen = CODERS[coder]
@@ -67,7 +67,7 @@ def write(
             base_crc=0 if base is None else weights.crc,
             num_weights=num_weights,
             header=header.pack(net.metadata(), known_classes or {}),
-            specs=delta.entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
+            specs=delta.make_entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
             payload=payload,
         )
     )
@@ -98,12 +98,12 @@ def lossless(
     Raises:
       UserError: no file can hold the network.
     """
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     coded: dict[str, Tensor] = {}
     added = set()
     for path, leaf in paths(net.params, net.stats).items():
         array = np.asarray(leaf, np.float32)
-        coded[path] = _cheapest_exact(array)
+        coded[path] = _choose_exact_form(array)
         before = weights.find(path, array.shape)
         difference = None if before is None else delta.find_difference(before, array)
         if difference and estimate_bits(difference) <= estimate_bits(coded[path]):
@@ -128,7 +128,7 @@ def read(
       UserError: the bytes are no such file, are damaged, describe no network of this package, or
         are a delta from another network than the base.
     """
-    with _rejecting_damage():
+    with _name_damage():
         content = file_format.unpack(data)
     if not content.flags & file_format.DELTA:
         base = None
@@ -136,10 +136,10 @@ def read(
         raise UserError(
             "it is a delta from another network: decompress it with --base and that network first"
         )
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     if base is not None and weights.crc != content.base_crc:
         raise UserError("it is a delta from another network than this base")
-    with _rejecting_damage():
+    with _name_damage():
         return _decode(content, known_classes or {}, weights)
 
 
@@ -176,7 +176,7 @@ def _is_nonzero(tensor: Tensor) -> bool:
     return bool((tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).any())
 
 
-def _cheapest_exact(array: np.ndarray) -> Tensor:
+def _choose_exact_form(array: np.ndarray) -> Tensor:
     """Returns a float32 array in the cheapest of the forms that give it back bit for bit."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
@@ -188,7 +188,7 @@ def _cheapest_exact(array: np.ndarray) -> Tensor:
 
 
 @contextmanager
-def _rejecting_damage() -> Iterator[None]:
+def _name_damage() -> Iterator[None]:
     try:
         yield
     except UserError as e:
@@ -205,13 +205,15 @@ def _decode(
     specs = delta.resolve(shapes, content.specs, base)
     decoded = content.coder.decode(content.payload, list(stored.values()), content.context_bits)
     tensors = dict(zip(stored, decoded, strict=True))
-    arrays = {path: _weights(spec, tensors.get(path), base) for path, spec in specs.items()}
+    arrays = {path: _restore_weights(spec, tensors.get(path), base) for path, spec in specs.items()}
     return Network.from_metadata(
         metadata, **replace_leaves({"params": params, "stats": stats}, arrays)
     )
 
 
-def _weights(spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights) -> np.ndarray:
+def _restore_weights(
+    spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights
+) -> np.ndarray:
     """Returns a tensor's weights, float32, from what the file and the base hold of it."""
     if tensor is None:
         return base.values(spec).copy()
@@ -222,7 +224,7 @@ def _weights(spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights) -
     return delta.add(base.values(spec), tensor)
 
 
-def _base_weights(net: Network | None) -> delta.BaseWeights:
+def _find_base_weights(net: Network | None) -> delta.BaseWeights:
     """Returns the weights of a base; None has no weights."""
     base = delta.BaseWeights.of({} if net is None else paths(net.params, net.stats))
     file_format.check_num_weights(len(base.weights))

@@ -15,8 +15,8 @@ from squeeze_jax.compress.sqz.mixing import (
     INPUTS,
     VALUE_BITS,
     code,
+    select_slots,
     size_class,
-    slots_for,
 )
 
 _NODES = 1 << 14  # of a level's decision tree; contexts are multiplied by it
@@ -42,7 +42,7 @@ def _set_bases(m, contexts):
 
 
 @numba.njit(cache=True)
-def _upper_part(m, edges, low, middle, high):
+def _split_logit(m, edges, low, middle, high):
     """Returns the logit of middle..high within low..high.
 
     All values in the cells of these levels count as equally likely.
@@ -65,10 +65,10 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
     length = 0
     while (2 << length) <= largest:
         low, middle = 1 << length, 2 << length
-        logit = _upper_part(m, edges, low, middle, largest)
-        slots_for(m, 0, bits, INPUTS, _LENGTH + length)
+        logit = _split_logit(m, edges, low, middle, largest)
+        select_slots(m, 0, bits, INPUTS, _LENGTH + length)
         m.bases[1] = 3
-        slots_for(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
+        select_slots(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
         m.chosen[0] = 2 + length
         m.chosen[1] = 100 + row_class
         m.chosen[2] = 300 + column_class
@@ -84,9 +84,9 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
         if middle > largest:
             node *= 2
             continue
-        logit = _upper_part(m, edges, low, middle, high)
+        logit = _split_logit(m, edges, low, middle, high)
         count = INPUTS if depth < 2 else _FEW
-        slots_for(
+        select_slots(
             m,
             0,
             bits,
@@ -94,7 +94,9 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
             _BELOW + 256 * length + node if depth < 8 else _BELOW + 256 * 25 + depth,
         )
         m.bases[1] = 3
-        slots_for(m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1))
+        select_slots(
+            m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1)
+        )
         m.chosen[0] = 40 + 8 * length + min(depth, 7)
         m.chosen[1] = 164 + row_class
         m.chosen[2] = 364 + column_class
@@ -179,7 +181,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                         (row_density >> 1) * 32 + (column_density >> 1),
                     ),
                 )
-                slots_for(m, 0, bits, INPUTS, _ZERO)
+                select_slots(m, 0, bits, INPUTS, _ZERO)
                 m.chosen[0] = 0
                 m.chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2)
                 m.chosen[2] = min(row_age, 15) * 16 + min(column_age, 15)
@@ -217,7 +219,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                             _signed_class(left),
                         ),
                     )
-                    slots_for(m, 0, bits, INPUTS, _SIGN)
+                    select_slots(m, 0, bits, INPUTS, _SIGN)
                     m.chosen[0] = 1
                     m.chosen[1] = 0
                     m.chosen[2] = 256 + min(t, 7)
@@ -261,7 +263,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
 
 
 @numba.njit(cache=True)
-def _value_bits(m, value, width, shown, number, phase, first, second):
+def _code_bits(m, value, width, shown, number, phase, first, second):
     """Codes `width` bits of a number from the top.
 
     The first `shown` bits are coded under contexts, the rest by their place alone.
@@ -279,7 +281,7 @@ def _value_bits(m, value, width, shown, number, phase, first, second):
         m.bases[3] = (phase * 4096 + first) << 14
         m.bases[4] = (phase * 4096 + second) << 14
         m.bases[5] = ((phase * 4096 + first) * 64 + second) << 14
-        slots_for(m, table, VALUE_BITS, count, at)
+        select_slots(m, table, VALUE_BITS, count, at)
         m.chosen[0] = 256 + phase * 34 + place
         m.chosen[1] = 240
         m.chosen[2] = CHOICES - 1 - phase
@@ -309,9 +311,9 @@ def code_values(m, values, width, columns, number):
         above = np.int64(0)  # bit mask: which of the 6 numbers above are not 0
         for k in range(1, min(6, i // columns) + 1):
             above = above * 2 + (values[i - k * columns] != 0)
-        some = _value_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
+        some = _code_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
         if some:
-            values[i] = _value_bits(
+            values[i] = _code_bits(
                 m, values[i], width, head + 2, number, width >> 5, before, before2
             )
             before2 = before
@@ -341,10 +343,8 @@ def code_codebook(m, values, number):
         length = 0
         while step >> (length + 1) > 0:
             length += 1
-        length = _value_bits(m, length, 5, 5, number, 2, expected, gap_length)
-        step = (np.int64(1) << length) + _value_bits(
-            m, step, length, 3, number, 3, length, expected
-        )
+        length = _code_bits(m, length, 5, 5, number, 2, expected, gap_length)
+        step = (np.int64(1) << length) + _code_bits(m, step, length, 3, number, 3, length, expected)
         if m.coder[FAILED] or value + step > 0x7F7FFFFF:
             m.coder[FAILED] = 1
             return
@@ -354,7 +354,7 @@ def code_codebook(m, values, number):
         values[i] = value
 
 
-def edges(values: np.ndarray) -> np.ndarray:
+def find_edges(values: np.ndarray) -> np.ndarray:
     """Returns the edges of a codebook's cells, half way between neighbouring values.
 
     Args:

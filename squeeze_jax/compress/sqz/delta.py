@@ -71,17 +71,17 @@ def find_difference(before: np.ndarray, after: np.ndarray) -> QuantizedTensor | 
     Returns:
       The difference; None if there is none, or one of too many values to be worth a codebook.
     """
-    same = _bits(before) == _bits(after)
+    same = _view_bits(before) == _view_bits(after)
     with np.errstate(over="ignore", invalid="ignore"):
         found = find_codebook(np.where(same.reshape(after.shape), np.float32(0), after - before))
     return found if found and add(before, found).tobytes() == after.tobytes() else None
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
+def _view_bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint32)
 
 
-def entries(
+def make_entries(
     shapes: Mapping[str, tuple[int, ...]],
     specs: Mapping[str, TensorSpec],
     base: BaseWeights,
@@ -118,7 +118,7 @@ def entries(
 def resolve(
     shapes: Mapping[str, tuple[int, ...]], table: Mapping[str, TensorSpec], base: BaseWeights
 ) -> dict[str, TensorSpec]:
-    """Undoes `entries`: returns a spec for every array, each checked against the base's.
+    """Undoes `make_entries`: returns a spec for every array, each checked against the base's.
 
     Raises:
       UserError: the table is not one of these arrays, or takes other weights from the base.

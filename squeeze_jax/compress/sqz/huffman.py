@@ -61,7 +61,7 @@ def word_lengths(counts: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def words(lengths: np.ndarray) -> np.ndarray:
+def assign_words(lengths: np.ndarray) -> np.ndarray:
     """Returns the canonical code of these lengths, int64 [symbols].
 
     Words ascend by length, then by symbol.
@@ -88,7 +88,7 @@ def pack(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     # How many bits of the word follow each bit.
     below = np.repeat(starts + each - 1, each) - np.arange(int(each.sum()))
     return np.packbits(
-        (np.repeat(words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
+        (np.repeat(assign_words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
     ).tobytes()
 
 
@@ -147,9 +147,9 @@ class Entries(NamedTuple):
     gaps: np.ndarray  # int64 [entries]: zeros skipped before each
 
 
-def entries(levels: np.ndarray, gap_bits: int) -> Entries:
+def make_entries(levels: np.ndarray, gap_bits: int) -> Entries:
     """Returns the entries of levels, int32 in Flax's layout, for gaps of `gap_bits` bits."""
-    flat = _published(levels).reshape(-1)
+    flat = _to_published_order(levels).reshape(-1)
     positions = np.flatnonzero(flat)
     skipped = np.diff(positions, prepend=-1) - 1
     # A filler stands for 2^bits positions: the zeros that it skips and its own.
@@ -162,12 +162,12 @@ def entries(levels: np.ndarray, gap_bits: int) -> Entries:
     return Entries(codes, gaps)
 
 
-def _published(levels: np.ndarray) -> np.ndarray:
+def _to_published_order(levels: np.ndarray) -> np.ndarray:
     """Transposes [..., in, out] to [out, in, ...]."""
     return np.moveaxis(levels, (-1, -2), (0, 1)) if levels.ndim >= 2 else levels
 
 
-def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
+def _to_levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
     """Returns the levels that these entries encode.
 
     Raises:
@@ -185,9 +185,9 @@ def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
     )
 
 
-def sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
+def measure_sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
     """Returns the bytes of a tensor's codes and of its gaps, without the lengths of the words."""
-    stored = entries(levels, gap_bits)
+    stored = make_entries(levels, gap_bits)
 
     def coded_bytes(symbols: np.ndarray) -> float:
         counts = np.bincount(symbols - symbols.min(initial=0))
@@ -238,7 +238,7 @@ def _encode_levels(levels: np.ndarray, spec: TensorSpec, gap_bits: int) -> bytes
 
     Both are the deflated lengths of the words and the words, each preceded by its size.
     """
-    stored = entries(levels, gap_bits)
+    stored = make_entries(levels, gap_bits)
     parts = [bytes([gap_bits]), len(stored.codes).to_bytes(4, "little")]
     for symbols, alphabet in (
         (stored.codes + spec.below, spec.below + spec.above + 1),
@@ -310,4 +310,4 @@ def _decode_levels(reader: _Reader, spec: TensorSpec) -> np.ndarray:
         if len(lengths) != alphabet or not inflate.eof or inflate.unused_data:
             raise UserError(f"it has lengths of other than {alphabet:,} words")
         fields.append(unpack(reader.take(reader.number()), count, np.frombuffer(lengths, np.uint8)))
-    return _levels(spec.shape, Entries((fields[0] - spec.below).astype(np.int32), fields[1]))
+    return _to_levels(spec.shape, Entries((fields[0] - spec.below).astype(np.int32), fields[1]))

@@ -48,7 +48,7 @@ class Model(NamedTuple):
     trust: np.ndarray  # int32 [1024]
 
 
-def _curves() -> tuple[np.ndarray, np.ndarray]:
+def _tabulate_logistic() -> tuple[np.ndarray, np.ndarray]:
     """Returns the logistic function and its inverse, as the same integers on every machine.
 
     The function is tabulated at the logits -2048..2047 in 1/256, its inverse at 4,096
@@ -66,13 +66,13 @@ def _curves() -> tuple[np.ndarray, np.ndarray]:
     return squash, np.minimum(stretch, 2047)
 
 
-_SQUASH, _STRETCH = _curves()
+_SQUASH, _STRETCH = _tabulate_logistic()
 # After n decisions: the learning rate 1 / (n + 1.6), and the confidence in an input, n / (n + 0.5).
 _RATES = np.array([65536 * 5 // (5 * min(n, _LEARNED) + 8) for n in range(1024)], np.int32)
 _TRUST = np.array([512 * n // (2 * n + 1) for n in range(1024)], np.int32)
 
 
-def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
+def make_model(data: np.ndarray, bits: int, decoding: bool) -> Model:
     """Returns an untrained coder.
 
     Args:
@@ -105,7 +105,7 @@ def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
 
 
 @numba.njit(cache=True)
-def slots_for(m, first, bits, count, node):
+def select_slots(m, first, bits, count, node):
     """Selects the states of inputs 1..count-1: contexts m.bases, at a node of the decision tree."""
     for i in range(1, count):
         m.slots[i] = (
