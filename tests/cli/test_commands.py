@@ -114,7 +114,7 @@ def test_hardware_as_text_and_roofline(run, tmp_path):
     code, out, _ = run("hardware", "squeezenet_v1_0", "--roofline", tmp_path / "roof.svg")
     rows = [line.split() for line in out.splitlines()]
     assert code == 0 and rows[2][:3] == ["conv1", "os", "array"] and rows[-1][0] == "total"
-    assert "MACs a byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
+    assert "MACs per byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
 
 
 @pytest.mark.parametrize(

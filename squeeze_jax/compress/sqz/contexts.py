@@ -1,8 +1,8 @@
-"""Splits tensors into binary decisions and chooses the contexts of each.
+"""Splits tensors into binary decisions and chooses the contexts of each decision.
 
-A level is coded as: whether it is zero; its sign; its bit length less one, in unary; its bits below
-the leading one, from the top. Decisions that the largest level of its sign determines are skipped.
-Each context keeps one probability for each node of that decision tree.
+A level is coded as four parts: whether it is zero; its sign; its bit length less one, in unary; and
+its bits below the leading one, high bits first. Decisions that the largest level of its sign
+determines are skipped. Each context keeps one probability for each node of this decision tree.
 """
 
 import numba
@@ -19,10 +19,10 @@ from squeeze_jax.compress.sqz.mixing import (
     size_class,
 )
 
-_NODES = 1 << 14  # of a level's decision tree; contexts are multiplied by it
-_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # nodes
+_NODES = 1 << 14  # bound on the nodes of a level's decision tree; contexts are multiplied by it
+_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # first nodes of the four parts
 _BIAS = 256  # a constant input
-_FEW = 6  # inputs for nearly random decisions: from the third bit below the leading one on
+_FEW = 6  # inputs for nearly random decisions, from the third bit below the leading one on
 
 
 @numba.njit(cache=True)
@@ -43,7 +43,7 @@ def _set_bases(m, contexts):
 
 @numba.njit(cache=True)
 def _split_logit(m, edges, low, middle, high):
-    """Returns the logit of middle..high within low..high.
+    """Returns the logit of a level being in middle..high, given that it is in low..high.
 
     All values in the cells of these levels count as equally likely.
     """
@@ -56,7 +56,7 @@ def _split_logit(m, edges, low, middle, high):
 
 @numba.njit(cache=True)
 def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_class):
-    """Codes a magnitude 1..largest under m.bases; `edges` are its cells' upper edges."""
+    """Codes a magnitude 1..largest under m.bases; `edges` holds the edges of its sign's cells."""
     bits = m.coder[BITS]
     k = 0
     if magnitude > 1:
@@ -106,23 +106,23 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
 
 @numba.njit(cache=True)
 def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, negative_edges):
-    """Codes a tensor's levels, or fills them in.
+    """Encodes a tensor's levels, or decodes them into `levels`.
 
     Args:
       m: the model.
-      levels: int32 [weights], the tensor in memory order.
-      sizes: of the loops over it: outer channels, inner channels, kernel taps.
-      strides: of the loops in `levels`.
-      width: of the kernel, taps.
+      levels: int32 [weights], in memory order.
+      sizes: numbers of outer channels, inner channels and kernel taps.
+      strides: their strides in `levels`.
+      width: width of the kernel, taps.
       below: largest magnitude of a negative level.
       above: largest positive level.
-      positive_edges: `edges` of the positive levels; empty if all cells are equally wide.
-      negative_edges: of the negative ones.
+      positive_edges: `find_edges` of the positive levels; empty if all cells are equally wide.
+      negative_edges: `find_edges` of the negative levels, or empty.
     """
     outer, inner, taps = sizes
     outer_stride, inner_stride, tap_stride = strides
     bits = m.coder[BITS]
-    # The statistics of cell widths (the first table) carry over between tensors, others do not.
+    # The statistics of cell widths, in the first table, carry over between tensors; others do not.
     m.states[1 << bits : (INPUTS - 1) << bits] = np.uint32(1 << 31)
     row_count, row_sum = np.zeros(outer, np.int64), np.zeros(outer, np.int64)
     column_count, column_sum = np.zeros(inner, np.int64), np.zeros(inner, np.int64)
@@ -131,7 +131,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
             kernel_count, kernel_sum, kernel_mask = 0, 0, 0
             for t in range(taps):
                 at = a * outer_stride + b * inner_stride + t * tap_stride
-                # The same tap of the preceding inner and outer channels; neighbouring taps.
+                # Levels of the same tap in preceding channels, and of neighbouring taps.
                 left, left2 = np.int64(0), np.int64(0)
                 up, up2, corner = np.int64(0), np.int64(0), np.int64(0)
                 west, north, northwest = np.int64(0), np.int64(0), np.int64(0)
@@ -264,9 +264,10 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
 
 @numba.njit(cache=True)
 def _code_bits(m, value, width, shown, number, phase, first, second):
-    """Codes `width` bits of a number from the top.
+    """Codes a number of `width` bits, high bits first.
 
-    The first `shown` bits are coded under contexts, the rest by their place alone.
+    The contexts of the first `shown` bits include the bits before them; the others are coded by
+    their place alone.
     """
     table = (INPUTS - 1) << m.coder[BITS]
     node = np.int64(1)
@@ -293,18 +294,18 @@ def _code_bits(m, value, width, shown, number, phase, first, second):
 
 @numba.njit(cache=True)
 def code_values(m, values, width, columns, number):
-    """Codes floating-point numbers, or fills them in.
+    """Encodes floating-point numbers, or decodes them into `values`.
 
-    A number is coded as whether it is 0 (all bits), and its bits if it is not.
+    A number is coded as whether any of its bits is set, and then its bits.
 
     Args:
       m: the model.
-      values: int64 [values], of 32 or 16 bits each.
-      width: 32 or 16.
-      columns: of the matrix that the numbers fill row by row.
+      values: the bits of each number, int64 [values].
+      width: bits of a number, 32 or 16.
+      columns: columns of the row-major matrix of the numbers.
       number: index of the tensor in the file.
     """
-    head = 9 if width == 32 else 6  # sign and exponent
+    head = 9 if width == 32 else 6  # bits of sign and exponent
     before, before2 = np.int64(0), np.int64(0)  # exponents of the last non-zero numbers
     here = np.int64(0)  # bit mask: which of the last 12 numbers are 0
     for i in range(len(values)):
@@ -327,7 +328,7 @@ def code_values(m, values, width, columns, number):
 
 @numba.njit(cache=True)
 def code_codebook(m, values, number):
-    """Codes one side of a codebook, outwards from zero, or fills it in.
+    """Encodes one side of a codebook, outwards from zero, or decodes it into `values`.
 
     Args:
       m: the model.
@@ -337,7 +338,7 @@ def code_codebook(m, values, number):
     value = np.int64(0)
     gap, gap_length, exponent = np.int64(0), np.int64(0), np.int64(0)
     for i in range(len(values)):
-        # The previous gap, in units in the last place of this value: gaps are similar in size.
+        # Gaps are similar: expect the previous one, in units in the last place of this value.
         expected = size_class(gap >> min((value >> 23) - exponent, 31)) if i > 1 else 60 + i
         step = values[i] - value
         length = 0
@@ -358,10 +359,10 @@ def find_edges(values: np.ndarray) -> np.ndarray:
     """Returns the edges of a codebook's cells, half way between neighbouring values.
 
     Args:
-      values: the bits of one side's magnitudes, int64 [values], ascending.
+      values: the bits of one side's float32 magnitudes, int64 [values], ascending.
 
     Returns:
-      int64 [values + 1], in 1/2^20 of the power of 2 of the largest value.
+      int64 [values + 1], in units of 2^-20 times the largest value's power of 2.
     """
     if not len(values):
         return np.zeros(1, np.int64)
