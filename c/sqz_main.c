@@ -5,9 +5,9 @@
  *   ./sqz net.sqz weights.f32      writes all weights as float32, tensor by tensor; "-" is stdout
  *   ./sqz delta.sqz weights.f32 base.f32       applies a delta to the weights written from its base
  *
- * Built with -DSQZ_FUZZ it takes the path of a base, which deltas need. It then repeatedly reads a
- * length (uint32, little-endian) and a file of that length from stdin, decodes the file, and prints a
- * line: the status and a checksum of the weights.
+ * Built with -DSQZ_FUZZ, the only argument is the path of a base, which deltas need. The program
+ * repeatedly reads a length (uint32, little-endian) and a file of that length from stdin, decodes
+ * the file, and prints a line with the status and a checksum of the weights.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,8 +27,8 @@ typedef struct {
     size_t count;
 } weights;
 
-/* Adds the floats' bits, times distinct odd numbers, to a checksum; `place` counts the floats. */
-static void add_up(const float *values, size_t count, uint64_t *place, uint64_t *sum) {
+/* Adds the bits of floats, times distinct odd numbers, to a checksum. `place` counts the floats. */
+static void add_checksum(const float *values, size_t count, uint64_t *place, uint64_t *sum) {
     for (size_t i = 0; i < count; i++) {
         uint32_t bits;
         memcpy(&bits, values + i, 4);
@@ -37,15 +37,17 @@ static void add_up(const float *values, size_t count, uint64_t *place, uint64_t 
 }
 
 static void list(const sqz_tensor *t) {
-    static const char *const kinds[] = {"float32", "float16", "uniform", "shared", "kept"};
+    static const char *const kinds[] = {"float32", "float16", "uniform", "codebook", "kept"};
     printf("%-40s %-8s%s", t->name, kinds[t->kind], t->added ? " added to the base" : "");
     for (int i = 0; i < t->axes; i++) printf(" %lu", (unsigned long)t->shape[i]);
     printf("\n");
 }
 
-/* Decodes a file, which may be a delta from `base`, writes its weights to `out` unless it is NULL, and
- * computes their checksum in `sum`. With `listing`, prints its tensors instead, without a base. */
-static int decode(const uint8_t *data, size_t size, const weights *base, FILE *out, int listing, uint64_t *sum) {
+/* Decodes a file, which may be a delta from `base`. Writes its weights to `out` unless that is
+ * NULL, and computes their checksum in `sum`. With `listing`, prints the tensors instead, which
+ * needs no base. Returns a status, or -1 if `out` cannot be written. */
+static int decode(const uint8_t *data, size_t size, const weights *base, FILE *out, int listing,
+                  uint64_t *sum) {
     sqz_file file;
     sqz_tensor tensor;
     uint64_t place = 0;
@@ -62,7 +64,7 @@ static int decode(const uint8_t *data, size_t size, const weights *base, FILE *o
             continue;
         }
         sqz_floats(&tensor, base->values, floats);
-        add_up(floats, tensor.size, &place, sum);
+        add_checksum(floats, tensor.size, &place, sum);
         if (out && fwrite(floats, 4, tensor.size, out) != tensor.size) status = -1;
     }
     free(floats);
@@ -93,14 +95,17 @@ static uint8_t *read_file(const char *path, size_t *size) {
     return data;
 }
 
-static int many(const weights *base) {
+/* Decodes the files that stdin holds, and prints the status and checksum of each. */
+static int decode_many(const weights *base) {
     size_t size, at = 0;
     uint8_t *data = read_all(stdin, &size);
     while (data && size - at >= 4) {
-        size_t length = data[at] | (size_t)data[at + 1] << 8 | (size_t)data[at + 2] << 16 | (size_t)data[at + 3] << 24;
+        size_t length = 0;
+        for (int i = 0; i < 4; i++) length |= (size_t)data[at + i] << 8 * i;
         at += 4;
         if (length > size - at) break;
-        uint8_t *copy = malloc(length ? length : 1); /* exact size, so that a sanitizer detects overreads */
+        /* A copy of the exact size lets a sanitizer detect overreads. */
+        uint8_t *copy = malloc(length ? length : 1);
         uint64_t sum = 0;
         if (!copy) break;
         memcpy(copy, data + at, length);
@@ -114,27 +119,27 @@ static int many(const weights *base) {
     return !all;
 }
 
-static int complain(const char *path, const char *why) {
+static int report(const char *path, const char *why) {
     fprintf(stderr, "error: %s: %s\n", path, why);
     return 1;
 }
 
-/* Lists the tensors of the file at `path`, or writes its weights to `out_path` if it is given. */
+/* Writes the weights of a file to `out_path`, or lists its tensors if that is NULL. */
 static int convert(const char *path, const char *out_path, const weights *base) {
     size_t size;
     uint64_t sum = 0;
     uint8_t *data = read_file(path, &size);
-    if (!data) return complain(path, strerror(errno));
+    if (!data) return report(path, strerror(errno));
     FILE *out = !out_path ? NULL : strcmp(out_path, "-") ? fopen(out_path, "wb") : stdout;
     if (out_path && !out) {
         free(data);
-        return complain(out_path, strerror(errno));
+        return report(out_path, strerror(errno));
     }
     int status = decode(data, size, base, out, !out_path, &sum);
     if (out && fclose(out) && !status) status = -1;
     free(data);
-    if (status < 0) return complain(out_path, "cannot be written");
-    return status ? complain(path, sqz_message(status)) : 0;
+    if (status < 0) return report(out_path, "cannot be written");
+    return status ? report(path, sqz_message(status)) : 0;
 }
 
 int main(int argc, char **argv) {
@@ -144,9 +149,12 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: sqz NET.sqz [WEIGHTS.f32 or - [BASE.f32]]\n");
         return 2;
     }
-    if (argc > base_at && !(base.values = (float *)read_file(argv[base_at], &base.count))) return complain(argv[base_at], strerror(errno));
+    if (argc > base_at) {
+        base.values = (float *)read_file(argv[base_at], &base.count);
+        if (!base.values) return report(argv[base_at], strerror(errno));
+    }
     base.count /= 4;
-    int failed = FUZZING ? many(&base) : convert(argv[1], argc > 2 ? argv[2] : NULL, &base);
+    int failed = FUZZING ? decode_many(&base) : convert(argv[1], argc > 2 ? argv[2] : NULL, &base);
     free(base.values);
     return failed;
 }

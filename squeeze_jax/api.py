@@ -257,7 +257,7 @@ class LoadedNetwork:
         if target_bytes or max_loss or (bits and data):
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
             with tqdm(
-                total=calibrate.batches(len(images)),
+                total=calibrate.count_batches(len(images)),
                 desc="calibrating",
                 unit="batch",
                 leave=False,

@@ -196,7 +196,7 @@ def test_two_launchers_share_the_work(tmp_path, cache):
     names = [f"seed={seed}" for seed in range(4)]
     finished = [
         name
-        for (_, stderr), process in zip(outputs, processes)
+        for (_, stderr), process in zip(outputs, processes, strict=True)
         for name in finished_lines(subprocess.CompletedProcess([], 0, "", stderr))
     ]
     assert sorted(finished) == names

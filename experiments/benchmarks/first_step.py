@@ -24,7 +24,7 @@ def rows() -> list[interleaved.Row]:
         for i in range(ROUNDS):
             seconds["warm cache"].append(first_step(folder / f"warm{i}", folder / "warm"))
             seconds["cold"].append(first_step(folder / f"cold{i}", folder / f"cache{i}"))
-    ratios = [warm / cold for warm, cold in zip(*seconds.values())]
+    ratios = [warm / cold for warm, cold in zip(*seconds.values(), strict=True)]
     rows = [
         {
             "setting": "one step of configs/squeezenet.py",

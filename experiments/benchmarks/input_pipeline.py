@@ -62,7 +62,7 @@ def write_photographs(folder: Path) -> None:
             for i in range(count):
                 y, x = (
                     random.integers(0, size - side + 1)
-                    for size, side in zip(photograph.shape, SIDES)
+                    for size, side in zip(photograph.shape[:2], SIDES, strict=True)
                 )
                 crop = photograph[y : y + SIDES[0], x : x + SIDES[1]]
                 Image.fromarray(crop).save(target / f"{i}.jpg", quality=90)

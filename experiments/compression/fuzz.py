@@ -84,8 +84,8 @@ def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarra
                 np.round(values * 10).astype(np.int32), UniformScale(STEP)
             )
         else:
-            shared = find_codebook(np.round(values * 4).astype(np.float32) / 3)
-            coded[path] = shared or QuantizedTensor(
+            clustered = find_codebook(np.round(values * 4).astype(np.float32) / 3)
+            coded[path] = clustered or QuantizedTensor(
                 np.zeros(leaf.shape, np.int32), Codebook(np.zeros(1, np.float32))
             )
     arrays = {
@@ -213,8 +213,8 @@ def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
         net, coded = small_net(seed + number)
         for coder in ("arithmetic", "huffman"):
             files.append((coder, sum_of(net), container.write(net, coded, coder=coder, bits=10)))
-            updated, data = small_delta(seed + number, base, coder)
-            files.append((f"{coder}, update", sum_of(updated), data))
+            changed_net, data = small_delta(seed + number, base, coder)
+            files.append((f"{coder}, delta", sum_of(changed_net), data))
     for number in range(count):
         kind, total, content = files[random.integers(len(files))]
         damage = DAMAGES[number % len(DAMAGES)]
@@ -235,7 +235,7 @@ def read_in_c(program: Path, contents: Sequence[bytes], base: Network) -> list[t
     Args:
       program: the fuzzer.
       contents: of the files.
-      base: of those that are updates.
+      base: of those that are deltas.
 
     Raises:
       RuntimeError: the program died, or took too long.

@@ -47,7 +47,7 @@ def state_dict(layers: Layers) -> dict[str, np.ndarray]:
     return {
         f"{name}.{leaf}": array
         for name, *arrays in pairs
-        for leaf, array in zip(("weight", "bias"), arrays)
+        for leaf, array in zip(("weight", "bias"), arrays, strict=True)
     }
 
 
@@ -169,7 +169,7 @@ SILENT = {flipped, flipped_head, huge_length}
 def shuffled(layers: Layers, random: np.random.Generator) -> Layers:
     """The names in another order."""
     order = random.permutation(len(layers))
-    return [(layers[place][0], *layer[1:]) for place, layer in zip(order, layers)]
+    return [(layers[place][0], *layer[1:]) for place, layer in zip(order, layers, strict=True)]
 
 
 def reordered(layers: Layers, random: np.random.Generator) -> Layers:

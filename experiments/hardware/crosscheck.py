@@ -227,7 +227,7 @@ def main() -> None:
         for name, layers in nets.items():
             skipping, ours = estimate(layers, accelerator), estimate(layers, dense)
             theirs = Cost()
-            for layer, own in zip(layers, ours.layers):
+            for layer, own in zip(layers, ours.layers, strict=True):
                 conv = Convolution.of(layer)
                 found = zigzag(conv, dense)
                 theirs += found
@@ -260,12 +260,12 @@ def report(
             table.append(
                 [
                     name,
-                    *(f"{a / b:.2f}" for a, b in zip(found, values[BASE])),
+                    *(f"{a / b:.2f}" for a, b in zip(found, values[BASE], strict=True)),
                     f"{found[1] / found[2]:.2f}",
                 ]
             )
         print(markdown(table))
-        series = list(zip(*values.values()))
+        series = list(zip(*values.values(), strict=True))
         ranks = [
             f"{label} {spearmanr(series[i], series[2]).statistic:.3f}"
             for i, label in enumerate(labels)

@@ -14,7 +14,7 @@ EXAMPLE = "squeeze-jax decompress net.sqz -o net"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE.sqz")
-    add_base_argument(parser, "for an update: the checkpoint or .sqz file that it was made for")
+    add_base_argument(parser, "for a delta: the checkpoint or .sqz file that it was made from")
     add_checkpoint_output_argument(parser)
 
 

@@ -54,5 +54,5 @@ def run(arguments: argparse.Namespace) -> int:
         if draw is None:
             raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
         arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
-    print(layer_table.formatted(record, arguments.format, layer_table.hardware_text))
+    print(layer_table.format_record(record, arguments.format, layer_table.hardware_text))
     return 0

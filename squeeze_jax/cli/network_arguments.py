@@ -18,7 +18,7 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: boo
 
 
 def add_base_argument(parser: argparse.ArgumentParser, words: str) -> None:
-    """Adds --base, the network that a .sqz file is an update of."""
+    """Adds --base, the network that a .sqz file is a delta from."""
     parser.add_argument("--base", type=Path, metavar="OLD", help=words)
 
 

@@ -25,5 +25,5 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(models.model_names()))
         return 0
     record = layer_table.summary(*trace_model(arguments))
-    print(layer_table.formatted(record, arguments.format, layer_table.summary_text))
+    print(layer_table.format_record(record, arguments.format, layer_table.summary_text))
     return 0

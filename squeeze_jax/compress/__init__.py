@@ -1,1 +1,1 @@
-"""Nets in few bytes."""
+"""Compresses networks: pruning, clustering, quantization, and the .sqz file."""

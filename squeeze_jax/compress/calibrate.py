@@ -4,7 +4,7 @@ A small change E of a layer's weights, a matrix [inputs, outputs], moves the out
 a KL divergence of 1/2 vec(E)' F vec(E), where F is the Fisher information. As in K-FAC (arXiv
 1503.05671), F is approximated by a Kronecker product: a matrix over the inputs times a diagonal
 over the outputs. Two moments estimate the input side. The second moment of an image's gradient is
-unbiased but noisy; the second moment of the inputs at each position, as in GPTQ (arXiv 2210.17323),
+unbiased but noisy. The second moment of the inputs at each position, as in GPTQ (arXiv 2210.17323),
 is biased but not noisy.
 """
 
@@ -19,34 +19,35 @@ from flax import nnx
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import cpu_lowering, layers
+from squeeze_jax.models.layers import LinearLayer
 from squeeze_jax.network import Network, split_model
 
-LARGEST_BLOCK = 4608  # inputs of one Hessian; larger dense layers are split into blocks
+LARGEST_BLOCK = 4608  # most inputs of one Hessian; larger dense layers are split into blocks
 BATCH = 8  # images
-
-Layer = layers.Conv | layers.Dense
 
 
 class Curvature(NamedTuple):
-    """The curvature of one layer.
+    """Moments of one layer, of which the Fisher information is approximated.
 
-    The layer's weights are independent blocks of matrices: a convolution has one block for each
-    group.
+    The layer's weights are independent matrices [blocks, k, outputs]. A convolution has a block for
+    each group.
+
+    Attributes:
+      inputs: second moment of a position's inputs, weighted by `weights` and summed over the
+        positions of an image, float64 [blocks, k, k].
+      gradients: second moment of an image's gradient, summed over outputs, float64 [blocks, k, k].
+      outputs: second moment of an image's gradient, summed over inputs, float64 [blocks, outputs].
+      weights: squared gradient by the layer's output, mean over channels, float32 [N, positions].
     """
 
-    # Second moment of a position's inputs, weighted by `weights`, summed over the positions of an
-    # image: float64 [blocks, k, k].
     inputs: np.ndarray
-    # Second moment of an image's gradient, summed over outputs: float64 [blocks, k, k].
     gradients: np.ndarray
-    # The same summed over inputs: float64 [blocks, outputs].
     outputs: np.ndarray
-    # Squared gradient of the layer's output, mean over channels: float32 [N, positions].
     weights: np.ndarray
 
 
 class Calibration(NamedTuple):
-    """A network's curvatures, and the images on which they were measured."""
+    """Holds a network's curvatures, and the images on which they were measured."""
 
     images: np.ndarray  # float32 [N, H, W, 3], preprocessed
     layers: dict[str, Curvature]  # by path, such as fire2/squeeze
@@ -55,26 +56,26 @@ class Calibration(NamedTuple):
 def calibrate(
     net: Network, images: np.ndarray, samples: int = 2, on_batch: Callable[[], None] = lambda: None
 ) -> Calibration:
-    """Measures a network's curvatures. The images need no labels.
+    """Measures a network's curvatures on images without labels.
 
     Args:
       net: a classifier.
       images: preprocessed, float32 [N, H, W, 3].
-      samples: random gradients for each image.
-      on_batch: called after each batch, `batches(len(images), samples)` times.
+      samples: random gradients an image.
+      on_batch: called after each batch, `count_batches(len(images), samples)` times.
 
     Raises:
       UserError: there are no images.
     """
     if not len(images):
-        raise UserError("there are no images to calibrate on")
+        raise UserError("calibration needs at least one image, and there is none")
     graphdef, params, stats = split_model(net.module())
-    shapes = _output_shapes(net)
+    shapes = _find_output_shapes(net)
 
     @jax.jit
     def moments(params, stats, images, keys):
         model = nnx.merge(graphdef, params, stats)
-        names = {id(layer): path for path, layer in linear_layers(model).items()}
+        names = {id(layer): path for path, layer in find_layers(model).items()}
 
         def loss(changes):
             seen = {}
@@ -86,13 +87,13 @@ def calibrate(
 
             with layers.intercept_layers(observe):
                 logits = model(images)
-            return jnp.sum(logits * _directions(jax.lax.stop_gradient(logits), keys)), seen
+            return jnp.sum(logits * _draw_directions(jax.lax.stop_gradient(logits), keys)), seen
 
         zeros = {
             name: jnp.zeros((len(images), *shape), jnp.float32) for name, shape in shapes.items()
         }
         gradients, seen = jax.grad(loss, has_aux=True)(zeros)
-        return {name: _moments(seen[name], gradients[name]) for name in shapes}
+        return {name: _sum_moments(seen[name], gradients[name]) for name in shapes}
 
     sums, weights = {}, {name: [] for name in shapes}
     for start in range(0, len(images), BATCH):
@@ -111,18 +112,21 @@ def calibrate(
     count = samples * len(images)
     curvatures = {
         name: Curvature(
-            inputs / count, gradients / count, outputs / count, _means(weights[name], samples)
+            inputs / count,
+            gradients / count,
+            outputs / count,
+            _average_samples(weights[name], samples),
         )
         for name, (inputs, gradients, outputs) in sums.items()
     }
     return Calibration(images, curvatures)
 
 
-def _directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
-    """Returns random vectors [N, classes] with the covariance diag(p) - p p'.
+def _draw_directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
+    """Draws random vectors [N, classes] with the covariance diag(p) - p p'.
 
-    That is the Fisher information of the logits. The gradient at a label drawn from p has the same
-    covariance, but is nearly always tiny and now and then huge.
+    This covariance is the Fisher information of the logits. The gradient at a label drawn from p
+    has the same covariance, but a much larger variance of its square: it is nearly always tiny.
     """
     p = jax.nn.softmax(logits)
     signs = jax.vmap(lambda key: jax.random.rademacher(key, p.shape[1:], p.dtype))(keys)
@@ -130,15 +134,15 @@ def _directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
     return parts - p * jnp.sum(parts, axis=-1, keepdims=True)
 
 
-def batches(images: int, samples: int = 2) -> int:
-    """Returns how many times `calibrate` calls `on_batch`."""
+def count_batches(images: int, samples: int = 2) -> int:
+    """Returns the number of times that `calibrate` calls `on_batch`."""
     return samples * -(-images // BATCH)
 
 
-def _output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
+def _find_output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
     """Returns the output shapes of all layers for one image, in the order of execution."""
     shapes, model = {}, net.module()
-    names = {id(layer): path for path, layer in linear_layers(model).items()}
+    names = {id(layer): path for path, layer in find_layers(model).items()}
 
     def observe(layer, x, compute):
         y = compute(x, layer.kernel[...])
@@ -150,17 +154,17 @@ def _output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
+def _sum_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
     """Returns the fields of a `Curvature`, summed over a batch.
 
     Args:
-      seen: `im2col` of the layer's input.
+      seen: `im2col` of the layer's input, [N, positions, blocks, k].
       gradient: of the loss by the layer's output, [N, H', W', channels] or [N, channels].
     """
     n, positions, blocks, _ = seen.shape
     weights = jnp.mean(gradient**2, axis=-1).reshape(n, positions)
-    inputs = moment(seen, seen, weights)
-    if positions == 1:  # every image's gradient is one outer product
+    inputs = sum_outer_products(seen, seen, weights)
+    if positions == 1:  # an image's gradient is one outer product
         squares = jnp.sum(seen**2, axis=-1)  # [n, 1, blocks]
         return [
             inputs,
@@ -177,7 +181,7 @@ def _moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
     ]
 
 
-def moment(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
+def sum_outer_products(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the weighted sum of outer products over images and positions, [blocks, k, k].
 
     Args:
@@ -191,70 +195,65 @@ def moment(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("npbk,npbl->bkl", weighted, y)
 
 
-def _means(parts: list[np.ndarray], samples: int) -> np.ndarray:
+def _average_samples(parts: list[np.ndarray], samples: int) -> np.ndarray:
     """Returns the mean of each batch over its samples, [N, positions].
 
     Args:
-      parts: [batch, positions] each, `samples` consecutive ones for each batch.
-      samples: of each batch.
+      parts: arrays [batch, positions]; the samples of a batch are consecutive.
+      samples: number of samples of a batch.
     """
     return np.concatenate(
         [np.mean(parts[i : i + samples], axis=0) for i in range(0, len(parts), samples)]
     )
 
 
-def linear_layers(model: nnx.Module) -> dict[str, Layer]:
+def find_layers(model: nnx.Module) -> dict[str, LinearLayer]:
     """Returns a module's convolutions and dense layers by path, such as fire2/squeeze."""
     return {
         "/".join(map(str, path)): node
         for path, node in nnx.iter_graph(model)
-        if isinstance(node, Layer)
+        if isinstance(node, LinearLayer)
     }
 
 
-def im2col(layer: Layer, x: jax.Array) -> jax.Array:
-    """Returns the inputs that each position of the layer's output depends on.
+def im2col(layer: LinearLayer, x: jax.Array) -> jax.Array:
+    """Returns the inputs of each output position, [N, positions, blocks, k].
 
     Args:
       layer: the layer.
-      x: its input.
-
-    Returns:
-      [N, positions, blocks, k].
+      x: its input, [N, H, W, C] or [N, C].
     """
     if isinstance(layer, layers.Dense):
         return x.reshape(len(x), 1, dense_blocks(x.shape[-1]), -1)
-    height, width = layer.kernel.shape[:2]
+    height, width = layer.kernel[...].shape[:2]
     seen = cpu_lowering.im2col(x, (height, width), layer.stride, layer.padding, layer.groups)
     return seen.reshape(len(x), -1, *seen.shape[3:])
 
 
-def matrices(layer: Layer, kernel: np.ndarray) -> np.ndarray:
-    """Returns a kernel of this layer as matrices, the inputs in the order of `im2col`.
+def to_matrices(layer: LinearLayer, kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel as matrices [blocks, k, outputs], with the inputs in the order of `im2col`.
 
     Args:
       layer: the layer.
-      kernel: in the shape of the layer's.
-
-    Returns:
-      [blocks, k, outputs].
+      kernel: an array of the shape of the layer's kernel.
     """
     if isinstance(layer, layers.Dense):
         return kernel.reshape(dense_blocks(len(kernel)), -1, kernel.shape[-1])
     return np.moveaxis(kernel.reshape(math.prod(kernel.shape[:-1]), layer.groups, -1), 1, 0)
 
 
-def kernel(layer: Layer, blocks: np.ndarray) -> np.ndarray:
-    """Returns the kernel of which `blocks` are the `matrices`."""
+def from_matrices(layer: LinearLayer, blocks: np.ndarray) -> np.ndarray:
+    """Returns the kernel of matrices [blocks, k, outputs]; undoes `to_matrices`."""
+    shape = layer.kernel[...].shape
     if isinstance(layer, layers.Dense):
-        return blocks.reshape(layer.kernel.shape)
-    return np.ascontiguousarray(np.moveaxis(blocks, 0, 1)).reshape(layer.kernel.shape)
+        return blocks.reshape(shape)
+    return np.ascontiguousarray(np.moveaxis(blocks, 0, 1)).reshape(shape)
 
 
 def dense_blocks(inputs: int) -> int:
-    """Returns how many blocks of equal size the inputs of a dense layer are split into.
+    """Returns the least number of equal blocks of a dense layer's inputs.
 
-    That is the least number for which no block exceeds `LARGEST_BLOCK`.
+    No block exceeds `LARGEST_BLOCK`.
     """
     return next(
         blocks for blocks in range(-(-inputs // LARGEST_BLOCK), inputs + 1) if inputs % blocks == 0

@@ -1,6 +1,6 @@
-"""Clusters weights: each kernel takes few values, which are trained.
+"""Clusters weights: each kernel takes few distinct values, its centroids, which are trained.
 
-See Deep Compression (arXiv 1510.00149), section 3.
+Implements section 3 of Deep Compression (arXiv 1510.00149).
 """
 
 import jax
@@ -11,14 +11,14 @@ import optax
 from squeeze_jax.compress.prune import kernels
 from squeeze_jax.network import Tree, leaves_by_path, replace_leaves
 
-ITERATIONS = 1000  # limit of k-means; SqueezeNet's kernels need a few hundred
+ITERATIONS = 1000  # most iterations of k-means; SqueezeNet's kernels need a few hundred
 
 
 def cluster_weights(params: Tree, bits: int) -> Tree:
-    """Returns weights with at most 2^bits values in each kernel.
+    """Returns parameters with at most 2^bits distinct values in each kernel.
 
-    One of the values is zero, so that pruned weights stay pruned. Kernels with no more values are
-    unchanged; biases and BatchNorm are not clustered.
+    One of the values is zero, so that pruned weights stay pruned. Kernels that have no more values
+    already, biases and BatchNorm are unchanged.
     """
     arrays = leaves_by_path(params)
     clustered = {
@@ -30,15 +30,15 @@ def cluster_weights(params: Tree, bits: int) -> Tree:
 
 
 def cluster(weights: np.ndarray, values: int) -> np.ndarray:
-    """Replaces each weight but the zeros by the centroid of its cluster.
+    """Replaces each non-zero weight by the centroid of its cluster.
 
-    Runs one-dimensional k-means from centroids spread evenly between the smallest and the largest
+    Runs one-dimensional k-means from centroids spaced evenly between the smallest and the largest
     weight (section 3.2). A cluster is a range of the sorted weights, so that prefix sums give all
     means at once.
 
     Args:
       weights: float32 [...].
-      values: most clusters.
+      values: largest number of clusters.
     """
     ordered = np.sort(weights[weights != 0]).astype(np.float64)
     if np.count_nonzero(np.diff(ordered)) < values:
@@ -53,10 +53,10 @@ def cluster(weights: np.ndarray, values: int) -> np.ndarray:
         if before is not None and (edges == before).all():
             break
         count = np.diff(edges)
-        # An empty cluster keeps its centroid: still in order, and free to take weights later.
+        # An empty cluster keeps its centroid: the order holds, and it may receive weights later.
         centroids = np.where(count, np.diff(sums[edges]) / np.maximum(count, 1), centroids)
     found = centroids[np.searchsorted(borders, weights, side="right")].astype(np.float32)
-    # + 0 turns -0.0, which no file's codebook holds, into 0.0.
+    # Adding 0 turns -0.0, which no file's codebook holds, into 0.0.
     return np.where(weights == 0, np.float32(0), found + np.float32(0))
 
 
@@ -64,24 +64,24 @@ def tie_gradients() -> optax.GradientTransformation:
     """Keeps equal weights of a kernel equal, and its zeros zero.
 
     A weight's gradient becomes the sum over all weights of its cluster, which is the gradient of
-    the cluster's centroid (section 3.3). This transformation is the first of a chain, so that
-    clipping and momentum see the same for all weights of a cluster. A kernel of only zeros trains
-    freely.
+    the cluster's centroid (section 3.3). Put this transformation first in a chain, so that clipping
+    and momentum treat all weights of a cluster alike. A kernel of only zeros trains freely.
     """
 
     def init(params):
-        return jax.tree.map(_groups, params)
+        return jax.tree.map(_rank_values, params)
 
     def update(updates, state, params=None):
-        return jax.tree.map(_group_sums, updates, state), state
+        return jax.tree.map(_sum_groups, updates, state), state
 
     return optax.masked(optax.GradientTransformation(init, update), kernels)
 
 
-def _groups(weights: jax.Array) -> jax.Array:
-    """Returns the rank of each weight's value among the kernel's values, int32 [...].
+def _rank_values(weights: jax.Array) -> jax.Array:
+    """Returns the rank of each weight's value among the kernel's distinct values, int32 [...].
 
-    Zeros get the kernel's size, which is no rank.
+    Zeros get the kernel's size, which is out of range. In a kernel of only zeros each weight gets a
+    rank of its own.
     """
     flat = weights.reshape(-1)
     order = jnp.argsort(flat)
@@ -95,7 +95,7 @@ def _groups(weights: jax.Array) -> jax.Array:
     return jnp.where(jnp.any(flat != 0), groups, jnp.arange(flat.size)).reshape(weights.shape)
 
 
-def _group_sums(gradient: jax.Array, groups: jax.Array) -> jax.Array:
-    """Returns for each weight the sum of its group's gradients, and 0 for the zeros."""
+def _sum_groups(gradient: jax.Array, groups: jax.Array) -> jax.Array:
+    """Returns for each weight the sum of its cluster's gradients, and 0 for zeros."""
     sums = jnp.zeros(gradient.size, gradient.dtype).at[groups].add(gradient, mode="drop")
     return sums.at[groups].get(mode="fill", fill_value=0)

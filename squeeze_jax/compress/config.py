@@ -1,13 +1,17 @@
-"""The keys of a config's compress section."""
+"""Defines the keys of a config's compress section."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """How each network that learned is also written as a small file, trials/NAME/net.CODER.sqz."""
+    """Says how each network that learned is written to trials/NAME/net.CODER.sqz.
 
-    coders: tuple[str, ...] = ()  # keys of compress.sqz.coders.CODERS
-    # KL divergence, nats, that the outputs may take on, measured on training images; None: the very
-    # same weights.
+    Attributes:
+      coders: keys of `compress.sqz.coders.CODERS`, a file each.
+      max_loss: largest KL divergence from the network's own outputs, nats, measured on training
+        images; None writes a lossless file.
+    """
+
+    coders: tuple[str, ...] = ()
     max_loss: float | None = None

@@ -1,8 +1,8 @@
-"""Quantizes matrices of weights by GPTQ (arXiv 2210.17323) with a price on the bits of each level.
+"""Quantizes matrices of weights by rate-distortion optimal GPTQ (arXiv 2210.17323).
 
-Each weight takes the level of least distortion plus `multiplier` times its bits. The weights that
-are not quantized yet compensate for its error. So levels near zero, which cost few bits, are taken
-where they do little harm.
+Each weight takes the level that minimises its distortion plus `multiplier` times its bits. The
+weights that are not quantized yet compensate for its error. Levels near zero cost few bits and are
+chosen where they add little distortion.
 """
 
 from typing import NamedTuple
@@ -17,21 +17,21 @@ _PASSES = 2  # each pass takes the prices of levels from the previous one's hist
 
 
 class Rounded(NamedTuple):
-    """Matrices [blocks, k, outputs] as multiples of one step."""
+    """Holds quantized matrices [blocks, k, outputs], multiples of one step."""
 
     levels: np.ndarray  # int32
     step: float  # exact in float32
-    distortion: float  # nats: half the quadratic form
-    bits: float  # entropy of all levels
+    distortion: float  # nats
+    bits: float  # entropy of the levels, times their number
 
 
 class Problem(NamedTuple):
-    """Matrices to quantize and the cost of errors, with each block's inputs in processing order."""
+    """Holds matrices to quantize and the cost of errors; inputs are in the order of processing."""
 
     targets: np.ndarray  # float64 [blocks, k, outputs]
     factors: np.ndarray  # float64 [blocks, k, k]: upper Cholesky factor of the inverse Hessian
     importance: np.ndarray  # float64 [blocks, outputs]
-    order: np.ndarray  # int [blocks, k]
+    order: np.ndarray  # int [blocks, k]: the original index of each input
 
     def restore_order(self, levels: np.ndarray) -> np.ndarray:
         """Returns the levels with the inputs in their original order."""
@@ -40,17 +40,17 @@ class Problem(NamedTuple):
         return result
 
 
-def problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarray) -> Problem:
+def make_problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarray) -> Problem:
     """Prepares matrices for quantization.
 
-    An error e of a column of a block costs importance / 2 * e' hessian e.
+    An error e of a column of a block costs importance / 2 * e' hessian e nats.
 
     Args:
-      targets: float64 [blocks, k, outputs].
+      targets: the matrices, float64 [blocks, k, outputs].
       hessians: float64 [blocks, k, k], positive definite.
       importance: float64 [blocks, outputs], positive.
     """
-    # The most important inputs go first, while others are left to compensate for their errors.
+    # The most sensitive inputs go first, while most others are left to compensate for their errors.
     order = np.argsort(-np.einsum("bkk->bk", hessians), axis=1, kind="stable")
     factors = np.stack(
         [
@@ -63,16 +63,16 @@ def problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarray) -
     )
 
 
-def best_step(given: Problem, multiplier: float) -> Rounded:
-    """Quantizes with the step of least distortion + multiplier * bits.
+def search_step(given: Problem, multiplier: float) -> Rounded:
+    """Quantizes with the step that minimises distortion + multiplier * bits.
 
-    The candidates are a factor of sqrt(2) apart.
+    Candidate steps differ by factors of sqrt(2).
 
     Args:
       given: the matrices.
-      multiplier: price of a bit in nats, above 0.
+      multiplier: price of a bit, nats, above 0.
     """
-    # The optimal step if errors were uniform over a step.
+    # The search starts at the step that would be optimal for errors uniform over a step.
     spread = np.exp(np.mean(-2 * np.log(np.einsum("bkk->bk", given.factors)))) * np.mean(
         given.importance
     )
@@ -84,7 +84,7 @@ def best_step(given: Problem, multiplier: float) -> Rounded:
         step = first * 2 ** (place / 2)
         if step * _FINEST < largest:
             return np.inf
-        tried[place] = at_step(given, step, multiplier)
+        tried[place] = quantize_at(given, step, multiplier)
         return tried[place].distortion + multiplier * tried[place].bits
 
     coarsest = (
@@ -101,13 +101,15 @@ def best_step(given: Problem, multiplier: float) -> Rounded:
     return tried[place]
 
 
-def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = LIMIT) -> Rounded:
-    """Quantizes with one step, for least distortion + multiplier * bits.
+def quantize_at(
+    given: Problem, step: float, multiplier: float = 0.0, limit: int = LIMIT
+) -> Rounded:
+    """Quantizes with a given step, minimising distortion + multiplier * bits.
 
     Args:
       given: the matrices.
-      step: above 0.
-      multiplier: price of a bit in nats.
+      step: above 0; rounded to float32.
+      multiplier: price of a bit, nats.
       limit: largest magnitude of a level.
     """
     step = float(np.float32(step))
@@ -115,7 +117,7 @@ def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = L
     levels = np.clip(np.rint(given.targets / step), -limit, limit).astype(np.int32)
     distortion = 0.0
     for _ in range(_PASSES if multiplier else 1):
-        prices = multiplier * _bits_of(levels, limit)
+        prices = multiplier * _count_bits(levels, limit)
         distortion = 0.0
         for block, (target, factor, importance) in enumerate(
             zip(given.targets, given.factors, given.importance, strict=True)
@@ -136,10 +138,11 @@ def at_step(given: Problem, step: float, multiplier: float = 0.0, limit: int = L
     )
 
 
-def _bits_of(levels: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the bits that each level -limit..limit costs, by the histogram of these levels.
+def _count_bits(levels: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the bits of each level from -limit to limit, float64 [2 * limit + 1].
 
-    The histogram is made symmetric and is smoothed, except at zero.
+    They are the negative log2 of the histogram of `levels`, which is made symmetric and smoothed,
+    except at zero.
     """
     counts = np.bincount(levels.reshape(-1) + limit, minlength=2 * limit + 1).astype(float)
     counts = (counts + counts[::-1]) / 2
@@ -151,9 +154,10 @@ def _bits_of(levels: np.ndarray, limit: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _feed_back(weights, factor, importance, step, prices, limit, levels):
-    """Fills in a block's levels and returns their distortion.
+    """Writes a block's levels, int32 [k, outputs], and returns their distortion.
 
-    Overwrites the weights, float64 [k, outputs].
+    Overwrites the weights, float64 [k, outputs]. `factor` is float64 [k, k], `importance` float64
+    [outputs], and `prices` holds the price of each level from -limit to limit, nats.
     """
     k, outputs = weights.shape
     errors = np.zeros((k, outputs))

@@ -1,6 +1,6 @@
-"""Prunes by magnitude: the smallest weights of each layer become zero and stay so.
+"""Prunes by magnitude: sets the smallest weights of each layer to zero and keeps them there.
 
-See Deep Compression (arXiv 1510.00149), section 2.
+Implements section 2 of Deep Compression (arXiv 1510.00149).
 """
 
 import math
@@ -21,12 +21,15 @@ from squeeze_jax.network import (
     replace_leaves,
 )
 
-# Pairs of a layer pattern and the fraction of its kernel's weights to keep; the first match counts.
+# Pairs of a layer pattern and the fraction of the kernel's weights to keep; the first match counts.
 Densities = Sequence[tuple[str, float]]
 
 
 def kernels(params: Tree) -> Tree:
-    """Returns whether each parameter is a kernel; others are neither pruned nor clustered."""
+    """Returns a tree of booleans: whether each parameter is a kernel.
+
+    Other parameters are neither pruned nor clustered.
+    """
     return replace_leaves(
         params, {path: path.endswith("/kernel") for path in leaves_by_path(params)}
     )
@@ -51,12 +54,13 @@ def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
             and isinstance(pair[1], int | float)
         ):
             raise UserError(
-                "train.prune_density is pairs such as (('conv10', 0.2), ('fire*', 0.33)); "
-                f"got {pair!r} among them"
+                "train.prune_density must be pairs such as (('conv10', 0.2), ('fire*', 0.33)), "
+                f"not {pair!r}"
             )
         if not 0 < pair[1] <= 1:
             raise UserError(
-                f"train.prune_density: a fraction in (0, 1] is kept, of {pair[0]!r} {pair[1]}"
+                f"train.prune_density: the fraction to keep must be in (0, 1], not {pair[1]} "
+                f"for {pair[0]!r}"
             )
     paths = [path for path, kernel in leaves_by_path(kernels(params)).items() if kernel]
     check_layer_patterns(
@@ -77,20 +81,20 @@ def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:
     }
     if idle := [pattern for i, (pattern, _) in enumerate(densities) if i not in first.values()]:
         raise UserError(
-            "train.prune_density: the first pattern that matches a layer counts, "
-            f"and earlier ones leave none for {idle[0]!r}"
+            f"train.prune_density: earlier patterns match all layers of {idle[0]!r}; "
+            "put it before them, since the first match counts"
         )
     return {path: densities[i][1] for path, i in first.items() if i is not None}
 
 
 def prune(params: Tree, densities: Densities) -> Tree:
-    """Returns weights with all but the largest of each kernel set to 0.
+    """Returns parameters with all but the largest weights of each kernel set to 0.
 
     Args:
       params: of any network.
       densities: (layer pattern, fraction) pairs. The first pattern that matches a layer, or a
         module that contains it, applies; layers that match none are unchanged. The number of
-        weights kept is rounded up, as in Table 1 of the SqueezeNet paper.
+        weights to keep is rounded up, as in Table 1 of the SqueezeNet paper.
 
     Raises:
       UserError: see `kept_fractions`.
@@ -109,9 +113,9 @@ def prune(params: Tree, densities: Densities) -> Tree:
 def prune_array(weights: np.ndarray, fraction: float) -> np.ndarray:
     """Returns an array with all but the `fraction` of largest magnitude set to 0.
 
-    Of equal magnitudes the earlier is kept.
+    Among equal magnitudes the earlier ones are kept.
     """
-    # Round before rounding up: 0.07 * 100 is slightly more than 7.
+    # Rounding first keeps 0.07 * 100, which is slightly above 7, from becoming 8.
     dropped = np.argsort(-np.abs(weights), axis=None, kind="stable")[
         math.ceil(round(fraction * weights.size, 6)) :
     ]
@@ -121,10 +125,10 @@ def prune_array(weights: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def keep_zeros() -> optax.GradientTransformation:
-    """Keeps kernel weights zero that are zero at the start, so that pruned weights are the mask.
+    """Keeps the kernel weights at zero that start at zero: the pruned weights are the mask.
 
-    This transformation masks gradients and is the first of a chain, so that norms and momentum do
-    not see them; weight decay of 0 is 0. A kernel of only zeros trains freely.
+    Put this transformation first in a chain, so that the masked gradients count in neither norms
+    nor momentum. Weight decay does not move zeros. A kernel of only zeros trains freely.
     """
 
     def init(params):

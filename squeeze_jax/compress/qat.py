@@ -1,7 +1,7 @@
-"""Trains quantized weights, so that a network read from a lossy file stays as small after training.
+"""Trains quantized weights, so that a network from a lossy file stays as small after training.
 
 Uses the straight-through estimator (arXiv 1308.3432): gradients are computed at the quantized
-weights and applied to latent weights, of which the network sees the nearest quantized values.
+weights and applied to latent weights, and the network uses the quantized values nearest to those.
 """
 
 from collections.abc import Callable
@@ -18,39 +18,36 @@ from squeeze_jax.compress.sqz.quantized_tensor import find_step, find_uniform_sc
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Tree, leaves_by_path
 
-# Largest magnitude of a level: its products with either half of a step's 24 bits are exact.
+# Largest magnitude of a level; products with either half of a step's 24 bits are exact.
 LIMIT = 2**12 - 1
 
 
 class LatentState(NamedTuple):
-    """State of quantization-aware training."""
+    """Holds the state of quantization-aware training."""
 
-    latent: Tree  # float32, like the weights
-    quantization: Tree  # what `find` returned for each array of initial weights
+    latent: Tree  # float32, in the shapes of the parameters
+    quantization: Tree  # what `find` returned for each initial parameter
 
 
 def keep_quantized() -> optax.GradientTransformation:
-    """Keeps kernels on the quantization steps they start on, and float16 values in float16.
+    """Keeps kernels on their initial quantization steps, and float16 values in float16.
 
     A kernel that starts as multiples of one step stays multiples of it. Other parameters that start
     as float16 values stay so. The rest trains freely.
 
-    This transformation is the last of a chain, where updates are added to the weights. The sum is
-    exact to the bit, so that a lossless file finds the levels again. After `prune.keep_zeros`,
-    levels of 0 stay 0.
+    Put this transformation last in a chain: its updates are added to the weights, and the sums are
+    exact, so that a lossless file finds the levels again. After `prune.keep_zeros`, levels of 0
+    stay 0.
     """
     others = optax.masked(
-        _straight_through(_is_half, _next_half),
+        _straight_through(_is_half, _round_latent_to_half),
         lambda params: jax.tree.map(lambda kernel: not kernel, kernels(params)),
     )
-    return optax.chain(optax.masked(_straight_through(_find_step, _next_multiple), kernels), others)
+    return optax.chain(optax.masked(_straight_through(_find_step, _round_to_step), kernels), others)
 
 
 def check_quantized(params: Tree) -> None:
     """Rejects parameters without a quantized kernel.
-
-    Args:
-      params: of a network.
 
     Raises:
       UserError: no kernel consists of multiples of one step.
@@ -62,8 +59,8 @@ def check_quantized(params: Tree) -> None:
     )
     if not any(levels and max(levels.below, levels.above) <= LIMIT for levels in found):
         raise UserError(
-            "train.qat: no kernel is multiples of one step; start from what "
-            "`squeeze-jax decompress` made of a lossy .sqz file"
+            "train.qat: no kernel of the initial network is quantized; start from what "
+            "`squeeze-jax decompress` writes for a lossy .sqz file"
         )
 
 
@@ -71,10 +68,10 @@ def _straight_through(
     find: Callable[[jax.Array], jax.Array],
     project: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> optax.GradientTransformation:
-    """Makes the updates those of the latent weights' projections.
+    """Updates latent weights, and moves the weights to the projections of those.
 
     Args:
-      find: initial weights -> quantization of them; 0 or False for none.
+      find: initial weights -> their quantization; 0 or False where there is none.
       project: (latent weights, current weights, quantization) -> next weights.
     """
 
@@ -100,33 +97,32 @@ def _find_step(weights: jax.Array) -> jax.Array:
     return jnp.where(jnp.max(jnp.abs(weights)) <= LIMIT * step, step, 0)
 
 
-def _next_multiple(latent: jax.Array, weights: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns the multiples nearest to the latent weights, at most one step from the current ones.
+def _round_to_step(latent: jax.Array, weights: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns the multiples nearest to the latent weights, at most one step from the weights.
 
-    Adjacent levels differ by a factor of at most 2, or one of them is 0, so that their difference
-    and its sum with either are exact in float32 (Sterbenz's lemma). Larger moves take several
-    updates.
+    Adjacent levels differ by a factor of at most 2, or one of them is 0. So their difference, and
+    its sum with either, are exact in float32 (Sterbenz's lemma). Larger moves take several updates.
     """
     level, aim = jnp.round(weights / step), jnp.clip(jnp.round(latent / step), -LIMIT, LIMIT)
     level += jnp.clip(aim - level, -1, 1)
-    # Two exact products: a compiler may fuse a single product with the subtraction that follows,
-    # which would round differently.
+    # Both products are exact. A compiler might fuse a single product with the subtraction that
+    # follows, which would round differently.
     high = lax.reduce_precision(step, exponent_bits=8, mantissa_bits=11)
     return level * high + level * (step - high)
 
 
 def _is_half(weights: jax.Array) -> jax.Array:
-    return jnp.all(_half(weights) == weights)
+    return jnp.all(_round_to_half(weights) == weights)
 
 
-def _next_half(latent: jax.Array, weights: jax.Array, found: Any) -> jax.Array:
-    return _half(latent)
+def _round_latent_to_half(latent: jax.Array, weights: jax.Array, found: Any) -> jax.Array:
+    return _round_to_half(latent)
 
 
-def _half(x: jax.Array) -> jax.Array:
-    """Returns the nearest float16 as float32.
+def _round_to_half(x: jax.Array) -> jax.Array:
+    """Returns the nearest float16 values, as float32.
 
-    A compiler may drop a conversion to float16 and back.
+    Does not convert to float16 and back, which a compiler may drop.
     """
     tiny = jnp.round(x * 2.0**24) * 2.0**-24  # float16's subnormals are multiples of 2^-24
     return jnp.where(

@@ -1,8 +1,8 @@
 """Quantizes a network's weights so that its outputs change least.
 
-Layers are quantized in the order in which the network runs them. Each layer sees what the quantized
-layers before it make of the calibration images, and aims at the original network's outputs, so that
-it corrects their errors as well (as GPTAQ, arXiv 2504.02692).
+Layers are quantized in the order in which the network runs them. Each layer sees the inputs that
+the quantized layers before it produce, and aims at the original network's outputs, so that it also
+corrects their errors, as in GPTAQ (arXiv 2504.02692).
 """
 
 import functools
@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from squeeze_jax.compress import calibrate, gptq
-from squeeze_jax.compress.calibrate import BATCH, Calibration, Curvature, Layer
+from squeeze_jax.compress.calibrate import BATCH, Calibration, Curvature
 from squeeze_jax.compress.sqz.container import paths
 from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor, Tensor, UniformScale
 from squeeze_jax.models import layers
+from squeeze_jax.models.layers import LinearLayer
 from squeeze_jax.network import Network, predict, split_model
 
 # Chosen on the released SqueezeNet (experiments/compression).
 # Weight of the gradients' moment in a layer's Hessian; the rest is the inputs' moment.
 _GRADIENTS = 0.5
-# How far the outputs' importance is shrunk towards its mean: without, a class that is never
-# predicted would have none.
-_EVEN = 0.8
+# How far the importance of outputs is shrunk towards its mean. Otherwise a class that is never
+# predicted has none.
+_SHRINKAGE = 0.8
 _DAMPING = 0.003  # relative to the mean of the Hessian's diagonal
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -46,33 +47,39 @@ def quantize(
     Args:
       net: the network.
       calibrated: its calibration.
-      multiplier: price of a bit, in nats of KL divergence; the larger, the smaller the file.
-      base: the network whose weights are subtracted first, for the paths in `common`.
+      multiplier: price of a bit, nats of KL divergence; the larger, the smaller the file.
+      base: a network whose weights are subtracted first, for the paths in `find_added`.
       on_layer: called after each layer.
 
     Returns:
       Arrays by path, as `container.write` takes them.
     """
-    model, images, starts = net.module(), calibrated.images, _starts(net, base)
-    names, coded = {id(layer): path for path, layer in calibrate.linear_layers(model).items()}, {}
+    model, images, base_kernels = net.module(), calibrated.images, _find_base_kernels(net, base)
+    names, coded = {id(layer): path for path, layer in calibrate.find_layers(model).items()}, {}
 
     def observe(layer, x, _):
         path = names[id(layer)]
         curvature = calibrated.layers[path]
         own, rounded = x[: len(images)], x[len(images) :]
-        given = _problem(
-            layer, curvature, _inputs(layer, own, rounded, curvature.weights), starts[path]
+        given = _make_problem(
+            layer,
+            curvature,
+            _measure_inputs(layer, own, rounded, curvature.weights),
+            base_kernels[path],
         )
-        tensor = coded[_kernel(path)] = _levels(layer, gptq.best_step(given, multiplier))
+        tensor = coded[_kernel_path(path)] = _to_tensor(layer, gptq.search_step(given, multiplier))
         on_layer()
-        kernels = (own, layer.kernel[...]), (rounded, jnp.asarray(starts[path] + tensor.values()))
+        kernels = (
+            (own, layer.kernel[...]),
+            (rounded, jnp.asarray(base_kernels[path] + tensor.values())),
+        )
         return jnp.concatenate(
-            [_outputs(layer, part, kernel) for x, kernel in kernels for part in _batches(x)]
+            [_run_layer(layer, part, kernel) for x, kernel in kernels for part in _split_batches(x)]
         )
 
     with layers.intercept_layers(observe):
         model(jnp.concatenate([images, images]))
-    return coded | _rest(net, base, coded)
+    return coded | _code_others(net, base, coded)
 
 
 def estimate(
@@ -80,16 +87,17 @@ def estimate(
 ) -> tuple[float, float]:
     """Estimates the result of `quantize` in a fraction of its time.
 
-    Each layer is quantized as if no other layer were.
+    Each layer is quantized as if no other layer was.
 
     Returns:
       (bits of the levels, nats of KL divergence).
     """
-    bits, nats, starts = 0.0, 0.0, _starts(net, base)
-    for path, layer in calibrate.linear_layers(net.module()).items():
+    bits, nats, base_kernels = 0.0, 0.0, _find_base_kernels(net, base)
+    for path, layer in calibrate.find_layers(net.module()).items():
         curvature = calibrated.layers[path]
-        rounded = gptq.best_step(
-            _problem(layer, curvature, _still(curvature), starts[path]), multiplier
+        rounded = gptq.search_step(
+            _make_problem(layer, curvature, _assume_exact_inputs(curvature), base_kernels[path]),
+            multiplier,
         )
         bits, nats = bits + rounded.bits, nats + rounded.distortion
     return bits, nats
@@ -102,51 +110,61 @@ def to_bits(
 
     Args:
       net: the network.
-      calibrated: its calibration, for GPTQ; None rounds each weight to the nearest level.
+      calibrated: its calibration, for GPTQ; without, each weight becomes the nearest level.
       bits: `FEWEST_BITS` to `MOST_BITS`.
       base: as in `quantize`.
 
     Returns:
       Arrays by path, as `container.write` takes them.
     """
-    coded, limit, starts = {}, 2 ** (bits - 1) - 1, _starts(net, base)
-    for path, layer in calibrate.linear_layers(net.module()).items():
+    coded, limit, base_kernels = {}, 2 ** (bits - 1) - 1, _find_base_kernels(net, base)
+    for path, layer in calibrate.find_layers(net.module()).items():
         if calibrated is None:
-            weights = calibrate.matrices(
-                layer, np.asarray(layer.kernel[...]) - starts[path]
+            weights = calibrate.to_matrices(
+                layer, np.asarray(layer.kernel[...]) - base_kernels[path]
             ).astype(np.float64)
             blocks, inputs, outputs = weights.shape
-            given = gptq.problem(
+            given = gptq.make_problem(
                 weights,
                 np.broadcast_to(np.eye(inputs), (blocks, inputs, inputs)),
                 np.ones((blocks, outputs)),
             )
         else:
             curvature = calibrated.layers[path]
-            given = _problem(layer, curvature, _still(curvature), starts[path])
+            given = _make_problem(
+                layer, curvature, _assume_exact_inputs(curvature), base_kernels[path]
+            )
         step = max(float(np.abs(given.targets).max(initial=0)) / limit, _TINY)
-        coded[_kernel(path)] = _levels(layer, gptq.at_step(given, step, limit=limit))
-    return coded | _rest(net, base, coded)
+        coded[_kernel_path(path)] = _to_tensor(layer, gptq.quantize_at(given, step, limit=limit))
+    return coded | _code_others(net, base, coded)
 
 
-def nothing(net: Network, base: Network | None = None) -> dict[str, Tensor]:
-    """Returns what `quantize` does with all levels 0: the part of a file that no rate changes."""
+def code_zeros(net: Network, base: Network | None = None) -> dict[str, Tensor]:
+    """Returns what `quantize` returns, with all levels 0: the part of a file that has a fixed size.
+
+    Args:
+      net: the network.
+      base: as in `quantize`.
+    """
     zeros = {
-        _kernel(path): QuantizedTensor(np.zeros(layer.kernel.shape, np.int32), UniformScale(1.0))
-        for path, layer in calibrate.linear_layers(net.module()).items()
+        _kernel_path(path): QuantizedTensor(
+            np.zeros(layer.kernel[...].shape, np.int32), UniformScale(1.0)
+        )
+        for path, layer in calibrate.find_layers(net.module()).items()
     }
-    return zeros | _rest(net, base, zeros)
+    return zeros | _code_others(net, base, zeros)
 
 
-def common(net: Network, base: Network | None) -> set[str]:
+def find_added(net: Network, base: Network | None) -> set[str]:
     """Returns the paths of the arrays that are stored as differences from the base.
 
-    These are kernels of the same shape, and other arrays that are equal.
+    These are the kernels that have the same shape in both networks, and the other arrays that are
+    equal.
     """
     if base is None:
         return set()
     theirs = paths(base.params, base.stats)
-    kernels = {_kernel(path) for path in calibrate.linear_layers(net.module())}
+    kernels = {_kernel_path(path) for path in calibrate.find_layers(net.module())}
     own = paths(net.params, net.stats)
     return {
         path
@@ -160,19 +178,19 @@ def common(net: Network, base: Network | None) -> set[str]:
 def divergence_from(net: Network, images: np.ndarray) -> Callable[[Network], float]:
     """Returns a function that measures how far another network's outputs are from this one's.
 
-    It takes a network of the same architecture and returns the mean KL divergence of its output
-    distributions, in nats.
+    The function takes a network of the same architecture and returns the mean KL divergence of its
+    output distributions, nats.
 
     Args:
       net: the reference.
       images: preprocessed, float32 [N, H, W, 3].
     """
-    # The weights are arguments, so that it is compiled once for all networks.
+    # The weights are arguments, so that the function compiles once for all networks.
     run = jax.jit(functools.partial(predict, split_model(net.module())[0]))
 
     def log_probabilities(net: Network) -> np.ndarray:
         logits = np.concatenate(
-            [run(net.params, net.stats, part) for part in _batches(images)]
+            [run(net.params, net.stats, part) for part in _split_batches(images)]
         ).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -182,24 +200,39 @@ def divergence_from(net: Network, images: np.ndarray) -> Callable[[Network], flo
 
 
 class _Inputs(NamedTuple):
-    """Moments of a layer's inputs, weighted and scaled as `Curvature.inputs`."""
+    """Holds moments of a layer's inputs, weighted and scaled like `Curvature.inputs`.
 
-    # Second moment of the quantized network's inputs, float64 [blocks, k, k].
+    Attributes:
+      rounded: second moment of the quantized network's inputs, float64 [blocks, k, k].
+      crossed: cross moment of the quantized (rows) and the original network's inputs (columns), of
+        the same shape.
+    """
+
     rounded: np.ndarray
-    # Cross moment of the quantized (rows) and the original network's inputs (columns), same shape.
     crossed: np.ndarray
 
 
-def _still(curvature: Curvature) -> _Inputs:
-    """Returns the moments that hold while no other layer is quantized."""
+def _assume_exact_inputs(curvature: Curvature) -> _Inputs:
+    """Returns the moments of a layer's inputs while no other layer is quantized."""
     return _Inputs(curvature.inputs, curvature.inputs)
 
 
-def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarray) -> _Inputs:
-    """Returns the moments of a layer's inputs in the original and the quantized network."""
+def _measure_inputs(
+    layer: LinearLayer, own: jax.Array, rounded: jax.Array, weights: np.ndarray
+) -> _Inputs:
+    """Returns the moments of a layer's inputs.
+
+    Args:
+      layer: the layer.
+      own: its inputs in the original network, [N, H, W, C] or [N, C].
+      rounded: its inputs in the quantized network, of the same shape.
+      weights: those of `Curvature`, [N, positions].
+    """
     parts = (
-        _moments(layer, *part)
-        for part in zip(_batches(own), _batches(rounded), _batches(weights), strict=True)
+        _sum_moments(layer, *part)
+        for part in zip(
+            _split_batches(own), _split_batches(rounded), _split_batches(weights), strict=True
+        )
     )
     rounded_sum, crossed_sum = np.zeros(()), np.zeros(())
     for of_rounded, of_crossed in parts:
@@ -208,84 +241,90 @@ def _inputs(layer: Layer, own: jax.Array, rounded: jax.Array, weights: np.ndarra
     return _Inputs(rounded_sum / len(own), crossed_sum / len(own))
 
 
-# Layers are arguments, not closed over, so that layers of one geometry, and all trials of a search,
-# use one compiled program.
+# Layers are arguments, so that layers of one geometry, and all trials of a search, use one compiled
+# program.
 
 
 @jax.jit
-def _moments(
-    layer: Layer, own: jax.Array, rounded: jax.Array, weights: jax.Array
+def _sum_moments(
+    layer: LinearLayer, own: jax.Array, rounded: jax.Array, weights: jax.Array
 ) -> list[jax.Array]:
     """Returns the fields of `_Inputs`, summed over a batch."""
     own, rounded = calibrate.im2col(layer, own), calibrate.im2col(layer, rounded)
-    return [calibrate.moment(rounded, other, weights) for other in (rounded, own)]
+    return [calibrate.sum_outer_products(rounded, other, weights) for other in (rounded, own)]
 
 
 @jax.jit
-def _outputs(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _run_layer(layer: LinearLayer, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return layer.linear(x, kernel)
 
 
-def _problem(
-    layer: Layer, curvature: Curvature, inputs: _Inputs, start: np.ndarray
+def _make_problem(
+    layer: LinearLayer, curvature: Curvature, inputs: _Inputs, base_kernel: np.ndarray
 ) -> gptq.Problem:
     """Returns the rounding problem whose solution preserves the layer's outputs.
 
-    The targets are weights that compensate for the quantized network's inputs, less `start`.
+    The targets are weights that compensate for the quantized network's inputs, less the base's.
     """
-    weights = calibrate.matrices(layer, np.asarray(layer.kernel[...], np.float64))
+    weights = calibrate.to_matrices(layer, np.asarray(layer.kernel[...], np.float64))
     identity = np.eye(weights.shape[1])
     size = _trace(curvature.gradients)
     share = _GRADIENTS * size / _trace(curvature.inputs)
-    # `hold` penalizes changes of the weights, `share` those of the outputs.
+    # `hold` penalizes changes of the weights, `share` changes of the outputs.
     hold = (1 - _GRADIENTS) * curvature.gradients
     hold = hold + identity * _DAMPING * _trace(hold + share * inputs.rounded) / len(identity)
     hessians = hold + share * inputs.rounded
-    # Symmetric but for rounding errors, which the inverse would amplify.
+    # Rounding errors break the symmetry, and the inverse would amplify them.
     hessians = (hessians + hessians.transpose(0, 2, 1)) / 2
     targets = np.linalg.solve(hessians, (hold + share * inputs.crossed) @ weights)
-    importance = (1 - _EVEN) * curvature.outputs + _EVEN * curvature.outputs.mean(
+    importance = (1 - _SHRINKAGE) * curvature.outputs + _SHRINKAGE * curvature.outputs.mean(
         axis=1, keepdims=True
     )
-    return gptq.problem(
-        targets - calibrate.matrices(layer, start),
+    return gptq.make_problem(
+        targets - calibrate.to_matrices(layer, base_kernel),
         hessians,
         np.maximum(importance / size[..., 0], _TINY),
     )
 
 
 def _trace(matrices: np.ndarray) -> np.ndarray:
-    """Returns the traces of [blocks, k, k] as [blocks, 1, 1], at least a tiny positive number."""
+    """Returns the traces of matrices [blocks, k, k] as [blocks, 1, 1], at least `_TINY`."""
     return np.maximum(np.einsum("bkk->b", matrices), _TINY)[:, None, None]
 
 
-def _levels(layer: Layer, rounded: gptq.Rounded) -> QuantizedTensor:
-    return QuantizedTensor(calibrate.kernel(layer, rounded.levels), UniformScale(rounded.step))
+def _to_tensor(layer: LinearLayer, rounded: gptq.Rounded) -> QuantizedTensor:
+    return QuantizedTensor(
+        calibrate.from_matrices(layer, rounded.levels), UniformScale(rounded.step)
+    )
 
 
-def _starts(net: Network, base: Network | None) -> dict[str, np.ndarray]:
-    """Returns what each layer's levels are added to: the base's kernel, or zeros."""
-    shared = common(net, base)
+def _find_base_kernels(net: Network, base: Network | None) -> dict[str, np.ndarray]:
+    """Returns the kernel that each layer's levels are added to: the base's, or zeros."""
+    added = find_added(net, base)
     theirs = paths(base.params, base.stats) if base else {}
     return {
         path: np.asarray(
-            theirs[_kernel(path)] if _kernel(path) in shared else np.zeros(layer.kernel.shape),
+            theirs[_kernel_path(path)]
+            if _kernel_path(path) in added
+            else np.zeros(layer.kernel[...].shape),
             np.float32,
         )
-        for path, layer in calibrate.linear_layers(net.module()).items()
+        for path, layer in calibrate.find_layers(net.module()).items()
     }
 
 
-def _kernel(layer: str) -> str:
+def _kernel_path(layer: str) -> str:
     return f"params/{layer}/kernel"
 
 
-def _rest(net: Network, base: Network | None, coded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the arrays that are not quantized yet, such as biases.
+def _code_others(
+    net: Network, base: Network | None, coded: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the tensors of the arrays that are not in `coded`, such as biases.
 
     Arrays equal to the base's become a difference of zeros.
     """
-    shared = common(net, base)
+    added = find_added(net, base)
     arrays = {
         path: np.asarray(array, np.float32)
         for path, array in paths(net.params, net.stats).items()
@@ -293,16 +332,16 @@ def _rest(net: Network, base: Network | None, coded: Mapping[str, Tensor]) -> di
     }
     return {
         path: QuantizedTensor(np.zeros(array.shape, np.int32), UniformScale(1.0))
-        if path in shared
-        else _compact(array)
+        if path in added
+        else _shorten(array)
         for path, array in arrays.items()
     }
 
 
-def _compact(array: np.ndarray) -> np.ndarray:
-    """Returns float16 if its error is within rounding or a millionth of the largest value.
+def _shorten(array: np.ndarray) -> np.ndarray:
+    """Returns an array as float16 where that is accurate enough, and the array itself elsewhere.
 
-    Returns the array itself otherwise.
+    Accurate enough is an error within rounding plus a millionth of the largest magnitude.
     """
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
@@ -312,5 +351,5 @@ def _compact(array: np.ndarray) -> np.ndarray:
     return half if close.all() else array
 
 
-def _batches(x: Any) -> list[Any]:
+def _split_batches(x: Any) -> list[Any]:
     return [x[i : i + BATCH] for i in range(0, len(x), BATCH)]

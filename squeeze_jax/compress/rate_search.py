@@ -1,4 +1,4 @@
-"""Searches the rate-distortion trade-off for a target: bits a weight, bytes, or KL divergence."""
+"""Writes a network at a target rate: bits a weight, bytes of the file, or KL divergence."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ from squeeze_jax.network import Network
 
 Found = TypeVar("Found")
 
-# Slopes of log(size) and log(divergence) by log(multiplier); a search starts from them.
+# Derivatives of log(size) and log(divergence) by log(multiplier), from which a search starts.
 _SIZE_SLOPE, _LOSS_SLOPE = -1 / 8, 1.2
-_FLAT = 0.1  # fraction of that slope below which values count as constant
-_CHEAP, _DEAR = 30, 8  # most trials of a search by estimates, and of one that writes files
+_FLAT = 0.1  # fraction of these below which values count as constant
+_MAX_ESTIMATES, _MAX_FILES = 30, 8  # trials of a search by estimates, and of one by files
 
 
 def to_bits(
@@ -33,18 +33,18 @@ def to_bits(
     Args:
       net: the network.
       calibrated: its calibration, or None; see `quantize.to_bits`.
-      bits: of a level.
-      base: a network that readers have; the file is then a delta to it.
-      options: of `container.write`: coder, bits (of its contexts), known_classes.
+      bits: bits of a level.
+      base: a network that readers have; the file is then a delta from it.
+      **options: options of `container.write`: coder, bits (of its contexts), known_classes.
 
     Raises:
       UserError: bits out of range.
     """
     if not quantize.FEWEST_BITS <= bits <= quantize.MOST_BITS:
         raise UserError(
-            f"levels have {quantize.FEWEST_BITS} to {quantize.MOST_BITS} bits, not {bits}"
+            f"levels must have {quantize.FEWEST_BITS} to {quantize.MOST_BITS} bits, not {bits}"
         )
-    return _file(net, quantize.to_bits(net, calibrated, bits, base), base, options)
+    return _write(net, quantize.to_bits(net, calibrated, bits, base), base, options)
 
 
 def to_size(
@@ -55,9 +55,9 @@ def to_size(
     on_layer: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> bytes:
-    """Returns the most accurate file of a network that has at most `goal` bytes.
+    """Returns the most accurate .sqz file of a network that has at most `goal` bytes.
 
-    The file is less than 1 % smaller than the goal, unless lossless compression suffices or the
+    The file is at most 1 % smaller than the goal, unless a lossless file is small enough or the
     search runs out of trials.
 
     Args:
@@ -66,7 +66,7 @@ def to_size(
       goal: bytes.
       base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
-      options: of `container.write`.
+      **options: options of `container.write`.
 
     Raises:
       UserError: no file is that small.
@@ -74,30 +74,32 @@ def to_size(
     if len(content := container.lossless(net, base=base, **options)) <= goal:
         return content
 
-    # Bytes of the header, the biases and so on.
-    fixed = len(_file(net, quantize.nothing(net, base), base, options))
+    # The bytes of the header, the biases and the rest that the multiplier does not change.
+    fixed = len(_write(net, quantize.code_zeros(net, base), base, options))
 
     def estimated(multiplier: float) -> tuple[float, float]:
         return quantize.estimate(net, calibrated, multiplier, base)[0] / 8, multiplier
 
     def measured(multiplier: float) -> tuple[float, bytes]:
-        content = _file(
+        content = _write(
             net, quantize.quantize(net, calibrated, multiplier, base, on_layer), base, options
         )
         return len(content) - fixed, content
 
     if goal <= fixed:
         raise UserError(
-            f"without its kernels the net takes {fixed:,} bytes already, and is to take {goal:,}"
+            f"a file of {goal:,} bytes is too small: the net takes {fixed:,} without its kernels"
         )
     search = functools.partial(
         _search,
         goal=goal - fixed,
         slope=_SIZE_SLOPE,
-        said=lambda value: f"{value + fixed:,.0f} bytes",
+        format_value=lambda value: f"{value + fixed:,.0f} bytes",
     )
-    start = search(estimated, start=_first(net), tolerance=0.02, most=_CHEAP)
-    return search(measured, start=start, tolerance=0.01, most=_DEAR)
+    start = search(
+        estimated, start=_guess_multiplier(net), tolerance=0.02, max_trials=_MAX_ESTIMATES
+    )
+    return search(measured, start=start, tolerance=0.01, max_trials=_MAX_FILES)
 
 
 def to_loss(
@@ -109,7 +111,7 @@ def to_loss(
     on_layer: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> bytes:
-    """Returns the smallest file of a network whose outputs diverge by at most `goal`.
+    """Returns the smallest .sqz file of a network whose outputs diverge by at most `goal`.
 
     The search stops within 10 % of the goal.
 
@@ -120,7 +122,7 @@ def to_loss(
       held_out: images to measure it on, float32 [N, H, W, 3], other than the calibration's.
       base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
-      options: of `container.write`.
+      **options: options of `container.write`.
 
     Raises:
       UserError: no file is that close.
@@ -129,29 +131,37 @@ def to_loss(
     divergence = quantize.divergence_from(net, held_out)
 
     def estimated(multiplier: float) -> tuple[float, float]:
-        # Layers correct each other's errors: about half of the estimate remains.
+        # Layers correct each other's errors, so that about half of the estimate remains.
         return quantize.estimate(net, calibrated, multiplier, base)[1] / 2, multiplier
 
     def measured(multiplier: float) -> tuple[float, bytes]:
-        content = _file(
+        content = _write(
             net, quantize.quantize(net, calibrated, multiplier, base, on_layer), base, options
         )
         return divergence(container.read(content, known_classes, base)), content
 
     search = functools.partial(
-        _search, goal=goal, slope=_LOSS_SLOPE, tolerance=0.1, said=lambda value: f"{value:.3g} nats"
+        _search,
+        goal=goal,
+        slope=_LOSS_SLOPE,
+        tolerance=0.1,
+        format_value=lambda value: f"{value:.3g} nats",
     )
-    return search(measured, start=search(estimated, start=_first(net), most=_CHEAP), most=_DEAR)
+    return search(
+        measured,
+        start=search(estimated, start=_guess_multiplier(net), max_trials=_MAX_ESTIMATES),
+        max_trials=_MAX_FILES,
+    )
 
 
-def _file(
+def _write(
     net: Network, coded: Mapping[str, Tensor], base: Network | None, options: Mapping[str, Any]
 ) -> bytes:
-    return container.write(net, coded, base=base, added=quantize.common(net, base), **options)
+    return container.write(net, coded, base=base, added=quantize.find_added(net, base), **options)
 
 
-def _first(net: Network) -> float:
-    """Returns a multiplier of the right order of magnitude: 0.1 nat for one bit a weight."""
+def _guess_multiplier(net: Network) -> float:
+    """Returns a multiplier of the right order of magnitude: 0.1 nats for one bit a weight."""
     return 0.1 / sum(array.size for array in container.paths(net.params, net.stats).values())
 
 
@@ -161,46 +171,48 @@ def _search(
     start: float,
     slope: float,
     tolerance: float,
-    most: int,
-    said: Callable[[float], str],
+    max_trials: int,
+    format_value: Callable[[float], str],
 ) -> Found:
-    """Returns the result whose value is the largest that is at most `goal`.
+    """Returns the result of the largest value that is at most `goal`.
 
-    Stops at a value within `tolerance`, or once values no longer change: layers have a finest and a
-    coarsest step.
+    Stops at a value within `tolerance` of the goal, or once values no longer change, since layers
+    have a finest and a coarsest step.
 
     Args:
       measure: multiplier -> (value, result); the value is about a power of the multiplier.
-      goal: for the value.
+      goal: largest acceptable value.
       start: the first multiplier.
       slope: approximate derivative of log(value) by log(multiplier).
       tolerance: fraction of the goal.
-      most: trials.
-      said: formats a value for messages.
+      max_trials: largest number of trials.
+      format_value: formats a value for messages.
 
     Raises:
       UserError: no trial reached the goal.
     """
     tried, multiplier = {}, start
-    for _ in range(most):
+    for _ in range(max_trials):
         value, found = tried[multiplier] = measure(multiplier)
         if goal * (1 - tolerance) <= value <= goal:
             return found
         distances = {at: np.log(max(value, 1e-9 * goal) / goal) for at, (value, _) in tried.items()}
-        multiplier = _next(distances, np.log(1 - tolerance / 2), slope)
-        if multiplier in tried or _flat(distances, slope):  # no nearer value exists
+        multiplier = _propose(distances, np.log(1 - tolerance / 2), slope)
+        if multiplier in tried or _is_flat(distances, slope):  # no nearer value exists
             break
     kept = [trial for trial in tried.values() if trial[0] <= goal]
     if not kept:
         least = min(value for value, _ in tried.values())
-        raise UserError(f"{said(goal)} could not be reached, the least was {said(least)}")
+        raise UserError(
+            f"{format_value(goal)} could not be reached; the least was {format_value(least)}"
+        )
     return max(kept, key=lambda trial: trial[0])[1]
 
 
-def _flat(tried: Mapping[float, float], slope: float) -> bool:
-    """Returns whether log(value / goal) changed, but hardly over the last three trials.
+def _is_flat(tried: Mapping[float, float], slope: float) -> bool:
+    """Returns whether log(value / goal) has changed, but hardly over the last three trials.
 
-    Returns False while the trials lie on both sides of the goal.
+    Returns False while trials lie on both sides of the goal.
     """
     multipliers, values = np.log(list(tried)), np.array(list(tried.values()))
     if len(values) < 4 or min(values) <= 0 < max(values):
@@ -209,23 +221,23 @@ def _flat(tried: Mapping[float, float], slope: float) -> bool:
     return np.ptp(values[-3:]) < _FLAT * expected <= np.ptp(values)
 
 
-def _next(tried: Mapping[float, float], aim: float, slope: float) -> float:
+def _propose(tried: Mapping[float, float], aim: float, slope: float) -> float:
     """Returns the multiplier at which log(value / goal) is expected to be `aim`.
 
     Interpolates between trials on both sides of the goal; extrapolates from trials on one side.
     """
     points = [(value - aim, np.log(multiplier)) for multiplier, value in tried.items()]
-    # Among equal values, the multiplier nearer to the other side comes nearer to it.
+    # Sort equal values by multiplier, the one nearer to the other side of the goal closer to it.
     points.sort(key=lambda point: (point[0], slope * point[1]))
     below = [point for point in points if point[0] <= 0]
     above = [point for point in points if point[0] > 0]
     if below and above:
         low, left = below[-1]
-        # The smallest value, but for noise.
+        # Without noise this is the smallest value.
         high, right = min(above, key=lambda point: abs(point[1] - left))
-        # Keep away from the ends, so that the bracket shrinks for any curve.
+        # Stay away from the ends, so that the bracket shrinks for any curve.
         return float(np.exp(left + (right - left) * np.clip(low / (low - high), 0.05, 0.95)))
-    # Step beyond all trials, further each time: single values may rise where the curve falls.
+    # Step beyond all trials, further each time, since single values may rise where the curve falls.
     ahead = -np.sign(slope * points[0][0])
     value, at = max(points, key=lambda point: ahead * point[1])
     return float(np.exp(at - np.clip(len(points) * value / slope, -4, 4)))

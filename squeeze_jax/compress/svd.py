@@ -1,6 +1,6 @@
-"""Factorizes kernels into products of two thin matrices, by singular value decomposition.
+"""Factorizes kernels into products of two thin matrices by singular value decomposition.
 
-This is the SVD baseline of the SqueezeNet paper's Table 2 (Denton et al., arXiv 1404.0736).
+This is the SVD baseline in Table 2 of the SqueezeNet paper (Denton et al., arXiv 1404.0736).
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ from squeeze_jax.network import Tree, leaves_by_path, replace_leaves
 def low_rank(params: Tree, fraction: float) -> tuple[Tree, dict[str, np.ndarray]]:
     """Replaces each kernel by the nearest one of low rank.
 
-    The rank is the largest that `fraction` of the kernel's parameters can hold. A kernel [height,
-    width, in, out] is treated as a matrix [height * width * in, out]. It is unchanged if even rank
-    1 takes no fewer parameters.
+    The rank is the largest whose two factors have at most `fraction` of the kernel's parameters. A
+    kernel [height, width, in, out] counts as a matrix [height * width * in, out]. It is unchanged
+    where the factors would have no fewer parameters.
 
     Args:
-      params: of any network.
+      params: parameters of any network.
       fraction: of each kernel's parameters, in (0, 1).
 
     Returns:
       (parameters, arrays): the parameters with low-rank kernels, and the arrays that a file has to
-      hold, float32 by name. KERNEL/left [rows, rank] and KERNEL/right [rank, out] have the kernel
-      as their product; other arrays are unchanged.
+      hold, float32 by name. The product of KERNEL/left [rows, rank] and KERNEL/right [rank, out] is
+      the kernel; other arrays are unchanged.
     """
     is_kernel, products, stored = leaves_by_path(kernels(params)), {}, {}
     for path, array in leaves_by_path(params).items():

@@ -1,8 +1,8 @@
-"""From result files to tables, figures and reports; reads files, never trains.
+"""Makes tables, figures and reports from result files; never trains.
 
-    page.draw(workdir)                                 writes sweep.png, sweep.svg and report.html
-    tables.markdown(tables.point_table(...))           the table of the design points
-    layer_table.summary_text(layer_table.summary(...)) a traced network, layer by layer
+    page.draw(workdir)                                  writes sweep.png, sweep.svg, report.html
+    tables.markdown(tables.point_table(...))            tabulates the design points
+    layer_table.summary_text(layer_table.summary(...))  tabulates the layers of a traced network
 
-Nothing is imported here: tables of layers must not wait for the drawing libraries.
+This module imports nothing, so that tables of layers do not wait for the drawing libraries.
 """

@@ -1,10 +1,12 @@
-"""A sweep's figures.
+"""Draws the figures of a sweep.
 
-Accuracy against a metaparameter, accuracy against each cost, and the course of every training.
+They show accuracy against a metaparameter, accuracy against each cost, and the training curves. A
+roofline shows the layers of a network on an accelerator.
 """
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import nan
 from typing import Any
 
@@ -36,9 +38,9 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "0.92",
     "legend.frameon": False,
     "text.parse_math": False,  # a "$" in a study's label is a dollar sign
-    "svg.hashsalt": "squeeze_jax",  # the same input, the same bytes
+    "svg.hashsalt": "squeeze_jax",  # equal figures give equal bytes
 }
-# Okabe and Ito's colours, safe for colour-blind readers, without the yellow, too light for a line.
+# Okabe and Ito's colours, safe for colour-blind readers, but for the yellow: too light for a line.
 _CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _NEUTRAL = "0.35"
 _SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
@@ -47,37 +49,38 @@ _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 
 def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
-    """The study's metric against its x.
+    """Draws the study's metric against its x axis.
 
-    Means with 95 % intervals, every seed, the model's size above, the paper's curve.
+    Shows the means with 95 % intervals, each seed, the published curve, and the size of the nets on
+    the upper axis.
     """
     if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
-        return _message(study, "no finished trial yet")
+        return _draw_message(study, "no finished trial yet")
     published = study.paper.points if study.paper else ()
-    lines = _lines(study, points)
-    colours = _colours(len(lines), ordered=False)
+    lines = _group_lines(study, points)
+    colours = _choose_colours(len(lines), ordered=False)
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(study, (6.4, 4.4))
+        figure = _make_figure(study, (6.4, 4.4))
         axes = figure.subplots()
-        places, numeric = _places(
-            [*(_x(study, point) for point in points), *(x for x, _ in published)]
+        places, numeric = _place(
+            [*(_x_value(study, point) for point in points), *(x for x, _ in published)]
         )
-        # On a numeric axis a value stands at its place; in a category the lines stand side by side.
+        # On a numeric axis points are at their values. In a category the lines are side by side.
         series = len(lines) + bool(published)
         shifts = [
             0.0 if numeric else min(0.12, 0.8 / series) * (i - (series - 1) / 2)
             for i in range(series)
         ]
         style = "-" if numeric else ""
-        for line, colour, shift in zip(lines.values(), colours, shifts):
-            at = [(places[show(_x(study, point))] + shift, point) for point in line]
+        for line, colour, shift in zip(lines.values(), colours, shifts[: len(lines)], strict=True):
+            at = [(places[show(_x_value(study, point))] + shift, point) for point in line]
             _draw_line(axes, study.metric, sorted(at, key=lambda pair: pair[0]), colour, style)
         if published:
             at = sorted((places[show(x)] + shifts[-1], y) for x, y in published)
-            axes.plot(*zip(*at), color=_NEUTRAL, label="paper", **_paper_look(numeric))
+            axes.plot(*zip(*at, strict=True), color=_NEUTRAL, label="paper", **_paper_look(numeric))
         axes.set(xlabel=study.label, ylabel=column(study.metric).title)
-        _limit(axes, study.metric)
-        _add_legend(figure, _keys(study, points, lines, colours, numeric))
+        _limit_percentage(axes, study.metric)
+        _add_legend(figure, _legend_entries(study, points, lines, colours, numeric))
         _set_ticks(study, points, figure, axes, places, numeric)
     return figure
 
@@ -85,20 +88,28 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
 def training_figure(
     study: StudyRecord, curves_of: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Figure:
-    """Draws training loss and held-out top-1 over epochs, a line a trial, a colour a point."""
+    """Draws training loss and held-out top-1 over epochs.
+
+    Args:
+      study: the study.
+      curves_of: records of steps by trial name, as `Workdir.read_curves` returns them.
+
+    Returns:
+      A figure with a line for each trial and a colour for each design point.
+    """
     points = aggregate(study.trials)
     curves = [[curves_of.get(trial.name, []) for trial in point.trials] for point in points]
     if not any(curve for group in curves for curve in group):
-        return _message(study, "no training record yet")
+        return _draw_message(study, "no training record yet")
     names = [describe(point.design) or study.name for point in points]
-    ordered = len(points[0].design) == 1 and _places([_x(study, point) for point in points])[1]
-    colours = _colours(len(points), ordered)
+    ordered = len(points[0].design) == 1 and _place([_x_value(study, point) for point in points])[1]
+    colours = _choose_colours(len(points), ordered)
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(study, (8.4, 3.4))
+        figure = _make_figure(study, (8.4, 3.4))
         axes = figure.subplots(1, 2)
-        for group, colour in zip(curves, colours):
+        for group, colour in zip(curves, colours, strict=True):
             for curve in group:
-                for panel, name in zip(axes, ("loss", "top1")):
+                for panel, name in zip(axes, ("loss", "top1"), strict=True):
                     at = [
                         (entry["epoch"], entry[name])
                         for entry in curve
@@ -106,7 +117,7 @@ def training_figure(
                     ]
                     if at:
                         panel.plot(
-                            *zip(*at),
+                            *zip(*at, strict=True),
                             color=colour,
                             linewidth=1,
                             alpha=0.8,
@@ -116,10 +127,13 @@ def training_figure(
         _label_log(axes[0].yaxis)
         axes[0].set(xlabel="Epoch", ylabel="Training loss")
         axes[1].set(xlabel="Epoch", ylabel=f"Held-out {column('top1').title.lower()}")
-        _limit(axes[1], "top1")
+        _limit_percentage(axes[1], "top1")
         _add_legend(
             figure,
-            [Line2D([], [], color=colour, label=name) for colour, name in zip(colours, names)],
+            [
+                Line2D([], [], color=colour, label=name)
+                for colour, name in zip(colours, names, strict=True)
+            ],
         )
     return figure
 
@@ -127,24 +141,24 @@ def training_figure(
 def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
     """Draws accuracy against each cost that differs between points, with its Pareto front.
 
-    Returns None where no cost differs.
+    Returns None if no cost differs.
     """
     costs = cost_columns(points, study.metric)
     if not costs:
         return None
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
+        figure = _make_figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
         panels = list(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat)
         for panel in panels[len(costs) :]:
             panel.set_visible(False)
-        for panel, cost in zip(panels, costs):
+        for panel, cost in zip(panels[: len(costs)], costs, strict=True):
             at = [
                 (interval.mean, accuracy.mean, interval.half or 0)
                 for point in points
                 if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
             ]
-            xs, ys, halves = zip(*at)
-            # Compressed bytes differ from seed to seed; the other costs' intervals have no width.
+            xs, ys, halves = zip(*at, strict=True)
+            # Compressed bytes differ between seeds; the intervals of other costs have no width.
             panel.errorbar(
                 xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
             )
@@ -155,14 +169,14 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 if (accuracy := point.interval(study.metric))
             ]
             panel.plot(
-                *zip(*best),
+                *zip(*best, strict=True),
                 color=_CATEGORICAL[0],
                 linewidth=1.4,
                 marker="o",
                 markersize=5,
                 label="front",
             )
-            for point, place in zip(front, best):
+            for point, place in zip(front, best, strict=True):
                 name = ", ".join(map(show, point.design.values())) or study.name
                 panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
             panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
@@ -172,10 +186,13 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
 
 
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
-    """Draws each layer's rate against its arithmetic intensity, under the roofs of DRAM and array.
+    """Draws each layer's rate against its arithmetic intensity, with the roofs of DRAM and array.
 
-    `record` is what `layers.hardware_record` makes. A point above the flat roof is a layer whose
-    zero weights are skipped.
+    A layer whose zero weights are skipped may be above the array's roof.
+
+    Args:
+      name: name of the network.
+      record: what `layer_table.hardware_record` returned.
     """
     machine = record["accelerator"]
     pes, bandwidth = machine["rows"] * machine["columns"], machine["dram_bytes_per_cycle"]
@@ -186,14 +203,14 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
         axes = figure.subplots()
         flows = dict.fromkeys(layer["dataflow"] for layer in record["layers"])
-        for flow, colour in zip(flows, _CATEGORICAL):
+        for flow, colour in zip(flows, _CATEGORICAL, strict=False):
             at = [
                 (layer["macs_per_dram_byte"], layer["macs_per_cycle"])
                 for layer in record["layers"]
                 if layer["dataflow"] == flow
             ]
             axes.plot(
-                *zip(*at),
+                *zip(*at, strict=True),
                 linestyle="",
                 color=colour,
                 label={"ws": "weight stationary", "os": "output stationary"}[flow],
@@ -209,7 +226,10 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
             label="roofs: DRAM, array",
         )
         axes.set(
-            xscale="log", yscale="log", xlabel="MACs a byte of DRAM traffic", ylabel="MACs a cycle"
+            xscale="log",
+            yscale="log",
+            xlabel="MACs per byte of DRAM traffic",
+            ylabel="MACs per cycle",
         )
         _label_log(axes.xaxis)
         _label_log(axes.yaxis)
@@ -218,12 +238,12 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Returns a figure as a PNG file."""
     return _save(figure, "png", dpi=180, metadata={"Software": None})
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file without a date, so that the same figure is the same bytes."""
+    """Returns a figure as an SVG file without a date, so that equal figures give equal bytes."""
     return _save(
         figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
@@ -236,7 +256,7 @@ def _save(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(study: StudyRecord, size: tuple[float, float]) -> Figure:
+def _make_figure(study: StudyRecord, size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(
         f"{study.name} · {study.preset}", x=0.01, ha="left", fontsize=10, fontweight="bold"
@@ -244,24 +264,21 @@ def _figure(study: StudyRecord, size: tuple[float, float]) -> Figure:
     return figure
 
 
-def _message(study: StudyRecord, text: str) -> Figure:
-    """A figure that says why there is none."""
+def _draw_message(study: StudyRecord, text: str) -> Figure:
+    """Returns a figure that holds only a text."""
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(study, (6.4, 2))
+        figure = _make_figure(study, (6.4, 2))
         figure.text(0.5, 0.45, text, ha="center", va="center", color=_NEUTRAL, fontsize=12)
     return figure
 
 
-def _x(study: StudyRecord, point: Point) -> Any:
-    """Where the point lies on the x axis.
-
-    A study that sweeps nothing but seeds has one place, itself.
-    """
+def _x_value(study: StudyRecord, point: Point) -> Any:
+    """Returns a point's value on the x axis; the study's name if it sweeps only seeds."""
     return point.design.get(study.x, study.name)
 
 
-def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
-    """Returns each value's place on the axis by label, and whether the axis is numeric."""
+def _place(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
+    """Returns each value's position on the axis by label, and whether the axis is numeric."""
     distinct = {show(value): value for value in values}
     numeric = all(
         isinstance(value, int | float) and not isinstance(value, bool)
@@ -277,8 +294,8 @@ def _places(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
     return {label: float(i) for i, label in enumerate(distinct)}, False
 
 
-def _lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points of each line: those that differ in x only."""
+def _group_lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Returns the lines by label: each has the points that differ only in x."""
     lines: dict[str, list[Point]] = {}
     for point in points:
         others = {key: value for key, value in point.design.items() if key != study.x}
@@ -286,39 +303,40 @@ def _lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]
     return lines
 
 
-def _colours(n: int, ordered: bool) -> list[Any]:
-    """`n` colours to tell apart.
-
-    A ramp where they have an order or are many, else distinct hues.
-    """
+def _choose_colours(n: int, ordered: bool) -> list[Any]:
+    """Returns `n` colours: a ramp for many or ordered lines, distinct hues otherwise."""
     if not ordered and n <= len(_CATEGORICAL):
         return list(_CATEGORICAL[:n])
     ramp = matplotlib.colormaps["viridis"]
-    return [ramp(0.9 * i / max(n - 1, 1)) for i in range(n)]  # its last tenth is too light on white
+    # The last tenth of the ramp is too light on white.
+    return [ramp(0.9 * i / max(n - 1, 1)) for i in range(n)]
 
 
 def _draw_line(
     axes: Axes, metric: str, at: Sequence[tuple[float, Point]], colour: Any, style: str
 ) -> None:
-    """One line of design points.
-
-    Every seed, the means and their intervals, and the seeds that collapsed.
-    """
+    """Draws one line: each seed, the means with their intervals, and the collapsed seeds."""
     seeds = [(x, y) for x, point in at for y in point.values(metric, "ok")]
     collapsed = [(x, y) for x, point in at for y in point.values(metric, *COLLAPSED)]
     if seeds:
-        axes.plot(*zip(*seeds), linestyle="", color=colour, label="seeds", **_SEED)
-        # A point without a mean interrupts the line: nothing was found there.
+        axes.plot(*zip(*seeds, strict=True), linestyle="", color=colour, label="seeds", **_SEED)
+        # NaN interrupts the line at a point where no seed learned.
         intervals = [point.interval(metric) or Interval(nan, None) for _, point in at]
         halves = [nan if interval.half is None else interval.half for interval in intervals]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
         axes.errorbar(xs, means, yerr=halves, color=colour, linestyle=style, label="means", **_MEAN)
     if collapsed:
-        axes.plot(*zip(*collapsed), linestyle="", color=colour, label="collapsed", **_COLLAPSED)
+        axes.plot(
+            *zip(*collapsed, strict=True),
+            linestyle="",
+            color=colour,
+            label="collapsed",
+            **_COLLAPSED,
+        )
 
 
 def _paper_look(numeric: bool) -> dict[str, Any]:
-    """The marks of the published points, joined only where the axis is numeric."""
+    """Returns the style of published points, which are joined only on a numeric axis."""
     return {
         "marker": "D",
         "markersize": 4,
@@ -328,14 +346,14 @@ def _paper_look(numeric: bool) -> dict[str, Any]:
     }
 
 
-def _keys(
+def _legend_entries(
     study: StudyRecord,
     points: Sequence[Point],
     lines: Iterable[str],
     colours: Sequence[Any],
     numeric: bool,
 ) -> list[Line2D]:
-    """What the marks mean, then which colour is which line, then whose the dashed curve is."""
+    """Returns the entries of the legend: the marks, the lines, and the published curve."""
     names = list(lines)
     colour = colours[0] if len(names) == 1 else _NEUTRAL
     mean = {"marker": "o", "markersize": 4, "linestyle": "-" if numeric else ""}
@@ -359,7 +377,8 @@ def _keys(
         )
     if len(names) > 1:
         handles += [
-            Line2D([], [], color=hue, label=name, **mean) for hue, name in zip(colours, names)
+            Line2D([], [], color=hue, label=name, **mean)
+            for hue, name in zip(colours, names, strict=True)
         ]
     if study.paper:
         handles.append(
@@ -369,11 +388,8 @@ def _keys(
 
 
 def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A legend below the axes, in as many columns as its words leave room for.
-
-    The figure grows by its rows.
-    """
-    room = 13 * figure.get_figwidth()  # letters to the inch
+    """Adds a legend below the axes, in as many columns as fit, and makes the figure higher."""
+    room = 13 * figure.get_figwidth()  # 13 characters an inch
     columns = max(
         1, min(4, int(room / (7 + max(len(str(handle.get_label())) for handle in handles))))
     )
@@ -389,8 +405,8 @@ def _set_ticks(
     places: dict[str, float],
     numeric: bool,
 ) -> None:
-    """Sets a tick at each design point, its x below and its size above, where labels have room."""
-    ours = {places[show(_x(study, point))] for point in points}
+    """Sets ticks at the design points, with x below and the size above, where labels have room."""
+    ours = {places[show(_x_value(study, point))] for point in points}
     ticks = list(places.values()), list(places)
     axes.set_xticks(*ticks)
     if not numeric:
@@ -399,20 +415,19 @@ def _set_ticks(
     size = _size_column(points, study.metric)
     upper.set_xlabel(column(size).title)
     upper.set_xticks(
-        sorted(ours), [_sizes(study, points, places, place, size) for place in sorted(ours)]
+        sorted(ours), [_show_size(study, points, places, place, size) for place in sorted(ours)]
     )
-    figure.draw_without_rendering()  # from here on the labels have a width
+    figure.draw_without_rendering()  # labels have no width before
     if numeric:
-        _separate(axes.xaxis)
-    elif _overlaps(
-        axes.xaxis
-    ):  # a category without its name would mean nothing: turn the names instead
+        _thin_ticks(axes.xaxis)
+    elif _overlaps(axes.xaxis):
+        # Categories need all of their labels, so these are rotated.
         axes.set_xticks(*ticks, rotation=30, ha="right", rotation_mode="anchor")
-    _separate(upper.xaxis)
+    _thin_ticks(upper.xaxis)
 
 
 def _size_column(points: Sequence[Point], metric: str) -> str:
-    """Returns the first measure of a net's size that tells the points apart, or the first one."""
+    """Returns the first measure of a net's size that differs between points, or the first one."""
     sizes = [
         name
         for name, entry in all_columns().items()
@@ -421,23 +436,22 @@ def _size_column(points: Sequence[Point], metric: str) -> str:
     return next((name for name in cost_columns(points, metric) if name in sizes), sizes[0])
 
 
-def _sizes(
+def _show_size(
     study: StudyRecord, points: Iterable[Point], places: dict[str, float], place: float, size: str
 ) -> str:
-    """The size of the nets at this place of the axis.
-
-    One number, or a range where several lines cross it.
-    """
+    """Returns the size of the nets at a position of the axis: one number, or a range."""
     here = [
-        point.representative(size) for point in points if places[show(_x(study, point))] == place
+        point.representative(size)
+        for point in points
+        if places[show(_x_value(study, point))] == place
     ]
     known = sorted(value for value in here if value is not None)
     ends = dict.fromkeys(column(size).show(value) for value in (known[:1] + known[-1:]))
     return "–".join(ends)
 
 
-def _limit(axes: Axes, metric: str) -> None:
-    """A percentage's axis fills the plot but does not leave 0 … 100 %."""
+def _limit_percentage(axes: Axes, metric: str) -> None:
+    """Limits the axis of a percentage to 0 … 100 %, with a margin of 2 %."""
     axes.margins(y=0.08)
     if column(metric).unit == "%":
         low, high = axes.get_ylim()
@@ -445,7 +459,7 @@ def _limit(axes: Axes, metric: str) -> None:
 
 
 def _label_log(axis: Axis) -> None:
-    """1, 2, 5, 10, ... as plain numbers on a logarithmic axis."""
+    """Labels a logarithmic axis at 1, 2, 5, 10, ... with plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
@@ -453,15 +467,15 @@ def _label_log(axis: Axis) -> None:
 
 def _overlaps(axis: XAxis) -> bool:
     boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
-    return any(right.x0 < left.x1 for left, right in zip(boxes, boxes[1:]))
+    return any(right.x0 < left.x1 for left, right in pairwise(boxes))
 
 
-def _separate(axis: XAxis) -> None:
-    """Takes away each tick whose label would touch the one before it."""
+def _thin_ticks(axis: XAxis) -> None:
+    """Removes each tick whose label would touch the one before it."""
     kept, end = [], float("-inf")
-    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels()):
+    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True):
         box = label.get_window_extent()
         if box.x0 > end + 8 or not label.get_text():
             kept.append((place, label.get_text()))
             end = max(end, box.x1)
-    axis.set_ticks(*map(list, zip(*kept)))
+    axis.set_ticks(*map(list, zip(*kept, strict=True)))

@@ -1,4 +1,4 @@
-"""A traced net as a table of layers: text as the papers print it, CSV, or JSON."""
+"""Tabulates the layers of a traced network as text, CSV or JSON."""
 
 import csv
 import io
@@ -12,9 +12,15 @@ from squeeze_jax.cost.trace import Layer
 
 
 def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
-    """The whole net.
+    """Returns a record of a network.
 
-    Params, macs (an image), activation_bytes (float32), and the layers as flat records.
+    Args:
+      layers: the traced layers.
+      params: number of parameters of the network.
+
+    Returns:
+      params, macs (an image), activation_bytes (an image in float32), and layers, a flat record
+      each.
     """
     return {
         "params": params,
@@ -27,9 +33,12 @@ def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
 
 
 def summary_text(record: Mapping[str, Any]) -> str:
-    """Layer, output size, filter size / stride, parameters, MACs.
+    """Returns a table of layers with the columns of Table 1 of the SqueezeNet paper.
 
-    The columns of the SqueezeNet paper's Table 1.
+    These are the layer, its output size, its filter size and stride, its parameters and its MACs.
+
+    Args:
+      record: what `summary` returned.
     """
     head = ["layer", "output", "filter/stride", "parameters", "MACs"]
     rows = [
@@ -49,9 +58,11 @@ def summary_text(record: Mapping[str, Any]) -> str:
 
 
 def hardware_record(estimate: Estimate) -> dict[str, Any]:
-    """A net on an accelerator.
+    """Returns a record of a network on an accelerator.
 
-    Cycles, energy (in MACs), utilisation, dram_bytes, the accelerator, and a flat record a layer.
+    Returns:
+      cycles, energy (in MACs), energy_by_level, utilisation, dram_bytes, macs, accelerator (its
+      fields), and layers, a flat record each.
     """
     levels = asdict(estimate.energy_by_level)
     return {
@@ -84,9 +95,10 @@ def hardware_record(estimate: Estimate) -> dict[str, Any]:
 
 
 def hardware_text(record: Mapping[str, Any]) -> str:
-    """Layer, dataflow, MACs, cycles, utilisation, DRAM bytes, energy.
+    """Returns a table of layers on an accelerator, and whether the array or DRAM bounds each.
 
-    What bounds a layer is marked.
+    Args:
+      record: what `hardware_record` returned.
     """
     head = [
         "layer",
@@ -129,7 +141,12 @@ def _filter(layer: Mapping[str, Any]) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
-    """Returns rows as aligned columns, the `numeric` ones to the right, with rules."""
+    """Returns rows as aligned columns, with rules after the first row and before the last.
+
+    Args:
+      rows: cells; all rows have the same length.
+      numeric: indices of the columns that are aligned to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -150,10 +167,16 @@ def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
     )
 
 
-def formatted(
+def format_record(
     record: Mapping[str, Any], style: str, text: Callable[[Mapping[str, Any]], str]
 ) -> str:
-    """Returns a record with `layers` as "json" (whole), "csv" (a row a layer) or "text"."""
+    """Returns a record as text in a style.
+
+    Args:
+      record: a record with `layers`.
+      style: "json" for the record, "csv" for a row for each layer, or "text".
+      text: formats the record in the style "text".
+    """
     if style == "json":
         return json.dumps(record, indent=1)
     if style == "text":
@@ -167,6 +190,6 @@ def formatted(
     return out.getvalue().rstrip("\n")
 
 
-def _cell(value: Any) -> Any:
-    """A shape as 1x55x55x96; anything else as it is."""
+def _cell(value: Any) -> str:
+    """Returns a cell of the CSV; shapes become text like 1x55x55x96."""
     return "x".join(map(_cell, value)) if isinstance(value, tuple | list) else str(value)

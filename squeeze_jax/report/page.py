@@ -1,4 +1,4 @@
-"""A sweep's report: one HTML file that needs nothing beside it, and the figure on its own."""
+"""Writes the report of a sweep: one self-contained HTML file, and the figure as separate files."""
 
 import json
 import re
@@ -48,7 +48,17 @@ _COSTS_HEADING = """<h2>What accuracy costs</h2>
 
 
 def draw(workdir: Path | str) -> list[Path]:
-    """Writes sweep.png, sweep.svg and report.html for whatever the sweep has finished so far."""
+    """Writes sweep.png, sweep.svg and report.html from what the sweep has finished so far.
+
+    Args:
+      workdir: folder of the study.
+
+    Returns:
+      The paths of the files.
+
+    Raises:
+      UserError: the folder is no workdir, or is damaged.
+    """
     folder = Workdir(workdir)
     study, trials = folder.read_record(), folder.read_trials()
     points = aggregate(trials)
@@ -56,11 +66,11 @@ def draw(workdir: Path | str) -> list[Path]:
     picture = figures.svg(accuracy)
     costs = figures.pareto_figure(study, points)
     drawings = [
-        _inline(picture.decode(), "sweep", f"{column(study.metric).title} against {study.label}"),
-        _inline(figures.svg(costs).decode(), "costs", f"{column(study.metric).title} against cost")
+        _embed(picture.decode(), "sweep", f"{column(study.metric).title} against {study.label}"),
+        _embed(figures.svg(costs).decode(), "costs", f"{column(study.metric).title} against cost")
         if costs
         else "",
-        _inline(
+        _embed(
             figures.svg(figures.training_figure(study, folder.read_curves())).decode(),
             "training",
             "Training loss and held-out accuracy against the epoch",
@@ -69,12 +79,12 @@ def draw(workdir: Path | str) -> list[Path]:
     files = {
         "sweep.png": figures.png(accuracy),
         "sweep.svg": picture,
-        "report.html": _html(study, trials, points, *drawings).encode(),
+        "report.html": _render(study, trials, points, *drawings).encode(),
     }
     return [folder.write_report(name, content) for name, content in files.items()]
 
 
-def _html(
+def _render(
     study: StudyRecord,
     trials: Sequence[TrialRecord],
     points: Sequence[Point],
@@ -91,7 +101,7 @@ def _html(
         "Device": study.device,
         "Started": study.started,
     }
-    table = _marked(point_table(study, points), study, points)
+    table = _add_fronts(point_table(study, points), study, points)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -107,12 +117,12 @@ def _html(
 <h2>Design points</h2>
 <p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is
 counted, not averaged.</p>
-{_table(table, [""] * len(points))}
+{_render_table(table, [""] * len(points))}
 {_COSTS_HEADING + costs if costs else ""}
 <h2>Training</h2>
 {training}
 <h2>Trials</h2>
-{_table(_trial_table(trials), [trial.status for trial in trials])}
+{_render_table(_trial_table(trials), [trial.status for trial in trials])}
 <h2>How it was run</h2>
 <dl>
 {"".join(f"<dt>{name}</dt><dd><code>{escape(str(text))}</code></dd>" for name, text in how.items())}
@@ -127,7 +137,7 @@ counted, not averaged.</p>
 
 
 def summary(study: StudyRecord, points: Sequence[Point]) -> str:
-    """The result in two sentences: the best design, and what became of the trials."""
+    """Returns two sentences: the best design point, and how many trials finished."""
     counts = {
         "finished": ("ok", *COLLAPSED),
         "collapsed": COLLAPSED,
@@ -160,8 +170,10 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
     return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
 
 
-def _marked(table: list[list[str]], study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
-    """The table with a column that says on which Pareto fronts a point lies."""
+def _add_fronts(
+    table: list[list[str]], study: StudyRecord, points: Sequence[Point]
+) -> list[list[str]]:
+    """Returns a table with a further column: the Pareto fronts that a point is on."""
     fronts = {
         cost: pareto_front(points, cost, study.metric)
         for cost in cost_columns(points, study.metric)
@@ -172,7 +184,7 @@ def _marked(table: list[list[str]], study: StudyRecord, points: Sequence[Point])
         ", ".join(column(cost).heading.lower() for cost in fronts if point in fronts[cost])
         for point in points
     ]
-    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks])]
+    return [row + [mark] for row, mark in zip(table, ["Pareto front of", *marks], strict=True)]
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
@@ -189,13 +201,15 @@ def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
     ]
 
 
-def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
-    """An HTML table of a row of headings and rows of cells, each row with its class.
+def _render_table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
+    """Returns an HTML table; columns of numbers are aligned to the right.
 
-    Numbers stand right.
+    Args:
+      table: the row of headings, and the rows of cells.
+      classes: CSS class of each row of cells.
     """
     head, *rows = table
-    columns = list(zip(*rows))
+    columns = [column[1:] for column in zip(*table, strict=True)]
     sides = [
         "number"
         if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) and any(column)
@@ -211,21 +225,28 @@ def _table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
     def line(name: str, row: Sequence[str], kind: str) -> str:
         return (
             tag(
-                "tr", kind, "".join(tag(name, side, escape(cell)) for side, cell in zip(sides, row))
+                "tr",
+                kind,
+                "".join(
+                    tag(name, side, escape(cell)) for side, cell in zip(sides, row, strict=True)
+                ),
             )
             + "\n"
         )
 
-    body = "".join(line("td", row, name) for row, name in zip(rows, classes))
+    body = "".join(line("td", row, name) for row, name in zip(rows, classes, strict=True))
     head_row = line("th", head, "")
     rows_html = f"<thead>{head_row}</thead>\n<tbody>{body}</tbody>"
     return f'<div class="wide"><table>\n{rows_html}\n</table></div>'
 
 
-def _inline(svg: str, prefix: str, label: str) -> str:
-    """The SVG as part of a page.
+def _embed(svg: str, prefix: str, label: str) -> str:
+    """Returns an SVG file as an HTML figure, without its prologue.
 
-    Without its prologue, with ids of its own, since two figures name theirs alike.
+    Args:
+      svg: content of the file.
+      prefix: added to all ids, since those of different figures coincide.
+      label: text for screen readers.
     """
     drawing = re.sub(
         r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") + len("<svg") :]

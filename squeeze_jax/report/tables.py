@@ -1,4 +1,4 @@
-"""From the records of a study to design points with intervals, to the cells of a table."""
+"""Aggregates the trials of a study to design points with intervals, and tabulates them."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from squeeze_jax.study.records import COLLAPSED, STATUSES, StudyRecord, TrialRec
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the half width of its 95 % confidence interval (None for a single value)."""
+    """Holds a mean and the half width of its 95 % confidence interval; None for a single value."""
 
     mean: float
     half: float | None
@@ -22,34 +22,31 @@ class Interval:
 
 @dataclass(frozen=True)
 class Point:
-    """A design point: all the trials that are equal but for the seed."""
+    """Holds a design point: the trials that differ only in their seed."""
 
     design: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
 
     def count(self, *statuses: str) -> int:
-        """How many of its seeds are in one of these states."""
+        """Returns the number of seeds that have one of these statuses."""
         return sum(trial.status in statuses for trial in self.trials)
 
     def values(self, name: str, *statuses: str) -> list[float]:
-        """What its seeds in one of these states measured."""
+        """Returns the values of a measure for the seeds that have one of these statuses."""
         found = (trial.measures.get(name) for trial in self.trials if trial.status in statuses)
         return [value for value in found if value is not None]
 
     def interval(self, name: str) -> Interval | None:
-        """Mean and interval over the seeds that learned, and over no other; None where none did."""
+        """Returns the interval of a measure over the seeds that learned; None if none did."""
         values = self.values(name, "ok")
         return confidence(values) if values else None
 
     def constant(self, name: str) -> float | None:
-        """A measure that is the same for every seed (size, MACs), whatever became of the seeds."""
+        """Returns a measure that all seeds have in common, such as MACs, whatever their status."""
         return next(iter(self.values(name, *STATUSES)), None)
 
     def representative(self, name: str) -> float | None:
-        """One number for a measure.
-
-        A design's own, or else the mean over the seeds that learned.
-        """
+        """Returns one number for a measure: the design's, or the mean over seeds that learned."""
         if column(name).kind == "design":
             return self.constant(name)
         interval = self.interval(name)
@@ -57,7 +54,7 @@ class Point:
 
 
 def confidence(values: Sequence[float]) -> Interval:
-    """The mean of the values and the half width of its 95 % Student interval."""
+    """Returns the mean of values with its 95 % interval by Student's t distribution."""
     n = len(values)
     half = (
         float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
@@ -73,7 +70,7 @@ def short(key: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A metaparameter's value as text; 1 and 1.0 are the same design."""
+    """Returns a metaparameter's value as text; 1 and 1.0 are the same."""
     return (
         format(value, ".12g")
         if isinstance(value, int | float) and not isinstance(value, bool)
@@ -82,12 +79,12 @@ def show(value: Any) -> str:
 
 
 def describe(design: Mapping[str, Any]) -> str:
-    """Returns a design in words: "squeeze_ratio = 0.5, pct3x3 = 1"."""
+    """Returns a design as text: "squeeze_ratio = 0.5, pct3x3 = 1"."""
     return ", ".join(f"{short(key)} = {show(value)}" for key, value in design.items())
 
 
 def aggregate(trials: Iterable[TrialRecord]) -> list[Point]:
-    """The design points, in the order of their first trials."""
+    """Returns the design points in the order of their first trials."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
         groups.setdefault(describe(trial.design), []).append(trial)
@@ -95,9 +92,10 @@ def aggregate(trials: Iterable[TrialRecord]) -> list[Point]:
 
 
 def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:
-    """The points that no other beats.
+    """Returns the points that no other point dominates, by ascending cost.
 
-    None has a mean as high at less cost, nor a higher one at the same; by rising cost.
+    A point dominates another one if its mean is at least as high at a lower cost, or higher at the
+    same cost.
     """
     known = [
         (point.representative(cost), -interval.mean, point)
@@ -115,7 +113,7 @@ def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]
 
 
 def cost_columns(points: Iterable[Point], metric: str) -> list[str]:
-    """The costs that tell apart the points that learned."""
+    """Returns the names of the costs that differ between the points that learned."""
     learned = [point for point in points if point.interval(metric)]
     return [
         name
@@ -125,12 +123,12 @@ def cost_columns(points: Iterable[Point], metric: str) -> list[str]:
 
 
 def measure_names(trials: Iterable[TrialRecord]) -> list[str]:
-    """The names of all that was measured, in the order of the columns."""
+    """Returns the names of all measures, in the order of the columns."""
     return list(dict.fromkeys(name for trial in trials for name in trial.measures))
 
 
 def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
-    """The table of the design points: a row of headings, then a row a point."""
+    """Returns the table of the design points: a row of headings, then a row for each point."""
     names = measure_names(trial for point in points for trial in point.trials)
     results = [name for name in names if column(name).kind == "result"]
     others = [name for name in names if name not in results]
@@ -163,7 +161,7 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
 
 
 def show_interval(name: str, interval: Interval | None) -> str:
-    """A result's cell: 96.6 ± 0.8, without ± for a single seed."""
+    """Returns a result as text: 96.6 ± 0.8, or 96.6 for a single seed."""
     cell = column(name).show(interval and interval.mean)
     return (
         cell
@@ -173,7 +171,7 @@ def show_interval(name: str, interval: Interval | None) -> str:
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table in markdown, as an experiment's README shows it."""
+    """Returns a table in markdown; the first row holds the headings."""
     head, *rows = ([cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in table)
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,7 +1,4 @@
-"""What a person sees while a sweep runs.
-
-One bar over all its steps on a terminal, plain lines elsewhere.
-"""
+"""Shows the progress of a sweep: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,10 +8,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Steps of the whole sweep, with rate and time left, and one line a finished trial.
-
-    `jobs` processes share the steps.
-    """
+    """Shows the steps of a whole sweep, the rate and the time left, and a line for each trial."""
 
     def __init__(
         self,
@@ -23,6 +17,14 @@ class Progress:
         plain_every: float = 15.0,
         jobs: int = 1,
     ):
+        """Shows progress on a stream.
+
+        Args:
+          total_steps: steps of all trials, as far as they are known.
+          stream: where to show it.
+          plain_every: seconds between lines where the stream is no terminal.
+          jobs: processes that take the steps together.
+        """
         self._bar = tqdm(
             total=total_steps,
             file=stream,
@@ -35,40 +37,40 @@ class Progress:
         self._total, self._done, self._elsewhere, self._jobs = total_steps, 0, 0, jobs
         self._trial_total, self._trial_done = 0, 0
         self._first: tuple[float, int] | None = None
-        self._spoke, self._every = time.monotonic(), plain_every
+        self._printed, self._every = time.monotonic(), plain_every
         self._name = ""
 
     def start_trial(self, name: str, steps: int) -> None:
-        """A new trial of `steps` steps begins."""
+        """Notes that a trial of `steps` steps begins."""
         self._name, self._trial_done, self._trial_total = name, 0, steps
         self._bar.set_description_str(name)
 
     def step(self, done: int, loss: float | None) -> None:
-        """`done` steps of the trial are taken; the mean loss where it was just read."""
+        """Notes that `done` steps of the trial are taken, and the mean loss where it is known."""
         self._advance(done - self._trial_done)
         self._trial_done = done
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss:.3f}")
-        if self._plain and time.monotonic() - self._spoke > self._every:
-            self._spoke = time.monotonic()
-            share = (self._done + self._elsewhere) / self._total
-            self._say(
-                f"{self._name}: step {done}, {100 * share:.0f} % of the sweep{self._time_left()}"
+        if self._plain and time.monotonic() - self._printed > self._every:
+            self._printed = time.monotonic()
+            part = (self._done + self._elsewhere) / self._total
+            self._print(
+                f"{self._name}: step {done}, {100 * part:.0f} % of the sweep{self._time_left()}"
             )
 
     def expect(self, steps: int) -> None:
-        """So many more steps are to be taken than was known; fewer where negative."""
+        """Adds steps to the total; a negative number subtracts them."""
         self._total += steps
         self._bar.total = self._total
         self._bar.refresh()
 
     def taken_elsewhere(self, steps: int) -> None:
-        """So many of the expected steps were taken by another process."""
+        """Notes that another process took some of the steps."""
         self._elsewhere += steps
         self._bar.update(steps)
 
     def finish_trial(self, result: dict[str, Any]) -> None:
-        """One line for a finished trial, which may have ended early."""
+        """Prints a line for a finished trial, which may have ended early."""
         self.expect(self._trial_done - self._trial_total)
         parts = [f"{self._name}: {result['status']}"]
         if result.get("top1") is not None:
@@ -85,16 +87,17 @@ class Progress:
         parts += [f"{size:,} bytes ({coder})" for coder, size in sizes.items()]
         if result.get("reason"):
             parts.append(result["reason"])
-        self._say(", ".join(parts))
+        self._print(", ".join(parts))
 
     def close(self) -> None:
-        """Leaves the terminal tidy."""
+        """Closes the bar."""
         self._bar.close()
 
     def _advance(self, steps: int) -> None:
         self._done += steps
         self._bar.update(steps)
-        if self._first is None and steps:  # compiled by now
+        # The rate counts from the end of the first steps, without the compilation.
+        if self._first is None and steps:
             self._first = (time.monotonic(), self._done)
 
     def _time_left(self) -> str:
@@ -108,7 +111,7 @@ class Progress:
             else ""
         )
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if self._plain:
             print(line, file=self._plain, flush=True)
         else:

@@ -68,7 +68,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
         workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
         workdir.write_table()
     done = _agreed([_done(workdir, trial) for trial in trials])
-    waiting = [trial for trial, is_done in zip(trials, done) if not is_done]
+    waiting = [trial for trial, is_done in zip(trials, done, strict=True) if not is_done]
     index, jobs = job
     begin = index * len(waiting) // jobs  # each job begins with design points of its own
     waiting = waiting[begin:] + waiting[:begin]

@@ -114,7 +114,7 @@ def test_hardware_as_text_and_roofline(run, tmp_path):
     code, out, _ = run("hardware", "squeezenet_v1_0", "--roofline", tmp_path / "roof.svg")
     rows = [line.split() for line in out.splitlines()]
     assert code == 0 and rows[2][:3] == ["conv1", "os", "array"] and rows[-1][0] == "total"
-    assert "MACs a byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
+    assert "MACs per byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             "which data? Give --calibrate NAME",
         ),
         (("compress", "NET", "-o", "x", "--max-loss", 0), "--max-loss is above 0 nats"),
-        (("compress", "NET", "-o", "x", "--bits", 1), "levels have 2 to 16 bits, not 1"),
+        (("compress", "NET", "-o", "x", "--bits", 1), "levels must have 2 to 16 bits, not 1"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
         (

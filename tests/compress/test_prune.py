@@ -92,10 +92,10 @@ def test_the_first_match_counts():
             "train.prune_density: no layer is called 'fire9'; "
             "there are conv1, conv10, fire2, fire3",
         ),
-        ([("*", 0.0)], r"fraction in \(0, 1\] is kept, of '\*' 0.0"),
+        ([("*", 0.0)], r"must be in \(0, 1\], not 0.0 for '\*'"),
         ([("*", 1.5)], r"of '\*' 1.5"),
-        ([("*", 0.5), ("conv1", 0.9)], "earlier ones leave none for 'conv1'"),
-        ([("conv1", 0.5), ("conv1", 0.9)], "earlier ones leave none for 'conv1'"),
+        ([("*", 0.5), ("conv1", 0.9)], "earlier patterns match all layers of 'conv1'"),
+        ([("conv1", 0.5), ("conv1", 0.9)], "earlier patterns match all layers of 'conv1'"),
         (("conv1", 0.5), "pairs such as .* got 'conv1'"),
     ],
 )

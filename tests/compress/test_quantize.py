@@ -72,7 +72,7 @@ def distortion(targets, hessians, importance, levels, step):
 def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(seed):
     given = random_problem(seed=seed)
     step = 0.4
-    rounded = gptq.at_step(gptq.problem(*given), step)
+    rounded = gptq.quantize_at(gptq.make_problem(*given), step)
     found = distortion(*given, rounded.levels, rounded.step)
     assert found == pytest.approx(rounded.distortion, rel=1e-6)
     plain = np.rint(given[0] / step)
@@ -94,7 +94,7 @@ def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(s
 
 def test_error_feedback_beats_the_nearest_levels_on_correlated_inputs():
     targets, hessians, importance = random_problem(k=40, outputs=30)
-    rounded = gptq.at_step(gptq.problem(targets, hessians, importance), 0.5)
+    rounded = gptq.quantize_at(gptq.make_problem(targets, hessians, importance), 0.5)
     assert rounded.distortion < 0.5 * distortion(
         targets, hessians, importance, np.rint(targets / 0.5), 0.5
     )
@@ -102,14 +102,14 @@ def test_error_feedback_beats_the_nearest_levels_on_correlated_inputs():
 
 def test_without_correlations_the_nearest_level_is_taken_and_no_level_exceeds_the_limit():
     targets, _, importance = random_problem(k=20, outputs=10)
-    given = gptq.problem(targets, np.eye(20)[None], importance)
-    np.testing.assert_array_equal(gptq.at_step(given, 0.1).levels, np.rint(targets / 0.1))
-    assert np.abs(gptq.at_step(given, 0.1, limit=3).levels).max() == 3
+    given = gptq.make_problem(targets, np.eye(20)[None], importance)
+    np.testing.assert_array_equal(gptq.quantize_at(given, 0.1).levels, np.rint(targets / 0.1))
+    assert np.abs(gptq.quantize_at(given, 0.1, limit=3).levels).max() == 3
 
 
 def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
-    given = gptq.problem(*random_problem(k=60, outputs=50))
-    results = [gptq.best_step(given, multiplier) for multiplier in (1e-4, 1e-3, 1e-2, 1e-1)]
+    given = gptq.make_problem(*random_problem(k=60, outputs=50))
+    results = [gptq.search_step(given, multiplier) for multiplier in (1e-4, 1e-3, 1e-2, 1e-1)]
     assert [r.bits for r in results] == sorted((r.bits for r in results), reverse=True)
     assert [r.distortion for r in results] == sorted(r.distortion for r in results)
     assert results[0].bits > 2 * results[-1].bits
@@ -117,7 +117,7 @@ def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
 
 def test_a_layer_of_zeros_stays_one():
     _, hessians, importance = random_problem(k=6, outputs=4)
-    rounded = gptq.best_step(gptq.problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
+    rounded = gptq.search_step(gptq.make_problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
     assert not rounded.levels.any() and rounded.bits == 0 and rounded.step > 0
 
 
@@ -146,13 +146,13 @@ def test_patches_times_matrices_are_the_layer(layer, size):
         )
     seen, matrices = (
         calibrate.im2col(module, x),
-        calibrate.matrices(module, np.asarray(module.kernel[...])),
+        calibrate.to_matrices(module, np.asarray(module.kernel[...])),
     )
     outputs = jnp.einsum("npbk,bko->npbo", seen, matrices)
     np.testing.assert_allclose(
         np.asarray(outputs).reshape(-1), np.asarray(module(x)).reshape(-1), rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(calibrate.kernel(module, matrices), module.kernel[...])
+    np.testing.assert_array_equal(calibrate.from_matrices(module, matrices), module.kernel[...])
 
 
 def test_a_large_fully_connected_layer_comes_in_equal_blocks():
@@ -199,9 +199,12 @@ def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, mon
     """`quantize` comes closer to the network than rounding each layer alone, as `estimate` does."""
     together = quantize.quantize(net, calibrated, 3e-5)
     monkeypatch.setattr(quantize, "_inputs", lambda layer, own, rounded, weights: next(still))
-    names = calibrate.linear_layers(net.module())
+    names = calibrate.find_layers(net.module())
     still = iter(
-        [quantize._still(calibrated.layers[path]) for path in calibrate._output_shapes(net)]
+        [
+            quantize._assume_exact_inputs(calibrated.layers[path])
+            for path in calibrate._find_output_shapes(net)
+        ]
     )
     alone = quantize.quantize(net, calibrated, 3e-5)
     assert names.keys() == calibrated.layers.keys()

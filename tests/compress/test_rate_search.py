@@ -44,7 +44,7 @@ def test_a_curve_that_rises_now_and_then_is_followed_to_where_it_falls(rise, slo
 
 
 def test_what_was_not_reached_is_said():
-    with pytest.raises(UserError, match="1 bytes could not be reached, the least was 3 bytes"):
+    with pytest.raises(UserError, match="1 bytes could not be reached; the least was 3 bytes"):
         search(lambda multiplier: 3 + multiplier, goal=1.0, start=1.0, slope=1.2)
 
 

@@ -70,7 +70,7 @@ def deep_compressed(layers):
                 skipped = 0
             else:
                 skipped += 1
-        pairs = zip(gaps[::2], gaps[1::2] + [0] * (len(gaps) % 2))
+        pairs = zip(gaps[::2], gaps[1::2] + [0] * (len(gaps) % 2), strict=True)
         header += struct.pack("<I", len(codes))
         body += (
             np.array(values + [0.0] * (256 - len(values)), "<f4").tobytes()

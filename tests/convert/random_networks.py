@@ -34,5 +34,5 @@ def same_weights(a, b):
         return False
     return all(
         x.shape == y.shape and x.tobytes() == y.tobytes()
-        for x, y in zip(*map(jax.tree.leaves, trees))
+        for x, y in zip(*map(jax.tree.leaves, trees), strict=True)
     )

@@ -102,9 +102,9 @@ def test_to_another_library_and_back_is_the_identity(name, library, options):
     foreign = {
         n: array
         for weight in weights
-        for n, array in zip(weight.names, weight.conversion.encode(ours[weight.path]))
+        for n, array in zip(weight.names, weight.conversion.encode(ours[weight.path]), strict=True)
     }
-    assert {n: s for w in weights for n, s in zip(w.names, w.foreign_shapes)} == {
+    assert {n: s for w in weights for n, s in zip(w.names, w.foreign_shapes, strict=True)} == {
         n: array.shape for n, array in foreign.items()
     }
     params, stats = names.decode_weights(weights, foreign)

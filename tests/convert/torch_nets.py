@@ -96,7 +96,9 @@ class TorchSqueezeNext(nn.Module):
             3, 64, (7, 7), 2, padding=(int(theirs), int(theirs)) if theirs else "valid", bias=theirs
         )
         channels, number, self.stages = 64, 0, []
-        for stage, (count, width) in enumerate(zip(blocks, (32, 64, 128, 256)), start=1):
+        for stage, (count, width) in enumerate(
+            zip(blocks, (32, 64, 128, 256), strict=True), start=1
+        ):
             units = nn.Sequential()
             for index in range(count):
                 number += 1

@@ -277,3 +277,13 @@ def test_impossible_requests():
         estimate([LAYERS["3x3"]], PAPER_8X8, "rs")
     with pytest.raises(UserError, match="too small"):
         estimate([LAYERS["first"]], replace(PAPER_8X8, buffer_bytes=64))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_small_buffer_is_told_the_size_that_suffices(name):
+    with pytest.raises(UserError, match="which needs") as refusal:
+        estimate([LAYERS[name]], replace(PAPER_8X8, buffer_bytes=8))
+    needed = int(str(refusal.value).rpartition(" ")[2].replace(",", ""))
+    estimate([LAYERS[name]], replace(PAPER_8X8, buffer_bytes=needed))
+    with pytest.raises(UserError, match="too small"):
+        estimate([LAYERS[name]], replace(PAPER_8X8, buffer_bytes=needed - 1))

@@ -208,7 +208,7 @@ def test_relu_and_pool_commute_with_their_gradients(backend):
             return jnp.sum(weights * functional.relu_max_pool(x, train=train))
 
     for found, expected in zip(
-        jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False)
+        jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 

@@ -43,7 +43,7 @@ def sweep(tmp_path):
             | report,
             "trials": [
                 {"name": name, "overrides": override}
-                for name, (_, _, override) in zip(names, overrides)
+                for name, (_, _, override) in zip(names, overrides, strict=True)
             ],
         }
         (tmp_path / "study.json").write_text(json.dumps(study))
@@ -62,7 +62,7 @@ def sweep(tmp_path):
                 *more,
             ]
             rows.writerow(["trial", *head, "seed", "status", *measured, "reason"])
-            for name, (i, seed, _) in zip(names, overrides):
+            for name, (i, seed, _) in zip(names, overrides, strict=True):
                 if (i, seed) not in results:
                     continue
                 status, top1 = results[i, seed]

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -167,7 +169,7 @@ def test_tick_labels_never_overlap(sweep):
     for axis in (axes.xaxis, axes.child_axes[0].xaxis):
         boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
         assert 2 <= len(boxes) < 8
-        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_nothing_finished(sweep):

@@ -115,7 +115,7 @@ def copied(trained, tmp_path) -> Path:
 
 def test_each_seed_starts_from_its_own_dense_net(trained):
     nets = {name: load_network(folder(trained, name)) for name in DENSE + COPY}
-    for dense, copy in zip(DENSE, COPY):
+    for dense, copy in zip(DENSE, COPY, strict=True):
         jax.tree.map(np.testing.assert_array_equal, nets[dense].params, nets[copy].params)
     first, second = (nets[name].params["conv1"]["kernel"] for name in DENSE)
     assert np.abs(first - second).max() > 0.01

@@ -1,1 +1,1 @@
-"""The .sqz file: its container, its tensors and their coders."""
+"""Reads and writes .sqz files: the container, its tensors, and their coders."""

@@ -1,4 +1,4 @@
-"""The arithmetic coder: all tensors as one arithmetic code, one after another under one model."""
+"""Codes all tensors of a file, one after another, as one arithmetic code under one model."""
 
 import math
 from collections.abc import Sequence
@@ -16,19 +16,22 @@ from squeeze_jax.compress.sqz.quantized_tensor import (
 )
 from squeeze_jax.errors import UserError
 
-BITS = 16  # log2 of the contexts in a table by default: 3.4 MB in all
+BITS = 16  # default log2 of the contexts in each table; takes 3.4 MB in all
 FEWEST_BITS, MOST_BITS = 10, 18
 
 
 def check_context_bits(bits: int) -> None:
-    """Rejects log2 of the contexts that is out of range.
+    """Rejects a size of context tables that is out of range.
+
+    Args:
+      bits: log2 of the contexts in each table.
 
     Raises:
-      UserError: it is.
+      UserError: `bits` is out of range.
     """
     if not FEWEST_BITS <= bits <= MOST_BITS:
         raise UserError(
-            f"a table cannot have 2^{bits} contexts; choose 2^{FEWEST_BITS} to 2^{MOST_BITS}"
+            f"a context table has 2^{FEWEST_BITS} to 2^{MOST_BITS} contexts, not 2^{bits}"
         )
 
 
@@ -36,21 +39,21 @@ def encode(tensors: Sequence[Tensor], bits: int = BITS) -> tuple[list[TensorSpec
     """Returns the specs that `decode` needs, and the code.
 
     Args:
-      tensors: in the order in which they are decoded.
-      bits: log2 of the contexts in each table; the decoder takes 52 * 2^bits bytes of memory.
-        12 instead of 16 makes files about half a percent larger.
+      tensors: the tensors, in the order in which they are decoded.
+      bits: log2 of the contexts in each table. The decoder takes 52 * 2^bits bytes of memory; 12
+        instead of 16 makes files about 0.5 % larger.
 
     Raises:
-      UserError: no file holds one of the tensors.
+      UserError: a tensor cannot be stored in a file.
     """
-    specs = [tensor_spec(tensor, scan=_scan(tensor)) for tensor in tensors]
+    specs = [tensor_spec(tensor, scan=_choose_scan(tensor)) for tensor in tensors]
     room = 65_536 + 4 * sum(spec.size for spec in specs)
     while True:
-        model = mixing.model(np.zeros(room, np.uint8), bits, decoding=False)
+        model = mixing.make_model(np.zeros(room, np.uint8), bits, decoding=False)
         for number, (tensor, spec) in enumerate(zip(tensors, specs, strict=True)):
             _code(model, number, spec, tensor)
         if not model.coder[mixing.FAILED]:
-            # One byte is enough to tell the interval: a decoder reads zeros after it.
+            # One byte identifies the interval, since a decoder reads zeros after it.
             end = int(model.coder[mixing.POSITION])
             last = int(model.coder[mixing.HIGH]) >> 24
             return specs, model.data[:end].tobytes() + bytes([last])
@@ -62,13 +65,13 @@ def decode(payload: bytes, specs: Sequence[TensorSpec], bits: int) -> list[Tenso
 
     Args:
       payload: the code.
-      specs: what `encode` returned.
-      bits: as in `encode`.
+      specs: the specs that `encode` returned.
+      bits: log2 of the contexts, as in `encode`.
 
     Raises:
       UserError: the code does not end where the tensors do.
     """
-    model = mixing.model(np.frombuffer(payload, np.uint8).copy(), bits, decoding=True)
+    model = mixing.make_model(np.frombuffer(payload, np.uint8).copy(), bits, decoding=True)
     tensors = []
     for number, spec in enumerate(specs):
         tensors.append(_code(model, number, spec, None))
@@ -79,10 +82,11 @@ def decode(payload: bytes, specs: Sequence[TensorSpec], bits: int) -> list[Tenso
     return tensors
 
 
-def _scan(tensor: Tensor) -> int:
-    """Returns 1 to make input channels the outer loop, where there are more of them than outputs.
+def _choose_scan(tensor: Tensor) -> int:
+    """Returns 1 if input channels are the outer loop, and 0 if output channels are.
 
-    The model then soon has statistics of either kind of channel.
+    The larger number is the outer loop, so that the model soon has statistics of all channels of
+    the inner one.
     """
     return int(
         isinstance(tensor, QuantizedTensor)
@@ -104,7 +108,7 @@ def _code_floats(
     model: mixing.Model, number: int, spec: TensorSpec, array: np.ndarray | None
 ) -> np.ndarray:
     width = 32 if spec.kind == "float32" else 16
-    bits = np.zeros(spec.size, np.int64) if array is None else _bits(array)
+    bits = np.zeros(spec.size, np.int64) if array is None else _view_bits(array)
     contexts.code_values(model, bits, width, (1, *spec.shape)[-1], number)
     return bits.astype(f"u{width // 8}").view(spec.kind).reshape(spec.shape)
 
@@ -119,36 +123,36 @@ def _code_quantized(
         )
     levels = np.zeros(spec.size, np.int32) if tensor is None else tensor.levels.flatten()
     if spec.size and (spec.below or spec.above):
-        contexts.code_levels(model, levels, *loops(spec), spec.below, spec.above, *edges)
+        contexts.code_levels(model, levels, *_plan_loops(spec), spec.below, spec.above, *edges)
     return QuantizedTensor(levels.reshape(spec.shape), dequantiser)
 
 
 def _code_codebook(
     model: mixing.Model, number: int, spec: TensorSpec, given: UniformScale | Codebook | None
 ) -> tuple[Codebook, list[np.ndarray]]:
-    """Codes a codebook; returns it, and the edges of the cells above and below zero."""
+    """Codes a codebook and returns it, with the edges of its cells above and below zero."""
     sides = [np.zeros(spec.above, np.int64), np.zeros(spec.below, np.int64)]
     if isinstance(given, Codebook):
         book = given.codebook
-        sides = [_bits(book[spec.below + 1 :]), _bits(-book[: spec.below][::-1])]
+        sides = [_view_bits(book[spec.below + 1 :]), _view_bits(-book[: spec.below][::-1])]
     for side in sides:
         contexts.code_codebook(model, side, number)
     above, below = (side.astype(np.uint32).view(np.float32) for side in sides)
     codebook = Codebook(np.concatenate([-below[::-1], np.zeros(1, np.float32), above]))
-    return codebook, [contexts.edges(side) for side in sides]
+    return codebook, [contexts.find_edges(side) for side in sides]
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def _view_bits(values: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(values)
     return values.view(f"u{values.dtype.itemsize}").astype(np.int64).reshape(-1)
 
 
-def loops(spec: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
-    """Returns how a tensor is scanned.
+def _plan_loops(spec: TensorSpec) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
+    """Returns the loops that scan a tensor.
 
     Returns:
-      The sizes of the loops over outer channels, inner channels and taps of the kernel; their
-      strides; and the kernel's width.
+      (sizes, strides, width): the sizes and strides of the loops over outer channels, inner
+      channels and taps of the kernel, and the width of the kernel.
     """
     inputs, outputs = (1, 1, *spec.shape)[-2:]
     taps = math.prod(spec.shape[:-2])

@@ -1,4 +1,7 @@
-"""The coders of a .sqz payload. To add one, write its file and add its line to `CODERS`."""
+"""Registers the coders of a .sqz payload.
+
+To add one, write a module with `encode` and `decode`, and add a `Coder` to `CODERS`.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,16 +11,20 @@ from squeeze_jax.compress.sqz.quantized_tensor import Tensor, TensorSpec
 
 
 class Coder(NamedTuple):
-    """One way to turn tensors into bytes and back."""
+    """Turns tensors into bytes and back.
 
-    flag: (
-        int  # marks the coder in the file's flags: 0, or bits that no other coder and no delta use
-    )
-    # (tensors, log2 of the contexts) -> (specs that `decode` needs, payload)
+    Attributes:
+      flag: marks the coder in the file's flags: 0, or bits that no other coder and no delta use.
+      encode: (tensors, log2 of the contexts) -> (specs that `decode` needs, payload).
+      decode: (payload, specs, log2 of the contexts) -> tensors; raises UserError for a damaged
+        payload.
+      has_contexts: whether the file's head holds log2 of the contexts; it holds 0 otherwise.
+    """
+
+    flag: int
     encode: Callable[[Sequence[Tensor], int], tuple[list[TensorSpec], bytes]]
-    # (payload, specs, log2 of the contexts) -> tensors; raises UserError for a damaged payload
     decode: Callable[[bytes, Sequence[TensorSpec], int], list[Tensor]]
-    has_contexts: bool = False  # whether the header holds log2 of the contexts, or 0
+    has_contexts: bool = False
 
 
 CODERS: dict[str, Coder] = {

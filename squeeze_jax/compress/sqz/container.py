@@ -1,4 +1,4 @@
-"""Writes a network as a .sqz file and reads it back; `c/sqz.c` reads it on a device."""
+"""Writes a network to a .sqz file and reads it back; `c/sqz.c` reads it on a device."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,17 +34,18 @@ def write(
 
     Args:
       net: the network whose metadata the file carries.
-      coded: every weight and statistic, by its path in `paths`: quantized, float32 or float16.
-      coder: a name in `coders.CODERS`.
-      bits: log2 of the contexts that the arithmetic decoder has memory for, 52 * 2^bits bytes;
-        10 to 18.
-      known_classes: lists of class names that readers have too, by name; they take a few bytes.
+      coded: every weight and statistic by its path in `paths`: quantized, float32 or float16.
+      coder: a key of `coders.CODERS`.
+      bits: log2 of the contexts in each table, 10 to 18; the arithmetic decoder takes 52 * 2^bits
+        bytes of memory.
+      known_classes: lists of class names that readers have too, by name; such a list takes a few
+        bytes.
       base: another network, which readers must have too; the file is a delta from it.
       added: paths of the tensors in `coded` that are added to the base's weights of the same path.
         A tensor whose levels are all 0 leaves the base's weights as they are and takes no space.
 
     Raises:
-      UserError: `coded` does not hold exactly the network's arrays, no file can hold them, the
+      UserError: `coded` does not hold exactly the network's arrays, a file cannot hold them, the
         coder is unknown, or the base lacks weights to add to.
     """
     if coder not in CODERS:
@@ -54,7 +55,7 @@ def write(
     _check_shapes(coded, shapes)
     num_weights = sum(int(np.prod(shape)) for shape in shapes.values())
     file_format.check_num_weights(num_weights)
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     _check_added(coded, added, weights)
 
     chosen = CODERS[coder]
@@ -67,7 +68,7 @@ def write(
             base_crc=0 if base is None else weights.crc,
             num_weights=num_weights,
             header=header.pack(net.metadata(), known_classes or {}),
-            specs=delta.entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
+            specs=delta.make_entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
             payload=payload,
         )
     )
@@ -83,27 +84,27 @@ def lossless(
 ) -> bytes:
     """Returns a network as a .sqz file that gives it back bit for bit.
 
-    Arrays of few distinct values, as after clustering, are stored as levels of a codebook;
-    multiples of one step, as in a network read from a lossy file, as levels of that step; the
-    others as they are, in float16 where that holds them. A delta stores an array as its difference
-    from the base where that has few distinct values and is smaller.
+    Arrays of few distinct values, as after clustering, are stored as levels of a codebook.
+    Multiples of one step, as in a network from a lossy file, are stored as levels of that step.
+    Other arrays are stored as float16 where that is exact, and as float32 elsewhere. A delta stores
+    an array as its difference from the base where that has few distinct values and is smaller.
 
     Args:
       net: the network.
-      coder: as in `write`, like all the others.
-      bits: log2 of the contexts.
-      known_classes: lists of class names that readers have too, by name.
-      base: another network, which readers must have too.
+      coder: as in `write`.
+      bits: as in `write`.
+      known_classes: as in `write`.
+      base: as in `write`.
 
     Raises:
-      UserError: no file can hold the network.
+      UserError: a file cannot hold the network.
     """
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     coded: dict[str, Tensor] = {}
     added = set()
     for path, leaf in paths(net.params, net.stats).items():
         array = np.asarray(leaf, np.float32)
-        coded[path] = _cheapest_exact(array)
+        coded[path] = _choose_exact_form(array)
         before = weights.find(path, array.shape)
         difference = None if before is None else delta.find_difference(before, array)
         if difference and estimate_bits(difference) <= estimate_bits(coded[path]):
@@ -120,31 +121,32 @@ def read(
     """Returns the network in a .sqz file.
 
     Args:
-      data: the file.
-      known_classes: lists of class names, by name, as the writer had them.
-      base: the network that the file is a delta from; other files ignore it.
+      data: content of the file.
+      known_classes: lists of class names by name, as the writer had them.
+      base: the network that a delta was made from; ignored for other files.
 
     Raises:
-      UserError: the bytes are no such file, are damaged, describe no network of this package, or
+      UserError: the bytes are not a .sqz file, are damaged, describe no network of this package, or
         are a delta from another network than the base.
     """
-    with _rejecting_damage():
+    with _name_damage():
         content = file_format.unpack(data)
     if not content.flags & file_format.DELTA:
         base = None
     elif base is None:
         raise UserError(
-            "it is a delta from another network: decompress it with --base and that network first"
+            "it is a delta, which needs the network that it was made from: "
+            "decompress it with --base first"
         )
-    weights = _base_weights(base)
+    weights = _find_base_weights(base)
     if base is not None and weights.crc != content.base_crc:
-        raise UserError("it is a delta from another network than this base")
-    with _rejecting_damage():
+        raise UserError("it is a delta from another network than the given base")
+    with _name_damage():
         return _decode(content, known_classes or {}, weights)
 
 
 def paths(params: Tree, stats: Tree) -> dict[str, Any]:
-    """Returns the leaves of both trees by path, as params/fire2/squeeze/kernel, in their order."""
+    """Returns the leaves of both trees, in order, by paths such as params/fire2/squeeze/kernel."""
     return leaves_by_path({"params": params, "stats": stats})
 
 
@@ -158,7 +160,7 @@ def _check_shapes(coded: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
     )
     if wrong:
         raise UserError(
-            f"{len(wrong)} arrays are missing, unknown or of another shape than the network's: "
+            f"{len(wrong)} arrays are missing, unknown, or of another shape than the network's: "
             f"{', '.join(wrong[:3])}"
         )
 
@@ -169,15 +171,17 @@ def _check_added(
     for path in added:
         tensor = coded.get(path)
         if not isinstance(tensor, QuantizedTensor) or base.find(path, tensor.levels.shape) is None:
-            raise UserError(f"{path} is not quantized, or the base has no weights to add it to")
+            raise UserError(
+                f"{path} cannot be added to the base: it is not quantized, or the base lacks it"
+            )
 
 
 def _is_nonzero(tensor: Tensor) -> bool:
     return bool((tensor.levels if isinstance(tensor, QuantizedTensor) else tensor).any())
 
 
-def _cheapest_exact(array: np.ndarray) -> Tensor:
-    """Returns a float32 array in the cheapest of the forms that give it back bit for bit."""
+def _choose_exact_form(array: np.ndarray) -> Tensor:
+    """Returns a float32 array in the smallest form that gives it back bit for bit."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     forms: list[Tensor] = [array]
@@ -188,7 +192,7 @@ def _cheapest_exact(array: np.ndarray) -> Tensor:
 
 
 @contextmanager
-def _rejecting_damage() -> Iterator[None]:
+def _name_damage() -> Iterator[None]:
     try:
         yield
     except UserError as e:
@@ -205,14 +209,16 @@ def _decode(
     specs = delta.resolve(shapes, content.specs, base)
     decoded = content.coder.decode(content.payload, list(stored.values()), content.context_bits)
     tensors = dict(zip(stored, decoded, strict=True))
-    arrays = {path: _weights(spec, tensors.get(path), base) for path, spec in specs.items()}
+    arrays = {path: _restore_weights(spec, tensors.get(path), base) for path, spec in specs.items()}
     return Network.from_metadata(
         metadata, **replace_leaves({"params": params, "stats": stats}, arrays)
     )
 
 
-def _weights(spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights) -> np.ndarray:
-    """Returns a tensor's weights, float32, from what the file and the base hold of it."""
+def _restore_weights(
+    spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights
+) -> np.ndarray:
+    """Returns a tensor's weights, float32, from the file and the base."""
     if tensor is None:
         return base.values(spec).copy()
     if not isinstance(tensor, QuantizedTensor):
@@ -222,15 +228,15 @@ def _weights(spec: TensorSpec, tensor: Tensor | None, base: delta.BaseWeights) -
     return delta.add(base.values(spec), tensor)
 
 
-def _base_weights(net: Network | None) -> delta.BaseWeights:
-    """Returns the weights of a base; None has no weights."""
+def _find_base_weights(net: Network | None) -> delta.BaseWeights:
+    """Returns the weights of a base; without a base there are none."""
     base = delta.BaseWeights.of({} if net is None else paths(net.params, net.stats))
     file_format.check_num_weights(len(base.weights))
     return base
 
 
 def _weight_shapes(metadata: Mapping[str, Any]) -> tuple[Tree, Tree]:
-    """Calls `weight_shapes`, and raises UserError for whatever hostile metadata makes it raise."""
+    """Calls `weight_shapes`; raises UserError for every error that damaged metadata causes."""
     try:
         return weight_shapes(metadata)
     except (

@@ -1,8 +1,8 @@
-"""Splits tensors into binary decisions and chooses the contexts of each.
+"""Splits tensors into binary decisions and chooses the contexts of each decision.
 
-A level is coded as: whether it is zero; its sign; its bit length less one, in unary; its bits below
-the leading one, from the top. Decisions that the largest level of its sign determines are skipped.
-Each context keeps one probability for each node of that decision tree.
+A level is coded as four parts: whether it is zero; its sign; its bit length less one, in unary; and
+its bits below the leading one, high bits first. Decisions that the largest level of its sign
+determines are skipped. Each context keeps one probability for each node of this decision tree.
 """
 
 import numba
@@ -15,14 +15,14 @@ from squeeze_jax.compress.sqz.mixing import (
     INPUTS,
     VALUE_BITS,
     code,
+    select_slots,
     size_class,
-    slots_for,
 )
 
-_NODES = 1 << 14  # of a level's decision tree; contexts are multiplied by it
-_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # nodes
+_NODES = 1 << 14  # bound on the nodes of a level's decision tree; contexts are multiplied by it
+_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # first nodes of the four parts
 _BIAS = 256  # a constant input
-_FEW = 6  # inputs for nearly random decisions: from the third bit below the leading one on
+_FEW = 6  # inputs for nearly random decisions, from the third bit below the leading one on
 
 
 @numba.njit(cache=True)
@@ -42,8 +42,8 @@ def _set_bases(m, contexts):
 
 
 @numba.njit(cache=True)
-def _upper_part(m, edges, low, middle, high):
-    """Returns the logit of middle..high within low..high.
+def _split_logit(m, edges, low, middle, high):
+    """Returns the logit of a level being in middle..high, given that it is in low..high.
 
     All values in the cells of these levels count as equally likely.
     """
@@ -56,7 +56,7 @@ def _upper_part(m, edges, low, middle, high):
 
 @numba.njit(cache=True)
 def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_class):
-    """Codes a magnitude 1..largest under m.bases; `edges` are its cells' upper edges."""
+    """Codes a magnitude 1..largest under m.bases; `edges` holds the edges of its sign's cells."""
     bits = m.coder[BITS]
     k = 0
     if magnitude > 1:
@@ -65,10 +65,10 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
     length = 0
     while (2 << length) <= largest:
         low, middle = 1 << length, 2 << length
-        logit = _upper_part(m, edges, low, middle, largest)
-        slots_for(m, 0, bits, INPUTS, _LENGTH + length)
+        logit = _split_logit(m, edges, low, middle, largest)
+        select_slots(m, 0, bits, INPUTS, _LENGTH + length)
         m.bases[1] = 3
-        slots_for(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
+        select_slots(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
         m.chosen[0] = 2 + length
         m.chosen[1] = 100 + row_class
         m.chosen[2] = 300 + column_class
@@ -84,9 +84,9 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
         if middle > largest:
             node *= 2
             continue
-        logit = _upper_part(m, edges, low, middle, high)
+        logit = _split_logit(m, edges, low, middle, high)
         count = INPUTS if depth < 2 else _FEW
-        slots_for(
+        select_slots(
             m,
             0,
             bits,
@@ -94,7 +94,9 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
             _BELOW + 256 * length + node if depth < 8 else _BELOW + 256 * 25 + depth,
         )
         m.bases[1] = 3
-        slots_for(m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1))
+        select_slots(
+            m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1)
+        )
         m.chosen[0] = 40 + 8 * length + min(depth, 7)
         m.chosen[1] = 164 + row_class
         m.chosen[2] = 364 + column_class
@@ -104,23 +106,23 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
 
 @numba.njit(cache=True)
 def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, negative_edges):
-    """Codes a tensor's levels, or fills them in.
+    """Encodes a tensor's levels, or decodes them into `levels`.
 
     Args:
       m: the model.
-      levels: int32 [weights], the tensor in memory order.
-      sizes: of the loops over it: outer channels, inner channels, kernel taps.
-      strides: of the loops in `levels`.
-      width: of the kernel, taps.
+      levels: int32 [weights], in memory order.
+      sizes: numbers of outer channels, inner channels and kernel taps.
+      strides: their strides in `levels`.
+      width: width of the kernel, taps.
       below: largest magnitude of a negative level.
       above: largest positive level.
-      positive_edges: `edges` of the positive levels; empty if all cells are equally wide.
-      negative_edges: of the negative ones.
+      positive_edges: `find_edges` of the positive levels; empty if all cells are equally wide.
+      negative_edges: `find_edges` of the negative levels, or empty.
     """
     outer, inner, taps = sizes
     outer_stride, inner_stride, tap_stride = strides
     bits = m.coder[BITS]
-    # The statistics of cell widths (the first table) carry over between tensors, others do not.
+    # The statistics of cell widths, in the first table, carry over between tensors; others do not.
     m.states[1 << bits : (INPUTS - 1) << bits] = np.uint32(1 << 31)
     row_count, row_sum = np.zeros(outer, np.int64), np.zeros(outer, np.int64)
     column_count, column_sum = np.zeros(inner, np.int64), np.zeros(inner, np.int64)
@@ -129,7 +131,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
             kernel_count, kernel_sum, kernel_mask = 0, 0, 0
             for t in range(taps):
                 at = a * outer_stride + b * inner_stride + t * tap_stride
-                # The same tap of the preceding inner and outer channels; neighbouring taps.
+                # Levels of the same tap in preceding channels, and of neighbouring taps.
                 left, left2 = np.int64(0), np.int64(0)
                 up, up2, corner = np.int64(0), np.int64(0), np.int64(0)
                 west, north, northwest = np.int64(0), np.int64(0), np.int64(0)
@@ -179,7 +181,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                         (row_density >> 1) * 32 + (column_density >> 1),
                     ),
                 )
-                slots_for(m, 0, bits, INPUTS, _ZERO)
+                select_slots(m, 0, bits, INPUTS, _ZERO)
                 m.chosen[0] = 0
                 m.chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2)
                 m.chosen[2] = min(row_age, 15) * 16 + min(column_age, 15)
@@ -217,7 +219,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                             _signed_class(left),
                         ),
                     )
-                    slots_for(m, 0, bits, INPUTS, _SIGN)
+                    select_slots(m, 0, bits, INPUTS, _SIGN)
                     m.chosen[0] = 1
                     m.chosen[1] = 0
                     m.chosen[2] = 256 + min(t, 7)
@@ -261,10 +263,11 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
 
 
 @numba.njit(cache=True)
-def _value_bits(m, value, width, shown, number, phase, first, second):
-    """Codes `width` bits of a number from the top.
+def _code_bits(m, value, width, shown, number, phase, first, second):
+    """Codes a number of `width` bits, high bits first.
 
-    The first `shown` bits are coded under contexts, the rest by their place alone.
+    The contexts of the first `shown` bits include the bits before them; the others are coded by
+    their place alone.
     """
     table = (INPUTS - 1) << m.coder[BITS]
     node = np.int64(1)
@@ -279,7 +282,7 @@ def _value_bits(m, value, width, shown, number, phase, first, second):
         m.bases[3] = (phase * 4096 + first) << 14
         m.bases[4] = (phase * 4096 + second) << 14
         m.bases[5] = ((phase * 4096 + first) * 64 + second) << 14
-        slots_for(m, table, VALUE_BITS, count, at)
+        select_slots(m, table, VALUE_BITS, count, at)
         m.chosen[0] = 256 + phase * 34 + place
         m.chosen[1] = 240
         m.chosen[2] = CHOICES - 1 - phase
@@ -291,27 +294,27 @@ def _value_bits(m, value, width, shown, number, phase, first, second):
 
 @numba.njit(cache=True)
 def code_values(m, values, width, columns, number):
-    """Codes floating-point numbers, or fills them in.
+    """Encodes floating-point numbers, or decodes them into `values`.
 
-    A number is coded as whether it is 0 (all bits), and its bits if it is not.
+    A number is coded as whether any of its bits is set, and then its bits.
 
     Args:
       m: the model.
-      values: int64 [values], of 32 or 16 bits each.
-      width: 32 or 16.
-      columns: of the matrix that the numbers fill row by row.
+      values: the bits of each number, int64 [values].
+      width: bits of a number, 32 or 16.
+      columns: columns of the row-major matrix of the numbers.
       number: index of the tensor in the file.
     """
-    head = 9 if width == 32 else 6  # sign and exponent
+    head = 9 if width == 32 else 6  # bits of sign and exponent
     before, before2 = np.int64(0), np.int64(0)  # exponents of the last non-zero numbers
     here = np.int64(0)  # bit mask: which of the last 12 numbers are 0
     for i in range(len(values)):
         above = np.int64(0)  # bit mask: which of the 6 numbers above are not 0
         for k in range(1, min(6, i // columns) + 1):
             above = above * 2 + (values[i - k * columns] != 0)
-        some = _value_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
+        some = _code_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
         if some:
-            values[i] = _value_bits(
+            values[i] = _code_bits(
                 m, values[i], width, head + 2, number, width >> 5, before, before2
             )
             before2 = before
@@ -325,7 +328,7 @@ def code_values(m, values, width, columns, number):
 
 @numba.njit(cache=True)
 def code_codebook(m, values, number):
-    """Codes one side of a codebook, outwards from zero, or fills it in.
+    """Encodes one side of a codebook, outwards from zero, or decodes it into `values`.
 
     Args:
       m: the model.
@@ -335,16 +338,14 @@ def code_codebook(m, values, number):
     value = np.int64(0)
     gap, gap_length, exponent = np.int64(0), np.int64(0), np.int64(0)
     for i in range(len(values)):
-        # The previous gap, in units in the last place of this value: gaps are similar in size.
+        # Gaps are similar: expect the previous one, in units in the last place of this value.
         expected = size_class(gap >> min((value >> 23) - exponent, 31)) if i > 1 else 60 + i
         step = values[i] - value
         length = 0
         while step >> (length + 1) > 0:
             length += 1
-        length = _value_bits(m, length, 5, 5, number, 2, expected, gap_length)
-        step = (np.int64(1) << length) + _value_bits(
-            m, step, length, 3, number, 3, length, expected
-        )
+        length = _code_bits(m, length, 5, 5, number, 2, expected, gap_length)
+        step = (np.int64(1) << length) + _code_bits(m, step, length, 3, number, 3, length, expected)
         if m.coder[FAILED] or value + step > 0x7F7FFFFF:
             m.coder[FAILED] = 1
             return
@@ -354,14 +355,14 @@ def code_codebook(m, values, number):
         values[i] = value
 
 
-def edges(values: np.ndarray) -> np.ndarray:
+def find_edges(values: np.ndarray) -> np.ndarray:
     """Returns the edges of a codebook's cells, half way between neighbouring values.
 
     Args:
-      values: the bits of one side's magnitudes, int64 [values], ascending.
+      values: the bits of one side's float32 magnitudes, int64 [values], ascending.
 
     Returns:
-      int64 [values + 1], in 1/2^20 of the power of 2 of the largest value.
+      int64 [values + 1], in units of 2^-20 times the largest value's power of 2.
     """
     if not len(values):
         return np.zeros(1, np.int64)

@@ -1,7 +1,7 @@
-"""What a delta file takes from another network, its base.
+"""Relates a delta file to its base, the network whose weights it needs.
 
-Some tensors keep the base's weights, others are added to them. The base is its weights alone, one
-tensor after another, so that a device needs no table of them.
+Some tensors keep the base's weights, others are added to them. The base is an array of weights, one
+tensor after another, so that a device needs no table of its tensors.
 """
 
 import math
@@ -16,14 +16,19 @@ from squeeze_jax.errors import UserError
 
 
 class BaseWeights(NamedTuple):
-    """The weights of a base, as a delta sees them."""
+    """Holds the weights of a base.
 
-    weights: np.ndarray  # float32 [weights of all tensors]
-    specs: Mapping[str, TensorSpec]  # by path, in order; all of the kind "kept"
+    Attributes:
+      weights: the weights of all tensors, float32 [weights].
+      specs: the tensors by path, in order, all of the kind "kept".
+    """
+
+    weights: np.ndarray
+    specs: Mapping[str, TensorSpec]
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "BaseWeights":
-        """Returns the weights of a network's arrays, which come by path, in order."""
+        """Returns the weights of a network's arrays, given by path in order."""
         specs, size = {}, 0
         for path, array in arrays.items():
             specs[path] = TensorSpec(np.shape(array), "kept", base_offset=size)
@@ -33,7 +38,7 @@ class BaseWeights(NamedTuple):
 
     @property
     def crc(self) -> int:
-        """The CRC-32 of the weights as little-endian float32, by which a delta knows its base."""
+        """Returns the CRC-32 of the weights as little-endian float32, which identifies the base."""
         return zlib.crc32(self.weights.astype("<f4").tobytes())
 
     def offset(self, path: str, shape: tuple[int, ...]) -> int | None:
@@ -52,36 +57,36 @@ class BaseWeights(NamedTuple):
 
 
 def add(before: np.ndarray, difference: QuantizedTensor) -> np.ndarray:
-    """Returns float32 weights plus a difference.
+    """Returns weights plus a difference, float32.
 
-    Each weight takes one float32 sum, so that every decoder gives the same. Where the level is 0
-    the weight stays the same to the bit.
+    Each weight is one float32 sum, so that all decoders give the same. Where the level is 0 the
+    weight keeps its bits.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return np.where(difference.levels != 0, before + difference.values(), before)
 
 
 def find_difference(before: np.ndarray, after: np.ndarray) -> QuantizedTensor | None:
-    """Returns the difference that makes `after` of `before`, bit for bit.
+    """Returns the difference that turns `before` into `after`, bit for bit.
 
     Args:
       before: float32 [...].
-      after: float32, of the same shape.
+      after: float32 [...], of the same shape.
 
     Returns:
-      The difference; None if there is none, or one of too many values to be worth a codebook.
+      The difference; None if no sum is exact, or if a codebook of its values would be too large.
     """
-    same = _bits(before) == _bits(after)
+    same = _view_bits(before) == _view_bits(after)
     with np.errstate(over="ignore", invalid="ignore"):
         found = find_codebook(np.where(same.reshape(after.shape), np.float32(0), after - before))
     return found if found and add(before, found).tobytes() == after.tobytes() else None
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
+def _view_bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint32)
 
 
-def entries(
+def make_entries(
     shapes: Mapping[str, tuple[int, ...]],
     specs: Mapping[str, TensorSpec],
     base: BaseWeights,
@@ -89,17 +94,17 @@ def entries(
 ) -> dict[str, TensorSpec]:
     """Returns the entries of a file's tensor table.
 
-    Successive tensors that keep the base's weights, and follow one another there too, share an
-    entry: one axis, under the path of the first.
+    Tensors that keep the base's weights, and follow one another in both networks, are one entry: a
+    single axis, under the path of the first.
 
     Args:
-      shapes: those of all arrays of the network, by path.
-      specs: those of the arrays that are in the payload; the others keep the base's weights.
-      base: the weights that are kept, or added to.
+      shapes: shapes of all arrays of the network, by path.
+      specs: specs of the arrays in the payload; the others keep the base's weights.
+      base: the base's weights.
       added: paths of the arrays that are added to the base's.
     """
     table: dict[str, TensorSpec] = {}
-    run, end = None, None  # the path under which weights are being kept, and where these end
+    run, end = None, None  # path of the current entry of kept weights, and where these end
     for path, shape in shapes.items():
         offset, size = base.offset(path, shape), math.prod(shape)
         if path in specs:
@@ -118,14 +123,19 @@ def entries(
 def resolve(
     shapes: Mapping[str, tuple[int, ...]], table: Mapping[str, TensorSpec], base: BaseWeights
 ) -> dict[str, TensorSpec]:
-    """Undoes `entries`: returns a spec for every array, each checked against the base's.
+    """Returns the spec of every array, checked against the base; undoes `make_entries`.
+
+    Args:
+      shapes: shapes of all arrays of the network, by path.
+      table: the tensor table.
+      base: the base's weights.
 
     Raises:
-      UserError: the table is not one of these arrays, or takes other weights from the base.
+      UserError: the table does not describe these arrays, or refers to other weights of the base.
     """
     wrong = UserError("its tensors are not those of the network in its header")
     specs: dict[str, TensorSpec] = {}
-    left, offset = 0, 0  # of the weights that are being kept: how many more, and where they are
+    left, offset = 0, 0  # of the current entry of kept weights: how many are left, and where
     rest = iter(table.items())
     for path, shape in shapes.items():
         spec = None
@@ -141,7 +151,7 @@ def resolve(
         if spec is None or spec.shape != shape or left < 0:
             raise wrong
         if spec.base_offset is not None and spec.base_offset != base.offset(path, shape):
-            raise UserError(f"it takes weights from its base that are not there: {path}")
+            raise UserError(f"it refers to weights that its base lacks: {path}")
         specs[path] = spec
     if left or next(rest, None):
         raise wrong

@@ -1,17 +1,23 @@
 """Packs and unpacks the parts of a .sqz file.
 
-They are a fixed head, the network's header, the tensor table, the payload and a CRC.
+A file consists of a head of 32 bytes, the network's header, the tensor table, the payload, and the
+CRC-32 of everything before it. All numbers are little-endian. The head has these fields:
 
-All numbers are little-endian. The head has 32 bytes: the magic, the version, the flags, log2 of the
-arithmetic coder's contexts and a zero; then, as uint32, the length of the file, the number of
-tensors, the number of their weights, the length of the header, the length of the tensor table, and
-the CRC of the base. The header, the tensor table and the payload follow, then the CRC-32 of
-everything before it.
+  magic             4 bytes
+  version           uint8
+  flags             uint8: the coder's flag (see `coders.CODERS`) and `DELTA`
+  context bits      uint8: log2 of the arithmetic coder's contexts; 0 for other coders
+  zero              uint8
+  length            uint32: bytes of the file
+  tensors           uint32: entries of the tensor table
+  weights           uint32: weights of all tensors
+  header length     uint32: bytes
+  table length      uint32: bytes
+  base CRC          uint32: see below
 
-The flags of version 2 are the coder's flag (see `coders.CODERS`) and `DELTA`. A file with `DELTA`
-is a delta from another network, its base, and holds the base's CRC-32: that of its decoded weights
-as float32, in the order of its tensors. Other files hold 0 there. A reader rejects flags that it
-does not know.
+A file with the flag `DELTA` is a delta from another network, its base, and holds the CRC-32 of the
+base's decoded weights as float32, in the order of its tensors. Other files hold 0 there. A reader
+rejects flags that it does not know.
 """
 
 import struct
@@ -33,11 +39,11 @@ _CRC_BYTES = 4
 
 
 class Content(NamedTuple):
-    """The parts of a file. Their lengths agree with one another."""
+    """Holds the parts of a file, whose lengths agree."""
 
     flags: int
-    context_bits: int  # log2 of the contexts; 0 where the coder has none
-    base_crc: int  # 0 where the file is no delta
+    context_bits: int  # log2 of the contexts; 0 for a coder without
+    base_crc: int  # 0 unless the file is a delta
     num_weights: int
     header: bytes
     specs: dict[str, TensorSpec]  # the tensor table, by path
@@ -45,7 +51,7 @@ class Content(NamedTuple):
 
     @property
     def coder(self) -> Coder:
-        """The coder of the payload.
+        """Returns the coder of the payload.
 
         Raises:
           UserError: no coder has this flag.
@@ -84,26 +90,26 @@ def unpack(data: bytes) -> Content:
       UserError: the lengths disagree, the file is damaged, or its version or flags are unknown.
     """
     if len(data) < _HEAD.size + _CRC_BYTES or not data.startswith(MAGIC):
-        raise UserError("it does not begin like one")
+        raise UserError("it does not begin with the magic bytes")
     _, version, flags, context_bits, zero, *numbers = _HEAD.unpack_from(data)
     length, num_tensors, num_weights, header_size, table_size, base_crc = numbers
     known_flags = {coder.flag for coder in CODERS.values()}
     is_delta = bool(flags & DELTA)
     if version != VERSION or flags & ~DELTA not in known_flags or zero or base_crc and not is_delta:
         raise UserError(
-            f"it has version {version} and flags {flags}; this reader takes version {VERSION} and "
+            f"it has version {version} and flags {flags}; this reader knows version {VERSION} and "
             f"the flags {sorted(known_flags)}, plus {DELTA} for a delta"
         )
     header_end = _HEAD.size + header_size
     table_end = header_end + table_size
     if length != len(data) or table_end > length - _CRC_BYTES:
-        raise UserError(f"it has {len(data):,} bytes and should have {length:,}")
+        raise UserError(f"it has {len(data):,} bytes instead of {length:,}")
     if zlib.crc32(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
         raise UserError("its checksum does not match its content")
     check_num_weights(num_weights)
     specs = tensor_table.unpack(data[header_end:table_end], num_tensors, is_delta)
     if sum(spec.size for spec in specs.values()) != num_weights:
-        raise UserError(f"its tensors do not have {num_weights:,} weights in all")
+        raise UserError(f"its tensors do not have the {num_weights:,} weights of its head")
     content = Content(
         flags,
         context_bits,
@@ -122,10 +128,10 @@ def check_num_weights(num_weights: int) -> None:
     """Rejects more weights than a file may decode to.
 
     Raises:
-      UserError: there are too many.
+      UserError: the weights exceed `MAX_DECODED_BYTES`.
     """
     if 4 * num_weights > MAX_DECODED_BYTES:
         raise UserError(
-            f"{num_weights:,} weights are more than the {MAX_DECODED_BYTES // 2**20} MiB that a "
-            "file may decode to"
+            f"a file may decode to {MAX_DECODED_BYTES // 2**20} MiB, which is less than "
+            f"{num_weights:,} float32 weights"
         )

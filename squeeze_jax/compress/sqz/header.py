@@ -1,6 +1,6 @@
-"""The header of a .sqz file: the network's metadata as deflated JSON.
+"""Packs and unpacks the header of a .sqz file: the network's metadata as deflated JSON.
 
-A list of classes that readers have too is stored as its name and a digest.
+A list of class names that readers have too is stored as the list's name and a digest.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from squeeze_jax.network import validate_metadata
 
 MAX_JSON_BYTES = 4 * 2**20
 
-KnownClasses = Mapping[str, Sequence[str]]  # lists of class names, each by a name of its own
+KnownClasses = Mapping[str, Sequence[str]]  # name of the list -> class names
 
 
 def pack(metadata: Mapping[str, Any], known: KnownClasses) -> bytes:
     """Returns `Network.metadata()` as deflated JSON.
 
     Args:
-      metadata: the network's.
+      metadata: what `Network.metadata()` returned.
       known: lists of class names that readers have too.
 
     Raises:
@@ -36,7 +36,7 @@ def pack(metadata: Mapping[str, Any], known: KnownClasses) -> bytes:
     text = json.dumps(metadata, separators=(",", ":"), ensure_ascii=False).encode()
     if len(text) > MAX_JSON_BYTES:
         raise UserError(
-            f"the network's metadata has {len(text):,} bytes; at most {MAX_JSON_BYTES:,} fit"
+            f"the network's metadata has {len(text):,} bytes; a file holds {MAX_JSON_BYTES:,}"
         )
     return zlib.compress(text, 9)
 
@@ -47,11 +47,11 @@ def unpack(data: bytes, known: KnownClasses, tensors: Mapping[str, TensorSpec]) 
     Args:
       data: what `pack` returned.
       known: lists of class names, by name.
-      tensors: those of the same file; metadata of a much larger network is rejected before anything
-        is allocated for it.
+      tensors: the tensors of the same file, by path. Metadata of a much larger network is rejected
+        before memory is allocated for it.
 
     Raises:
-      UserError: the bytes are no metadata of a network, or name an unknown list of classes.
+      UserError: the bytes are not the metadata of a network, or name an unknown list of classes.
     """
     try:
         metadata = json.loads(_inflate(data))
@@ -82,7 +82,7 @@ def _inflate(data: bytes) -> bytes:
 
 def _look_up(name: str, digest: str, known: KnownClasses) -> list[str]:
     if name not in known or digest != _digest(known[name]):
-        raise UserError(f"its class names are a list called {str(name)[:40]!r}, which is unknown")
+        raise UserError(f"its class names are the list {str(name)[:40]!r}, which is unknown here")
     return list(known[name])
 
 

@@ -1,9 +1,9 @@
-"""Codes levels and the gaps between them by Huffman codes, as Deep Compression (arXiv 1510.00149).
+"""Codes levels and the gaps between them by Huffman codes, as in Deep Compression.
 
-An entry is a non-zero weight, or a filler zero where a run of zeros is longer than a gap can
-express. It consists of its level and its gap, the number of zeros before it, in the order [out, in,
-height, width]. Each tensor has a Huffman code for the levels and one for the gaps. Both are
-canonical, so that only the lengths of their words are stored.
+See arXiv 1510.00149. An entry is a non-zero weight, or a filler zero where a run of zeros exceeds
+the largest gap. It has a level, and a gap: the number of zeros before it in the order [out, in,
+height, width]. Each tensor has one Huffman code for levels and one for gaps. Both are canonical, so
+that only the lengths of their words are stored.
 """
 
 import heapq
@@ -27,21 +27,21 @@ from squeeze_jax.errors import UserError
 
 GAP_BITS = (4, 5, 8)
 MOST_SYMBOLS = 65_536
-# Bits of a word. The longest word for n counted symbols is shorter than log n to the base of the
-# golden ratio.
+# Most bits of a word. A word for n counted symbols is shorter than log n to the base of the golden
+# ratio.
 LONGEST = 56
 
 
 def word_lengths(counts: np.ndarray) -> np.ndarray:
     """Returns the lengths of the words of a Huffman code, uint8 [symbols].
 
-    A symbol that does not occur has length 0, a symbol that occurs alone 1.
+    A symbol that does not occur has length 0. A symbol that occurs alone has length 1.
 
     Args:
       counts: how often each symbol occurs, int [symbols].
     """
     lengths = np.zeros(len(counts), np.uint8)
-    # (count, number, parts): a symbol has no parts, a subtree its two.
+    # (count, number, parts): a subtree has two parts, a symbol has None.
     heap: list[tuple[int, int, Any]] = [
         (int(counts[symbol]), int(symbol), None) for symbol in np.flatnonzero(counts)
     ]
@@ -61,8 +61,8 @@ def word_lengths(counts: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def words(lengths: np.ndarray) -> np.ndarray:
-    """Returns the canonical code of these lengths, int64 [symbols].
+def assign_words(lengths: np.ndarray) -> np.ndarray:
+    """Returns the words of the canonical code of these lengths, int64 [symbols].
 
     Words ascend by length, then by symbol.
     """
@@ -77,18 +77,18 @@ def words(lengths: np.ndarray) -> np.ndarray:
 
 
 def pack(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
-    """Returns the symbols' words one after another, the first bit the highest of its byte.
+    """Returns the symbols' words one after another, high bits first.
 
     Args:
       symbols: int [n].
-      lengths: of the words by symbol, as `word_lengths` gives them.
+      lengths: lengths of the words, uint8 [symbols], as `word_lengths` returns them.
     """
     each = lengths[symbols].astype(np.int64)
     starts = np.cumsum(each) - each
-    # How many bits of the word follow each bit.
+    # The number of bits of the word that follow each bit.
     below = np.repeat(starts + each - 1, each) - np.arange(int(each.sum()))
     return np.packbits(
-        (np.repeat(words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
+        (np.repeat(assign_words(lengths)[symbols], each) >> below & 1).astype(np.uint8)
     ).tobytes()
 
 
@@ -105,7 +105,7 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
     ):
         raise UserError("the lengths of its words are not those of a Huffman code")
     if count > 8 * len(data):
-        raise UserError("it has fewer bits than symbols")
+        raise UserError(f"it has fewer bits than its {count:,} symbols")
     order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
     symbols = np.zeros(count, np.int64)
     read = _read_words(
@@ -121,7 +121,7 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _read_words(data, per_length, order, symbols):
-    """Fills in the symbols and returns the number of bits read, or -1 if there is no such word."""
+    """Writes the symbols and returns the number of bits read, or -1 for bits that are no word."""
     position, total = 0, 8 * len(data)
     for i in range(len(symbols)):
         word, first, before, length = 0, 0, 0, 0
@@ -141,18 +141,18 @@ def _read_words(data, per_length, order, symbols):
 
 
 class Entries(NamedTuple):
-    """A tensor's stored entries."""
+    """Holds the entries of a tensor."""
 
-    codes: np.ndarray  # int64 [entries]: levels, 0 for fillers
-    gaps: np.ndarray  # int64 [entries]: zeros skipped before each
+    codes: np.ndarray  # int64 [entries]: levels; 0 for fillers
+    gaps: np.ndarray  # int64 [entries]: the number of zeros before each entry
 
 
-def entries(levels: np.ndarray, gap_bits: int) -> Entries:
+def make_entries(levels: np.ndarray, gap_bits: int) -> Entries:
     """Returns the entries of levels, int32 in Flax's layout, for gaps of `gap_bits` bits."""
-    flat = _published(levels).reshape(-1)
+    flat = _to_published_order(levels).reshape(-1)
     positions = np.flatnonzero(flat)
     skipped = np.diff(positions, prepend=-1) - 1
-    # A filler stands for 2^bits positions: the zeros that it skips and its own.
+    # A filler covers 2^bits positions: the zeros before it and its own.
     fillers = skipped >> gap_bits
     last = np.cumsum(fillers + 1) - 1
     codes = np.zeros(int((fillers + 1).sum()), np.int64)
@@ -162,12 +162,12 @@ def entries(levels: np.ndarray, gap_bits: int) -> Entries:
     return Entries(codes, gaps)
 
 
-def _published(levels: np.ndarray) -> np.ndarray:
+def _to_published_order(levels: np.ndarray) -> np.ndarray:
     """Transposes [..., in, out] to [out, in, ...]."""
     return np.moveaxis(levels, (-1, -2), (0, 1)) if levels.ndim >= 2 else levels
 
 
-def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
+def _to_levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
     """Returns the levels that these entries encode.
 
     Raises:
@@ -185,9 +185,9 @@ def _levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
     )
 
 
-def sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
-    """Returns the bytes of a tensor's codes and of its gaps, without the lengths of the words."""
-    stored = entries(levels, gap_bits)
+def measure_sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
+    """Returns the bytes of a tensor's levels and of its gaps, without the lengths of the words."""
+    stored = make_entries(levels, gap_bits)
 
     def coded_bytes(symbols: np.ndarray) -> float:
         counts = np.bincount(symbols - symbols.min(initial=0))
@@ -202,11 +202,11 @@ def encode(
     """Returns the specs that `decode` needs, and the code.
 
     Args:
-      tensors: in the order in which they are decoded.
-      gap_bits: 4, 5 or 8; None chooses the smallest for each tensor.
+      tensors: the tensors, in the order in which they are decoded.
+      gap_bits: bits of a gap, one of `GAP_BITS`; None chooses for each tensor what is smallest.
 
     Raises:
-      UserError: no file holds one of the tensors, or it has too many levels for a Huffman code.
+      UserError: a tensor cannot be stored in a file, or has too many levels for a Huffman code.
     """
     specs = [tensor_spec(tensor) for tensor in tensors]
     parts = []
@@ -216,8 +216,8 @@ def encode(
             continue
         if spec.below + spec.above >= MOST_SYMBOLS:
             raise UserError(
-                f"a Huffman code has at most {MOST_SYMBOLS:,} levels, not "
-                f"{spec.below + spec.above + 1:,}"
+                f"a Huffman code holds {MOST_SYMBOLS:,} levels, and a tensor has "
+                f"{spec.below + spec.above + 1:,}; use the arithmetic coder"
             )
         if isinstance(tensor.dequantiser, Codebook):
             parts.append(np.delete(tensor.dequantiser.codebook, spec.below).astype("<f4").tobytes())
@@ -234,11 +234,13 @@ def encode(
 
 
 def _encode_levels(levels: np.ndarray, spec: TensorSpec, gap_bits: int) -> bytes:
-    """Returns one byte of gap bits, the number of entries, then the codes and then the gaps.
+    """Returns the code of a tensor's levels.
 
-    Both are the deflated lengths of the words and the words, each preceded by its size.
+    It holds the gap bits (one byte), the number of entries, the levels and the gaps. Levels and
+    gaps are each the deflated lengths of the words and the packed words, preceded by their sizes in
+    bytes.
     """
-    stored = entries(levels, gap_bits)
+    stored = make_entries(levels, gap_bits)
     parts = [bytes([gap_bits]), len(stored.codes).to_bytes(4, "little")]
     for symbols, alphabet in (
         (stored.codes + spec.below, spec.below + spec.above + 1),
@@ -251,7 +253,7 @@ def _encode_levels(levels: np.ndarray, spec: TensorSpec, gap_bits: int) -> bytes
 
 
 class _Reader:
-    """Reads a payload from front to back."""
+    """Reads a payload from front to back; raises UserError where it ends early."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
@@ -299,7 +301,7 @@ def decode(payload: bytes, specs: Sequence[TensorSpec]) -> list[Tensor]:
 def _decode_levels(reader: _Reader, spec: TensorSpec) -> np.ndarray:
     gap_bits, count = reader.take(1)[0], reader.number()
     if gap_bits not in GAP_BITS or count > spec.size or spec.below + spec.above >= MOST_SYMBOLS:
-        raise UserError("it has more entries than weights, or gaps of an unknown width")
+        raise UserError("it has gaps of an unknown width, or more entries than weights")
     fields = []
     for alphabet in (spec.below + spec.above + 1, 2**gap_bits):
         inflate = zlib.decompressobj()
@@ -308,6 +310,6 @@ def _decode_levels(reader: _Reader, spec: TensorSpec) -> np.ndarray:
         except zlib.error as e:
             raise UserError(f"the lengths of its words are damaged: {e}") from e
         if len(lengths) != alphabet or not inflate.eof or inflate.unused_data:
-            raise UserError(f"it has lengths of other than {alphabet:,} words")
+            raise UserError(f"it does not have the lengths of {alphabet:,} words")
         fields.append(unpack(reader.take(reader.number()), count, np.frombuffer(lengths, np.uint8)))
-    return _levels(spec.shape, Entries((fields[0] - spec.below).astype(np.int32), fields[1]))
+    return _to_levels(spec.shape, Entries((fields[0] - spec.below).astype(np.int32), fields[1]))

@@ -1,6 +1,6 @@
-"""Codes binary decisions by context mixing and arithmetic coding, in integers only.
+"""Codes binary decisions by context mixing and arithmetic coding, in integer arithmetic.
 
-One function codes a decision in either direction. Its probability is mixed as in the PAQ family (M.
+One function encodes and decodes. The probability of a decision is mixed as in the PAQ family (M.
 Mahoney, lpaq1; "Adaptive Weighing of Context Models for Lossless Data Compression", 2005): each
 context keeps an adaptive probability, whose logit is an input of gated linear mixers that learn
 online. A final stage, an adaptive probability map, corrects the mix. Logits are in 1/256,
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-INPUTS = 14  # of a mixer: input 0 is a given logit, each other input has a table of contexts
-SETS = 3  # of mixers: a small context selects one of each set; their logits are averaged
+INPUTS = 14  # inputs of a mixer: input 0 is a given logit, each other one has a table of contexts
+SETS = 3  # sets of mixers: a small context selects one of each; their logits are averaged
 CHOICES = 512  # mixers in a set
 REFINED = 96  # contexts of the final stage, each a curve through 33 points
 VALUE_BITS = 12  # log2 of the contexts in each table for floating-point numbers
@@ -26,18 +26,18 @@ LOW, HIGH, CODE, POSITION, FAILED, DECODING, BITS = range(7)
 _RATE = 13  # a mixer's step is error * input / 2^13
 _REFINING = 6
 _LEARNED = 1000  # decisions after which a context's rate no longer falls
-_WEIGHT, _PRIOR_WEIGHT = 104_858, 419_430  # of a new mixer, 2^20 being 1
+_WEIGHT, _PRIOR_WEIGHT = 104_858, 419_430  # initial weights of a mixer, in 1/2^20
 
 
 class Model(NamedTuple):
-    """The state of a coder, a tuple that numba can unpack."""
+    """Holds the state of a coder, as a tuple that numba can unpack."""
 
     coder: np.ndarray  # int64 [7]
-    data: np.ndarray  # uint8, written or read
-    # uint32: 22 bits of probability, 10 of count; 13 tables of 2^BITS, then 13 of 2^VALUE_BITS.
+    data: np.ndarray  # uint8, the code that is written or read
+    # uint32: 22 bits of probability and 10 of count; 13 tables of 2^BITS, then 13 of 2^VALUE_BITS.
     states: np.ndarray
-    slots: np.ndarray  # int64 [INPUTS]: indices of this decision's states
-    bases: np.ndarray  # int64 [INPUTS]: contexts of this symbol
+    slots: np.ndarray  # int64 [INPUTS]: indices of the current decision's states
+    bases: np.ndarray  # int64 [INPUTS]: contexts of the current symbol
     inputs: np.ndarray  # int64 [INPUTS]
     weights: np.ndarray  # int32 [SETS, CHOICES, INPUTS]
     chosen: np.ndarray  # int64 [SETS]
@@ -48,37 +48,38 @@ class Model(NamedTuple):
     trust: np.ndarray  # int32 [1024]
 
 
-def _curves() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the logistic function and its inverse, as the same integers on every machine.
+def _tabulate_logistic() -> tuple[np.ndarray, np.ndarray]:
+    """Tabulates the logistic function and its inverse; the integers are the same on all machines.
 
-    The function is tabulated at the logits -2048..2047 in 1/256, its inverse at 4,096
-    probabilities.
+    Returns:
+      (squash, stretch): the function at the logits -2048..2047 in 1/256, and its inverse at 4,096
+      probabilities.
     """
     squash = np.zeros(4096, np.int32)
-    power = 2**32  # of e^(-1/256), in 1/2^32
+    power = 2**32  # a power of e^(-1/256), in 1/2^32
     for k in range(2048):
         squash[2048 + k] = min(65535, 2**48 // (2**32 + power))
         squash[2048 - k] = 65536 - squash[2048 + k]
         power = power * 4_278_222_805 >> 32
     squash[0] = squash[1]
-    # The inverse is the first logit whose probability reaches the middle of the step.
+    # The inverse is the first logit whose probability reaches the middle of a step.
     stretch = np.searchsorted(squash, np.arange(4096) * 16 + 8).astype(np.int32) - 2048
     return squash, np.minimum(stretch, 2047)
 
 
-_SQUASH, _STRETCH = _curves()
-# After n decisions: the learning rate 1 / (n + 1.6), and the confidence in an input, n / (n + 0.5).
+_SQUASH, _STRETCH = _tabulate_logistic()
+# After n decisions the learning rate is 1 / (n + 1.6), and the trust in an input n / (n + 0.5).
 _RATES = np.array([65536 * 5 // (5 * min(n, _LEARNED) + 8) for n in range(1024)], np.int32)
 _TRUST = np.array([512 * n // (2 * n + 1) for n in range(1024)], np.int32)
 
 
-def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
-    """Returns an untrained coder.
+def make_model(data: np.ndarray, bits: int, decoding: bool) -> Model:
+    """Returns the initial state of a coder.
 
     Args:
-      data: uint8 [bytes], room to write, or what to read.
+      data: the code to read, or an array to write to, uint8 [bytes].
       bits: log2 of the contexts in each table for levels; takes 52 * 2^bits bytes of memory.
-      decoding: whether it reads.
+      decoding: whether the coder decodes.
     """
     tables = INPUTS - 1
     weights = np.full((SETS, CHOICES, INPUTS), _WEIGHT, np.int32)
@@ -105,8 +106,8 @@ def model(data: np.ndarray, bits: int, decoding: bool) -> Model:
 
 
 @numba.njit(cache=True)
-def slots_for(m, first, bits, count, node):
-    """Selects the states of inputs 1..count-1: contexts m.bases, at a node of the decision tree."""
+def select_slots(m, first, bits, count, node):
+    """Selects the states of inputs 1..count-1, by the contexts m.bases and a decision's node."""
     for i in range(1, count):
         m.slots[i] = (
             first
@@ -131,7 +132,7 @@ def _code_interval(m, p, bit):
         at = coder[POSITION]
         coder[POSITION] = at + 1
         if coder[DECODING]:
-            # The encoder drops the last three bytes of the stream; one that needs more is damaged.
+            # The encoder drops the last three bytes of the code; a code that needs more is damaged.
             coder[CODE] = ((coder[CODE] << 8) & 0xFFFFFFFF) | (
                 np.int64(m.data[at]) if at < len(m.data) else 0
             )
@@ -149,17 +150,14 @@ def _code_interval(m, p, bit):
 
 @numba.njit(cache=True)
 def code(m, count, prior, refining, bit):
-    """Codes one decision and learns from it.
+    """Codes one decision, learns from it and returns it.
 
     Args:
       m: the model, with the states in m.slots and the mixers in m.chosen.
-      count: of the active inputs.
-      prior: input 0, a logit.
-      refining: the context of the final stage.
+      count: number of active inputs.
+      prior: input 0, a logit in 1/256.
+      refining: context of the final stage.
       bit: the decision; ignored when decoding.
-
-    Returns:
-      The decision.
     """
     inputs, slots, states = m.inputs, m.slots, m.states
     inputs[0] = prior
@@ -210,7 +208,7 @@ def code(m, count, prior, refining, bit):
 def size_class(value):
     """Returns the class of a magnitude, at most 63.
 
-    Two classes span an octave: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...
+    An octave has two classes: 0, 1, 2, 3, 4-5, 6-7, 8-11, ...
     """
     value = abs(value)
     if value < 4:

@@ -1,4 +1,4 @@
-"""Quantized tensors: signed integer levels, and the step or the codebook that gives the weights."""
+"""Defines quantized tensors: integer levels, and the step or codebook that gives the weights."""
 
 import math
 from types import ModuleType
@@ -8,40 +8,40 @@ import numpy as np
 
 from squeeze_jax.errors import UserError
 
-LIMIT = 2**24 - 1  # magnitude of a level; each is exact as float32
-CODEBOOK_LIMIT = 65_535  # values on either side of zero
-# Magnitude of a level where a step is looked for: 16 bits, as many symbols as a Huffman code holds.
+LIMIT = 2**24 - 1  # largest magnitude of a level; each level is exact in float32
+CODEBOOK_LIMIT = 65_535  # most values on either side of zero
+# Largest magnitude of a level for which a step is searched: a Huffman code holds 16-bit symbols.
 UNIFORM_LIMIT = 2**15 - 1
-DIVISORS = 8  # the smallest magnitude is divided by 1 to 8 to find a step
+DIVISORS = 8  # candidate steps are the smallest magnitude divided by 1 to 8
 MAX_AXES = 8
-MAX_CHANNELS = 2**20  # in or out, of a quantized tensor: a decoder keeps counts for each
+MAX_CHANNELS = 2**20  # input or output channels of a quantized tensor; decoders count each
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class UniformScale(NamedTuple):
-    """Makes each weight level * step."""
+    """Gives the weights level * step."""
 
     step: float  # float32, positive and finite
 
     def values(self, levels: np.ndarray) -> np.ndarray:
         """Returns the weights, float32 [...], of levels, int32 [...].
 
-        Each takes one float32 product, so that every decoder gives the same.
+        Each weight is one float32 product, so that all decoders give the same.
         """
         return levels.astype(np.float32) * np.float32(self.step)
 
 
 class Codebook(NamedTuple):
-    """Makes each weight the codebook's value at its level.
+    """Gives the weights by looking up levels in a codebook.
 
-    Level k > 0 is the k-th value above zero, k < 0 the k-th below zero, and 0 is exactly 0.
+    Level k > 0 is the k-th value above zero, level k < 0 the k-th below zero, and level 0 is 0.
     """
 
     codebook: np.ndarray  # float32 [values], strictly ascending, with one 0
 
     @property
     def below(self) -> int:
-        """How many values are below zero."""
+        """Returns the number of values below zero."""
         return int(np.searchsorted(self.codebook, 0))
 
     def values(self, levels: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ class Codebook(NamedTuple):
 
 
 class QuantizedTensor(NamedTuple):
-    """A tensor as integer levels, with what makes weights of them."""
+    """Holds a tensor as integer levels, with the dequantiser that gives the weights."""
 
     levels: np.ndarray  # int32, in Flax's layout: [height, width, in, out] or [in, out]
     dequantiser: UniformScale | Codebook
@@ -61,23 +61,23 @@ class QuantizedTensor(NamedTuple):
 
     @property
     def below(self) -> int:
-        """The largest magnitude of a negative level: by the codebook, or the largest there is."""
+        """Returns the largest magnitude of a negative level, in the codebook or in the tensor."""
         if isinstance(self.dequantiser, Codebook):
             return self.dequantiser.below
         return max(0, -int(self.levels.min(initial=0)))
 
     @property
     def above(self) -> int:
-        """The largest positive level: by the codebook, or the largest there is."""
+        """Returns the largest positive level, in the codebook or in the tensor."""
         if isinstance(self.dequantiser, Codebook):
             return len(self.dequantiser.codebook) - 1 - self.dequantiser.below
         return max(0, int(self.levels.max(initial=0)))
 
     def check(self) -> None:
-        """Rejects levels that no decoder takes; `tensor_spec` checks the rest.
+        """Rejects levels and codebooks that no decoder accepts; `TensorSpec.check` does the rest.
 
         Raises:
-          UserError: the levels are not int32, or do not fit a valid codebook.
+          UserError: the levels are not int32 or not in the codebook, or the codebook is invalid.
         """
         if self.levels.dtype != np.int32:
             raise UserError(f"levels must be int32, not {self.levels.dtype}")
@@ -88,37 +88,48 @@ class QuantizedTensor(NamedTuple):
             self.levels.size
             and not -self.below <= self.levels.min() <= self.levels.max() <= self.above
         ):
-            raise UserError("levels point outside their codebook")
+            raise UserError(
+                f"levels must be in -{self.below:,}..{self.above:,}, the range of their codebook"
+            )
 
 
-# A tensor of a file: quantized, or float32 or float16 as it is.
+# A tensor of a file: quantized, or a float32 or float16 array.
 Tensor = QuantizedTensor | np.ndarray
 
 
 class TensorSpec(NamedTuple):
-    """What a decoder has to know of a tensor before it decodes it."""
+    """Describes a tensor to its decoder.
+
+    Attributes:
+      shape: shape of the tensor.
+      kind: "float32", "float16", "uniform", "codebook", or "kept" for the base's weights.
+      below: `QuantizedTensor.below`; 0 for tensors that are not quantized.
+      above: `QuantizedTensor.above`, likewise.
+      step: the step, of the kind "uniform" only.
+      scan: order of the channels, which only the arithmetic coder chooses.
+      base_offset: offset of the tensor's first weight in the base, if it is kept or added to.
+    """
 
     shape: tuple[int, ...]
-    kind: str  # "float32", "float16", "uniform", "codebook", or "kept": the base's weights
-    below: int = 0  # as `QuantizedTensor.below`; quantized tensors only
+    kind: str
+    below: int = 0
     above: int = 0
-    step: float = 0.0  # "uniform" only
-    scan: int = 0  # the order of the channels; only the arithmetic coder chooses one
-    # The offset of the first weight in the base, of weights that are kept or added to.
+    step: float = 0.0
+    scan: int = 0
     base_offset: int | None = None
 
     @property
     def size(self) -> int:
-        """The number of weights."""
+        """Returns the number of weights."""
         return math.prod(self.shape)
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the tensor has levels."""
+        """Returns whether the tensor has levels."""
         return self.kind in ("uniform", "codebook")
 
     def check(self) -> None:
-        """Rejects a spec that no decoder takes.
+        """Rejects a spec that no decoder accepts.
 
         Raises:
           UserError: an axis, a level or the step is out of range.
@@ -153,11 +164,11 @@ def tensor_spec(tensor: Tensor, scan: int = 0) -> TensorSpec:
     """Returns the spec of a tensor.
 
     Raises:
-      UserError: no file holds this type or these levels.
+      UserError: a file cannot hold this type or these levels.
     """
     if not isinstance(tensor, QuantizedTensor):
         if tensor.dtype.name not in ("float32", "float16"):
-            raise UserError(f"a tensor is quantized, float32 or float16, not {tensor.dtype}")
+            raise UserError(f"a tensor must be quantized, float32 or float16, not {tensor.dtype}")
         return TensorSpec(tensor.shape, tensor.dtype.name)
     tensor.check()
     kind, step = "codebook", 0.0
@@ -169,10 +180,10 @@ def tensor_spec(tensor: Tensor, scan: int = 0) -> TensorSpec:
 
 
 def estimate_bits(tensor: Tensor) -> float:
-    """Returns about how many bits a tensor takes in a file.
+    """Returns an estimate of the bits that a tensor takes in a file.
 
-    Counts the entropy of its levels, plus its step or three bytes a value of its codebook; or the
-    bits of its floats.
+    A quantized tensor counts the entropy of its levels, plus its step or three bytes a value of its
+    codebook. Another one counts the bits of its floats.
     """
     if not isinstance(tensor, QuantizedTensor):
         return 8.0 * tensor.nbytes
@@ -186,10 +197,10 @@ def estimate_bits(tensor: Tensor) -> float:
 
 
 def find_codebook(weights: np.ndarray) -> QuantizedTensor | None:
-    """Returns the levels and the codebook that make these weights exactly, if that is worth it.
+    """Returns the levels and the codebook that give these weights exactly.
 
-    It is worth it if the codebook has at most a quarter as many values as there are weights. No
-    codebook holds -0.0, infinities or NaN.
+    Returns None if the codebook would have more than a quarter as many values as there are weights,
+    or if it cannot hold them: -0.0, infinities or NaN.
 
     Args:
       weights: float32 [...].
@@ -205,7 +216,7 @@ def find_codebook(weights: np.ndarray) -> QuantizedTensor | None:
 
 
 def find_uniform_scale(weights: np.ndarray) -> QuantizedTensor | None:
-    """Returns the levels and the step that make these weights exactly; None if no step is found.
+    """Returns the levels and the step that give these weights exactly; None if no step is found.
 
     Args:
       weights: float32 [...].
@@ -221,15 +232,15 @@ def find_uniform_scale(weights: np.ndarray) -> QuantizedTensor | None:
 def find_step(weights: Any, xp: ModuleType = np) -> Any:
     """Returns the largest step found of which all weights are multiples; 0 if none is found.
 
-    Tries the smallest magnitude divided by 1 to 8, and the floats next to each quotient: a product
-    that was rounded may, divided again, miss the step by one.
+    Tries the smallest magnitude divided by 1 to 8, and the floats next to each quotient, since the
+    quotient of a rounded product may be off by one unit in the last place.
 
     Args:
       weights: float32 [...], finite; an array of `xp`.
       xp: numpy, or jax.numpy for traced weights.
 
     Returns:
-      The step, float32 [], a scalar of `xp`.
+      The step, float32 [], an array of `xp`.
     """
     sizes = xp.abs(weights).reshape(-1, 1)
     smallest = xp.min(sizes, where=sizes > 0, initial=_MAX_FLOAT)
@@ -250,13 +261,13 @@ def _check_codebook(codebook: np.ndarray) -> None:
         or not np.isfinite(codebook).all()
         or (np.diff(codebook) <= 0).any()
     ):
-        raise UserError("a codebook must be ascending finite float32 values")
+        raise UserError("the values of a codebook must be finite and ascending float32")
     if (codebook.view(np.uint32) == 0).sum() != 1:
-        raise UserError("a codebook must have 0 among its values")
+        raise UserError("a codebook must contain 0")
 
 
 def _can_be_quantized(weights: np.ndarray) -> bool:
-    """Returns whether levels can hold such weights: finite, no -0.0, not too many channels."""
+    """Returns whether levels can hold weights: finite ones, no -0.0, and few enough channels."""
     negative_zeros = np.signbit(weights) & (weights == 0)
     return bool(
         np.isfinite(weights).all()

@@ -1,17 +1,19 @@
-"""The tensor table of a .sqz file: binary, so that a device reads it without inflating or parsing.
+"""Packs and unpacks the tensor table of a .sqz file.
 
-An entry has, in this order:
-  - one byte: how many bytes its name shares with the start of the name before; one byte: how many
-    bytes of its own follow; these bytes (UTF-8);
-  - one byte: its kind, plus 8 if it is added to the base; one byte: its number of axes; each axis
-    as a varint (7 bits a byte, the low ones first, the high bit set if more follow);
-  - if it is quantized, one byte for its scan, then `below` and `above` as varints;
-  - if it is uniform, its step as little-endian float32;
-  - if it is kept from the base or added to it, a varint: how many weights of the base lie between
-    the last ones used and these.
+The table is binary, so that a device reads it without inflating or parsing text. An entry has these
+fields, in order. A varint has 7 bits a byte, low bits first, and the high bit set if more follow.
 
-An entry of the kind "kept" is weights of the base as they are: all tensors that follow one another
-in both networks, as a single axis under the name of the first.
+  - uint8: number of bytes that the name has in common with the start of the previous name
+  - uint8: number of further bytes, and these bytes (UTF-8)
+  - uint8: index in `KINDS`, plus `ADDED` if the tensor is added to the base
+  - uint8: number of axes, and each axis as a varint
+  - quantized tensors: scan as uint8, then `below` and `above` as varints
+  - uniform tensors: step as float32, little-endian
+  - tensors that are kept from the base or added to it: number of the base's weights between the
+    last ones used and these, as a varint
+
+An entry of the kind "kept" stands for weights of the base: all tensors that follow one another in
+both networks, as a single axis under the name of the first.
 """
 
 import os
@@ -36,14 +38,14 @@ def pack(specs: Mapping[str, TensorSpec]) -> bytes:
         encoded = name.encode()
         if not 0 < len(encoded) < 256 or b"\0" in encoded:
             raise UserError(
-                f"a tensor's name has 1 to 255 bytes, none of them 0; got {name[:40]!r}"
+                f"a tensor's name must have 1 to 255 bytes, none of them 0; got {name[:40]!r}"
             )
-        shared = len(os.path.commonprefix([before, encoded]))
+        prefix = len(os.path.commonprefix([before, encoded]))
         before = encoded
         added = ADDED * (spec.base_offset is not None and spec.kind != "kept")
         parts += [
-            bytes([shared, len(encoded) - shared]),
-            encoded[shared:],
+            bytes([prefix, len(encoded) - prefix]),
+            encoded[prefix:],
             bytes([KINDS.index(spec.kind) + added, len(spec.shape)]),
         ]
         parts += [_varint(axis) for axis in spec.shape]
@@ -62,11 +64,11 @@ def unpack(data: bytes, count: int, is_delta: bool) -> dict[str, TensorSpec]:
 
     Args:
       data: what `pack` returned.
-      count: how many tensors the table has.
-      is_delta: whether the tensors may refer to a base.
+      count: number of tensors in the table.
+      is_delta: whether tensors may refer to a base.
 
     Raises:
-      UserError: the bytes are no table of so many tensors.
+      UserError: the bytes are not a table of `count` tensors.
     """
     reader, base_end = _Reader(data), 0
     specs: dict[str, TensorSpec] = {}
@@ -118,7 +120,7 @@ def _damaged() -> UserError:
 
 
 class _Reader:
-    """Reads a table from front to back."""
+    """Reads a table from front to back; raises UserError where it is damaged."""
 
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
@@ -145,9 +147,9 @@ class _Reader:
         raise UserError("its table of tensors has a number out of range")
 
     def name(self) -> str:
-        shared, own = self.byte(), self.byte()
-        self.last_name = name = self.last_name[:shared] + self.take(own)
-        if not 0 < len(name) < 256 or len(name) != shared + own or 0 in name:
+        prefix, rest = self.byte(), self.byte()
+        self.last_name = name = self.last_name[:prefix] + self.take(rest)
+        if not 0 < len(name) < 256 or len(name) != prefix + rest or 0 in name:
             raise _damaged()
         try:
             return name.decode()

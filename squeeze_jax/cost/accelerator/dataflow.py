@@ -1,13 +1,15 @@
-"""The two dataflows: cycles in the array and words that cross the port between buffer and array.
+"""Computes a layer's cycles and data movement in the array under either dataflow.
 
-Weight stationary (WS): the array holds the weights of one filter tap, input channels down the rows and output channels
-across the columns. All pixels stream through, partial sums of an output pixel return once for each tap and block of rows.
+Weight stationary (WS): the array holds the weights of one filter tap, input channels down the rows
+and output channels across the columns. All pixels stream through. The partial sums of an output
+pixel return once for each tap and each block of rows.
 
-Output stationary (OS): the array holds rows x columns output pixels of one output channel. For each input channel the
-patch of inputs under those pixels comes in; the taps' weights are broadcast one by one, while the inputs shift from
-neighbour to neighbour. Zero weights are passed over.
+Output stationary (OS): the array holds rows x columns output pixels of one output channel. For each
+input channel the array loads the patch of inputs under those pixels. The taps' weights are
+broadcast one by one while the inputs shift between neighbouring PEs. Zero weights are skipped.
 
-Blocks of pixels are cut from the whole output map: that a spatial tile's edge may cut a block in two is not charged.
+Blocks of pixels are cut from the whole output map. The model does not charge for blocks that the
+edge of a spatial tile cuts in two.
 """
 
 from dataclasses import dataclass
@@ -20,45 +22,49 @@ DATAFLOWS = ("ws", "os")
 
 @dataclass(frozen=True)
 class Compute:
-    """What a layer does inside the array, DRAM aside. Words are 16 bits."""
+    """A layer's cycles and accesses in the array, without DRAM. Words have 16 bits."""
 
     cycles: float
-    macs: float  # executed: OS leaves out those with a zero weight
+    macs: float  # executed; OS skips those with a zero weight
     register_accesses: float
-    neighbour_transfers: float  # PE to PE
-    port_words: float  # between buffer and array, both directions
+    neighbour_transfers: float  # words from PE to PE
+    port_words: float  # words between buffer and array, in both directions
 
 
 def weight_stationary(conv: Convolution, spatial_tiles: int, accelerator: Accelerator) -> Compute:
-    """A pass holds one block of one tap's weights and streams pixels, one a cycle; its weights come through the same port before.
+    """Returns the cost of a layer under the weight-stationary dataflow.
 
-    A partial sum crosses the port as one word, however wide it is kept in the buffer.
+    A pass loads one block of one tap's weights through the port and then streams one pixel a cycle.
+    A partial sum crosses the port as one word, whatever its width in the buffer.
+
+    Args:
+      conv: the layer.
+      spatial_tiles: tiles of the output map; each loads all weights.
+      accelerator: the machine.
     """
-    row_blocks, column_blocks = (
-        _ceil(conv.channels, accelerator.rows),
-        _ceil(conv.filters, accelerator.columns),
-    )
-    streamed = conv.groups * conv.taps * conv.pixels  # by one block of the weights
-    # Every spatial tile has the weights loaded anew, and streaming stops meanwhile.
+    row_blocks = _ceil(conv.channels, accelerator.rows)
+    column_blocks = _ceil(conv.filters, accelerator.columns)
+    streamed = conv.groups * conv.taps * conv.pixels  # pixels that one block of weights sees
+    # Each spatial tile loads the weights again; no pixels stream meanwhile.
     weights = conv.groups * conv.channels * conv.filters * conv.taps * spatial_tiles
     cycles = row_blocks * column_blocks * streamed + weights / accelerator.port_words
 
     macs = conv.channels * conv.filters * streamed
     inputs = conv.channels * column_blocks * streamed
     sums_out = conv.filters * row_blocks * streamed
-    sums_in = (
-        sums_out - conv.groups * conv.filters * conv.pixels
-    )  # the first pass starts from nothing
-    # The pixel that a row's bus brings is latched in each PE: one register access a MAC.
+    # The first pass has no sums to read.
+    sums_in = sums_out - conv.groups * conv.filters * conv.pixels
+    # Each PE latches the pixel on its row's bus: one register access a MAC.
     return Compute(cycles, macs, macs, 0, inputs + sums_out + sums_in + weights)
 
 
 def output_stationary(conv: Convolution, accelerator: Accelerator) -> Compute:
-    """A pass computes a block of pixels of one output channel, one input channel after another.
+    """Returns the cost of a layer under the output-stationary dataflow.
 
-    The inputs under the block (its patch: halo and strided-over inputs included) come in while the weights of the channel
-    before are at work, so a channel takes as long as the slower of the two; or as long as both together, if the register
-    files cannot hold two patches beside the sum.
+    A pass computes a block of pixels of one output channel, one input channel after another. The
+    inputs under the block, its patch, include the halo and the inputs that a stride skips. A patch
+    loads while the previous channel computes, so that a channel takes the longer of the two times.
+    It takes their sum if the register files cannot hold two patches and the partial sum.
     """
     mac_cycles = conv.taps * accelerator.os_cycles_per_weight
     sum_words = -(-accelerator.partial_sum_bytes // accelerator.bytes_per_element)
@@ -79,7 +85,7 @@ def output_stationary(conv: Convolution, accelerator: Accelerator) -> Compute:
     filters = conv.groups * conv.filters
     weights = filters * blocks * conv.channels * conv.taps * accelerator.os_weight_density
     macs = filters * conv.channels * conv.taps * conv.pixels * accelerator.os_weight_density
-    # An input comes through the port for the first tap and from a neighbour for the others.
+    # An input crosses the port for the first tap and comes from a neighbour for the others.
     return Compute(
         filters * cycles,
         macs,
@@ -94,7 +100,7 @@ def _ceil(size: int, block: int) -> int:
 
 
 def _blocks(size: int, block: int) -> list[tuple[int, int]]:
-    """(length, how many) of the blocks that cover size."""
+    """Returns (length, count) of the blocks that cover `size`: the whole ones and the rest."""
     return [
         (length, count)
         for length, count in ((block, size // block), (size % block, 1))

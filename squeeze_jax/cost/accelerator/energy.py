@@ -1,8 +1,10 @@
-"""Energy in units of one 16-bit multiply-accumulate, by the relative costs of Eyeriss (ISCA 2016, Table IV).
+"""Computes energy in units of one 16-bit multiply-accumulate.
 
-The SqueezeNext paper (arXiv 1803.10615, section 4) uses that method with costs it calls slightly modified and doesn't
-give. What is counted at which level is our reading: the operand that stays in a PE (the weight in WS, the sum in OS) sits in
-the MAC's own register, which its cost includes; the operand that moves costs an access to the register file or to a neighbour.
+The costs of accesses are those of Eyeriss (ISCA 2016, Table IV). The SqueezeNext paper (arXiv
+1803.10615, section 4) uses that method with slightly modified costs, which it does not state. Nor
+does it state what counts at which level. Here the operand that stays in a PE (the weight in WS, the
+sum in OS) is in the MAC's own register, whose cost is part of the MAC; the operand that moves costs
+an access to the register file or a transfer from a neighbour.
 """
 
 from dataclasses import astuple, dataclass
@@ -28,17 +30,22 @@ class Energy:
 
     @property
     def total(self) -> float:
+        """Returns the energy of all levels."""
         return sum(astuple(self))
 
     def __add__(self, other: "Energy") -> "Energy":
-        return Energy(*(a + b for a, b in zip(astuple(self), astuple(other))))
+        return Energy(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def energy(compute: Compute, dram_words: float) -> Energy:
-    """Every access counted at its level.
+    """Returns the energy of a layer's accesses.
 
-    A word that crosses the port is one buffer access and one transfer on the array's wires; a word to or from DRAM
-    passes through the buffer and is one buffer access more.
+    A word that crosses the port costs a buffer access and a transfer on the array's wires. A word
+    to or from DRAM passes through the buffer and costs a buffer access too.
+
+    Args:
+      compute: the layer's accesses in the array.
+      dram_words: words to and from DRAM.
     """
     return Energy(
         mac=MAC * compute.macs,

@@ -1,7 +1,8 @@
-"""Layers and an accelerator -> cycles, DRAM traffic and energy, layer by layer at batch 1.
+"""Estimates cycles, DRAM traffic and energy of a network on an accelerator, at batch 1.
 
-Convolutions and dense layers are counted. Pooling, bias, BatchNorm (folded), activations and element-wise sums cost
-nothing, as in the paper: its bars hold convolutions and the classifier only and add up to the totals of its Table 3.
+Convolutions and dense layers count. Pooling, biases, BatchNorm (folded), activations and
+element-wise sums are free, as in the SqueezeNext paper, whose bars show only convolutions and the
+classifier and add up to the totals in its Table 3.
 """
 
 from collections.abc import Sequence
@@ -19,77 +20,88 @@ from squeeze_jax.errors import UserError
 
 @dataclass(frozen=True)
 class LayerEstimate:
-    """One convolution or dense layer on an accelerator. Cycles, bytes, and energy in units of one MAC."""
+    """Estimate of one convolution or dense layer."""
 
     name: str
     dataflow: str  # "ws" or "os"
-    macs: int  # multiply-accumulates of the dense layer, zero weights included
+    macs: int  # those with zero weights included
     cycles: float
     compute_cycles: float
     dram_cycles: float
     tiles: int
     dram_bytes: int
     buffer_accesses: float  # 16-bit words between buffer and array, and between buffer and DRAM
-    utilisation: float  # macs / (cycles x PEs); above 1 only if zero skipping outruns the array
-    energy: Energy
+    utilisation: float  # macs / (cycles * PEs); exceeds 1 only where OS skips zeros
+    energy: Energy  # in MACs
 
     @property
     def arithmetic_intensity(self) -> float:
-        """MACs for each byte of DRAM traffic: a roofline's horizontal axis."""
+        """Returns the MACs a byte of DRAM traffic, the horizontal axis of a roofline."""
         return self.macs / self.dram_bytes
 
     @property
     def macs_per_cycle(self) -> float:
-        """Attained rate: a roofline's vertical axis, under the PEs and under intensity x bytes a cycle."""
+        """Returns the attained MACs a cycle, the vertical axis of a roofline.
+
+        The roofs are the number of PEs, and the intensity times the DRAM's bytes a cycle.
+        """
         return self.macs / self.cycles
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A network on an accelerator; the layers run one after another."""
+    """Estimate of a network whose layers run one after another."""
 
     accelerator: Accelerator
     layers: tuple[LayerEstimate, ...]
 
     @property
     def macs(self) -> int:
+        """Returns the MACs of all layers, those with zero weights included."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def cycles(self) -> float:
+        """Returns the cycles of all layers."""
         return sum(layer.cycles for layer in self.layers)
 
     @property
     def energy_by_level(self) -> Energy:
+        """Returns the energy of all layers at each level, in MACs."""
         return reduce(add, (layer.energy for layer in self.layers), Energy())
 
     @property
     def energy(self) -> float:
-        """In units of one MAC."""
+        """Returns the energy of all layers, in MACs."""
         return self.energy_by_level.total
 
     @property
     def dram_bytes(self) -> int:
+        """Returns the bytes of DRAM traffic of all layers."""
         return sum(layer.dram_bytes for layer in self.layers)
 
     @property
     def utilisation(self) -> float:
+        """Returns MACs / (cycles * PEs); 0 without layers."""
         return self.macs / (self.cycles * self.accelerator.pes) if self.layers else 0.0
 
 
 def estimate(layers: Sequence[Layer], accelerator: Accelerator, dataflow: str = "best") -> Estimate:
-    """Time and energy of a network on an accelerator.
+    """Estimates cycles, DRAM traffic and energy of a network.
 
     Args:
-      layers: as `squeeze_jax.cost.trace.trace_layers` gives them; pools are left out of the result.
+      layers: what `squeeze_jax.cost.trace.trace_layers` returns; pools are left out of the result.
       accelerator: the machine.
-      dataflow: "ws" or "os" for every layer, or "best" for each layer's faster one (of equals, the one of less energy).
+      dataflow: "ws" or "os" for all layers, or "best" for the faster one of each layer; of two
+        equally fast ones, the one with less energy.
 
     Raises:
-      UserError: an unknown dataflow, or a buffer that cannot hold one tile of a layer.
+      UserError: the dataflow is unknown, or the buffer cannot hold one tile of a layer.
     """
     if dataflow not in ("best", *DATAFLOWS):
-        raise UserError(f"no dataflow {dataflow!r}; there are best, {', '.join(DATAFLOWS)}")
+        raise UserError(
+            f"unknown dataflow {dataflow!r}; choose one of best, {', '.join(DATAFLOWS)}"
+        )
     choices = DATAFLOWS if dataflow == "best" else (dataflow,)
     computed = [layer for layer in layers if layer.kind in ("conv", "dense")]
     return Estimate(
@@ -113,11 +125,21 @@ def _estimate(layer: Layer, accelerator: Accelerator, dataflow: str) -> LayerEst
         compute = output_stationary(conv, accelerator)
     dram_bytes = tiling.dram_words * accelerator.bytes_per_element
     dram_cycles = dram_bytes / accelerator.dram_bytes_per_cycle
-    # DMA and array work on different tiles at once: the slower sets the pace; the faster shows once, at the ends of the
-    # pipeline (before the first tile is in and after the last is done). Later requests hide their latency behind work.
+    # DMA and array work on different tiles at once, so that the slower one sets the pace. The
+    # faster one adds its time for a single tile, while the pipeline fills and drains. Only the
+    # first request's latency adds to the time; the others overlap with work.
     slower, faster = max(compute.cycles, dram_cycles), min(compute.cycles, dram_cycles)
     cycles = slower + faster / tiling.tiles + accelerator.dram_latency
     return LayerEstimate(
-        layer.name, dataflow, layer.macs, cycles, compute.cycles, dram_cycles, tiling.tiles, dram_bytes,
-        compute.port_words + tiling.dram_words, layer.macs / (cycles * accelerator.pes), energy(compute, tiling.dram_words),
-    )  # fmt: skip
+        name=layer.name,
+        dataflow=dataflow,
+        macs=layer.macs,
+        cycles=cycles,
+        compute_cycles=compute.cycles,
+        dram_cycles=dram_cycles,
+        tiles=tiling.tiles,
+        dram_bytes=dram_bytes,
+        buffer_accesses=compute.port_words + tiling.dram_words,
+        utilisation=layer.macs / (cycles * accelerator.pes),
+        energy=energy(compute, tiling.dram_words),
+    )

@@ -102,7 +102,7 @@ def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", every_gpu).split(",")
     return [
         (share, {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})
-        for share, gpus in zip(cores, split_evenly(visible, jobs, "GPUs"))
+        for share, gpus in zip(cores, split_evenly(visible, jobs, "GPUs"), strict=True)
     ]
 
 

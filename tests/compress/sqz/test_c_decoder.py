@@ -21,14 +21,14 @@ def program(tmp_path_factory):
 
 
 @pytest.fixture
-def update(program, tmp_path):
-    """An update beside what C wrote of its base: the net, and the program's arguments."""
+def delta(program, tmp_path):
+    """The net of a delta, and the arguments with which the program in C reads it."""
     base, coded = fuzz.small_net(0)
     (tmp_path / "old.sqz").write_bytes(container.write(base, coded))
     subprocess.run([program, tmp_path / "old.sqz", tmp_path / "base"], check=True)
     net, data = fuzz.small_delta(1, base, "arithmetic")
-    (tmp_path / "update.sqz").write_bytes(data)
-    return net, [program, tmp_path / "update.sqz", tmp_path / "weights", tmp_path / "base"]
+    (tmp_path / "delta.sqz").write_bytes(data)
+    return net, [program, tmp_path / "delta.sqz", tmp_path / "weights", tmp_path / "base"]
 
 
 @needs_compiler
@@ -51,9 +51,9 @@ def test_c_reads_the_same_weights(program, tmp_path):
 @pytest.mark.parametrize(
     "flags", [[], ["-march=native", "-ffp-contract=fast"]], ids=["as it is", "fused multiply-add"]
 )
-def test_c_applies_an_update(update, tmp_path, flags):
+def test_c_applies_a_delta(delta, tmp_path, flags):
     """In the same bits, even where the compiler may multiply and add at once."""
-    net, (program, *arguments) = update
+    net, (program, *arguments) = delta
     if flags:
         program = tmp_path / "fused"
         compiled = subprocess.run(
@@ -68,8 +68,8 @@ def test_c_applies_an_update(update, tmp_path, flags):
 
 @needs_compiler
 @pytest.mark.parametrize("base", ["none", "other", "short", "long", "empty", "missing"])
-def test_c_takes_no_other_base(update, base):
-    command = update[1][:3] if base == "none" else update[1]
+def test_c_takes_no_other_base(delta, base):
+    command = delta[1][:3] if base == "none" else delta[1]
     right = command[-1].read_bytes() if base != "none" else b""
     wrong = {
         "other": right[:-1] + b"\x3f",
@@ -85,14 +85,14 @@ def test_c_takes_no_other_base(update, base):
     assert (
         done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     )
-    assert ("No such file" if base == "missing" else "an update") in done.stderr
+    assert ("No such file" if base == "missing" else "a delta") in done.stderr
 
 
 @needs_compiler
-def test_c_lists_the_tensors_of_an_update(update):
+def test_c_lists_the_tensors_of_a_delta(delta):
     """Without the base; what stays is one entry."""
     lines = subprocess.run(
-        update[1][:2], capture_output=True, text=True, check=True
+        delta[1][:2], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     total = sum(
         int(
@@ -106,7 +106,7 @@ def test_c_lists_the_tensors_of_an_update(update):
         )
         for line in lines
     )
-    assert total == len(fuzz.weights_of(update[0]))
+    assert total == len(fuzz.weights_of(delta[0]))
     assert any(" kept " in line for line in lines) and any(
         " added to the base " in line for line in lines
     )
@@ -152,7 +152,7 @@ int main(int argc, char **argv) {
 
 
 @needs_compiler
-def test_c_gives_small_uniform_levels_as_bytes(update, tmp_path):
+def test_c_gives_small_uniform_levels_as_bytes(delta, tmp_path):
     """But not of what is the base's, or added to it."""
     net, coded = fuzz.small_net(0)
     (tmp_path / "net.sqz").write_bytes(container.write(net, coded))
@@ -179,9 +179,9 @@ def test_c_gives_small_uniform_levels_as_bytes(update, tmp_path):
         for step in rest
     ] == expected
     found = subprocess.run(
-        [tmp_path / "int8", update[1][1]], capture_output=True, text=True, check=True
+        [tmp_path / "int8", delta[1][1]], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    table = file_format.unpack(update[1][1].read_bytes()).specs
+    table = file_format.unpack(delta[1][1].read_bytes()).specs
     based = {path for path, item in table.items() if item.base_offset is not None}
     statuses = dict(line.split() for line in found if len(line.split()) == 2)
     assert based == {path for path, status in statuses.items() if status == "7"} and any(

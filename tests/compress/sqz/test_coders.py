@@ -224,7 +224,7 @@ def test_a_code_of_another_length_is_refused():
 
 def test_edges_lie_between_the_values_of_a_codebook():
     values = np.cumsum(np.random.default_rng(0).exponential(0.01, 200)).astype(np.float32)
-    edges = contexts.edges(values.view(np.uint32).astype(np.int64))
+    edges = contexts.find_edges(values.view(np.uint32).astype(np.int64))
     unit = 2.0 ** np.floor(np.log2(values[-1])) / 2**20
     np.testing.assert_allclose(edges[1:-1] * unit, (values[1:] + values[:-1]) / 2, atol=2 * unit)
     assert len(edges) == 201 and (np.diff(edges) >= 0).all()

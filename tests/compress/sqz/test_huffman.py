@@ -42,7 +42,7 @@ def test_no_word_begins_another(name):
     lengths = huffman.word_lengths(COUNTS[name])
     words = sorted(
         f"{word:0{length}b}"
-        for word, length in zip(huffman.words(lengths), lengths, strict=True)
+        for word, length in zip(huffman.assign_words(lengths), lengths, strict=True)
         if length
     )
     assert not any(second.startswith(first) for first, second in itertools.pairwise(words))
@@ -77,7 +77,7 @@ def test_entries_are_those_of_the_published_format():
     """In the order [out, in]; a filler stands for the zeros that its gap skips, and its own."""
     levels = np.zeros((20, 2), np.int32)
     levels[3, 0], levels[2, 1], levels[19, 1] = 5, -6, 7  # at 3, 22 and 39 in that order
-    stored = huffman.entries(levels, 4)
+    stored = huffman.make_entries(levels, 4)
     assert list(zip(stored.codes, stored.gaps, strict=True)) == [
         (5, 3),
         (0, 15),
@@ -85,13 +85,13 @@ def test_entries_are_those_of_the_published_format():
         (0, 15),
         (7, 0),
     ]
-    assert list(huffman.entries(levels, 5).gaps) == [3, 18, 16]
+    assert list(huffman.make_entries(levels, 5).gaps) == [3, 18, 16]
 
 
 def test_sizes_are_those_of_the_words():
     random = np.random.default_rng(0)
     levels = (random.integers(-9, 10, (40, 50)) * (random.random((40, 50)) < 0.2)).astype(np.int32)
-    stored = huffman.entries(levels, 4)
-    for symbols, size in zip(stored, huffman.sizes(levels, 4), strict=True):
+    stored = huffman.make_entries(levels, 4)
+    for symbols, size in zip(stored, huffman.measure_sizes(levels, 4), strict=True):
         counts = np.unique(symbols, return_counts=True)[1]
         assert entropy(counts) <= 8 * size / len(symbols) < entropy(counts) + 1
