@@ -1,7 +1,4 @@
-"""What the fuzzers share.
-
-Ways to damage a file, the memory it took, and the table of what became of the files.
-"""
+"""Damages files, measures memory and tabulates outcomes for the fuzzers."""
 
 import resource
 import sys
@@ -14,10 +11,12 @@ from squeeze_jax.report.tables import markdown
 
 
 def truncated(content: bytes, random: np.random.Generator) -> bytes:
+    """Truncates a file at a random offset."""
     return content[: random.integers(len(content))]
 
 
 def flipped(content: bytes, random: np.random.Generator) -> bytes:
+    """Flips one to eight random bits."""
     changed = bytearray(content)
     for _ in range(random.integers(1, 9)):
         changed[random.integers(len(changed))] ^= 1 << random.integers(8)
@@ -25,28 +24,30 @@ def flipped(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def cut_out(content: bytes, random: np.random.Generator) -> bytes:
+    """Removes up to 199 bytes at a random offset."""
     start, size = random.integers(len(content)), random.integers(1, 200)
     return content[:start] + content[start + size :]
 
 
 def inserted(content: bytes, random: np.random.Generator) -> bytes:
-    place = random.integers(len(content) + 1)
-    return content[:place] + random.bytes(random.integers(1, 200)) + content[place:]
+    """Inserts up to 199 random bytes at a random offset."""
+    offset = random.integers(len(content) + 1)
+    return content[:offset] + random.bytes(random.integers(1, 200)) + content[offset:]
 
 
 def peak() -> float:
-    """The most memory this process has held, in MB."""
+    """Returns the peak resident memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1024 if sys.platform == "linux" else 1 << 20
     )
 
 
 def table(counts: Mapping[str, Counter], headings: Mapping[str, str]) -> str:
-    """Markdown: a row a kind of file and one for all of them.
+    """Formats outcomes as a markdown table: a row for each kind of file and one for the total.
 
     Args:
-      counts: outcomes of each kind.
-      headings: of the outcomes' columns.
+      counts: kind of file -> how often each outcome occurred.
+      headings: outcome -> heading of its column.
     """
 
     def row(name: str, counters: Sequence[Counter]) -> list[str]:

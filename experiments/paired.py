@@ -1,10 +1,11 @@
-"""Differences seed by seed.
+"""Compares the values of a swept key seed by seed.
 
-Python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
+    python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
 
-For each value of a swept key the metric's mean over seeds, and its mean difference from the value
-before, or from VALUE, over the seeds that both have, each ± half of its 95 % interval. Trials of
-one seed see the images in one order, so a difference may be known better than the means.
+Prints a row for each value of the key: the metric's mean over seeds, and the mean of its paired
+differences from the value before (or from VALUE) over the seeds that both have. Both come with half
+of their 95 % interval. Trials with one seed see the images in one order, so the interval of a
+difference may be narrower than those of the means.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from squeeze_jax.report.tables import confidence, markdown, show_interval
 
 
 def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
-    """The rows of a sweep.csv as a markdown table.
+    """Formats the rows of a sweep.csv as a markdown table.
 
-    Seeds that failed, diverged or stayed at chance are left out.
+    Only trials with status ok count.
 
     Raises:
-      SystemExit: no such column or value.
+      SystemExit: a column or the value does not exist.
     """
     if unknown := {key, metric, "seed"} - set(rows[0]):
         raise SystemExit(
@@ -60,6 +61,7 @@ def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -
 
 
 def main() -> None:
+    """Prints the table that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path, help="a study's results.csv or sweep.csv")
     parser.add_argument("key", help="the swept key's column, such as squeeze_ratio")

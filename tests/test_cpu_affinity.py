@@ -15,7 +15,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def threads():
-    """Id by id, the cores that each of XLA's workers may run on; all may run on all before the test and after it."""
+    """Returns a function that maps the id of each of XLA's workers to its cores.
+
+    All workers may run on all cores before the test and after it.
+    """
     jax.devices()
     everywhere = os.sched_getaffinity(0)
     ids = [

@@ -1,8 +1,10 @@
-"""How fast it is beside what one would use instead: python -m experiments.benchmarks [NAME ...]
+"""Compares the speed of squeeze_jax with that of its alternatives.
 
-Prints a table a benchmark, and writes NAME.json beside this file. A ratio below 1 means that ours
-is faster. All take about half an hour on two cores; needs `pip install -e '.[test]'`, and a C++
-compiler for torch.compile.
+    python -m experiments.benchmarks [NAME ...]
+
+Prints a table for each benchmark and writes NAME.json beside this file. A ratio below 1 means that
+squeeze_jax is faster. All benchmarks take about half an hour on two cores. They need
+`pip install -e '.[test]'`, and a C++ compiler for torch.compile.
 """
 
 import argparse
@@ -15,6 +17,7 @@ NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", 
 
 
 def main() -> None:
+    """Runs the benchmarks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default"
@@ -27,7 +30,7 @@ def main() -> None:
         benchmark = importlib.import_module(f"experiments.benchmarks.{name}")
         begun = environment(f"python -m experiments.benchmarks {name}") | {"commit": commit}
         rows = benchmark.rows()
-        interleaved.record(name, rows, begun, benchmark.PACKAGES)
+        interleaved.write_result(name, rows, begun, benchmark.PACKAGES)
         print(
             f"{name}: {benchmark.__doc__.partition(chr(10))[0]}\n\n{interleaved.table(rows)}",
             flush=True,

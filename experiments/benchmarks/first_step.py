@@ -1,5 +1,6 @@
-"""Seconds from the command to the end of the first training step, with nothing compiled before and
-with the compilation cache warm.
+"""Times the first training step from the command on, with an empty and a warm cache.
+
+The cache is JAX's persistent compilation cache.
 """
 
 import subprocess
@@ -16,7 +17,7 @@ ROUNDS = 3
 
 
 def rows() -> list[interleaved.Row]:
-    """The digits' net of the default preset; a warm and a cold start in turn."""
+    """Measures warm and cold starts of the default preset in turn."""
     seconds = {"warm cache": [], "cold": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,7 +40,7 @@ def rows() -> list[interleaved.Row]:
 
 
 def first_step(workdir: Path, cache: Path) -> float:
-    """Trains for one step, and takes the time until its loss is on disk."""
+    """Trains for one step and returns the seconds until its loss is on disk."""
     command = [
         sys.executable,
         "launch.py",

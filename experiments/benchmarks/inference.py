@@ -1,9 +1,7 @@
-"""Logits of a batch, ours beside PyTorch's and onnxruntime's.
+"""Times the logits of a batch in squeeze_jax, PyTorch and onnxruntime.
 
-The same SqueezeNet v1.0 with the same weights, at 227 x 227.
-
-onnxruntime runs the file that `squeeze-jax export --format onnx` writes: it is what users deploy on
-a CPU.
+All of them run SqueezeNet v1.0 with the same weights at 227 x 227. onnxruntime runs the file that
+`squeeze-jax export --format onnx` writes, which is what users deploy on a CPU.
 """
 
 import functools
@@ -19,9 +17,9 @@ from squeeze_jax.convert.exporters import onnx_model as exporter
 from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
-NET = "squeezenet_v1_0"
-# Setting, images a call, calls in a row, rounds. A first call after the rest also wakes threads and
-# fills caches.
+MODEL = "squeezenet_v1_0"
+# (setting, images a call, calls in a row, rounds). The first call after a rest also wakes threads
+# and fills caches.
 SETTINGS = (
     ("batch 1", 1, 1, 60),
     ("batch 1, ten calls in a row", 1, 10, 30),
@@ -30,20 +28,20 @@ SETTINGS = (
 
 
 def rows() -> list[interleaved.Row]:
-    """One image, ten one after another, and 32 together."""
-    _, params, stats = split_model(build_model({"name": NET}, 1000))
-    net = Network({"name": NET}, imagenet.class_names(), imagenet.CAFFE, params, stats)
+    """Measures batch 1, ten calls of batch 1 in a row, and batch 32."""
+    _, params, stats = split_model(build_model({"name": MODEL}, 1000))
+    network = Network({"name": MODEL}, imagenet.class_names(), imagenet.CAFFE, params, stats)
     module = (
-        torch_nets.same_net(params, torch_nets.IMAGENET[NET])
+        torch_nets.with_weights(params, torch_nets.IMAGENET[MODEL])
         .eval()
         .to(memory_format=torch.channels_last)
     )
     session = onnxruntime.InferenceSession(
-        exporter.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"]
+        exporter.to_onnx(network).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    own, compiled, result = net.classifier().run, torch.compile(module), []
+    own, compiled, result = network.classifier().run, torch.compile(module), []
     for setting, batch, calls, rounds in SETTINGS:
-        size = models.find(NET)[1].input_size
+        size = models.find(MODEL)[1].input_size
         images = np.random.default_rng(0).normal(0, 50, (batch, size, size, 3)).astype(np.float32)
         planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         tensor = torch.from_numpy(planes).to(memory_format=torch.channels_last)
@@ -69,12 +67,12 @@ def rows() -> list[interleaved.Row]:
 
 
 def repeat(run: Callable[[], object], calls: int) -> None:
-    """`run` so many times."""
+    """Calls a function `calls` times."""
     for _ in range(calls):
         run()
 
 
 def torch_logits(module: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
-    """Logits of images [N, 3, H, W]."""
+    """Returns the logits of float32 images [N, 3, H, W]."""
     with torch.inference_mode():
         return module(images).numpy()

@@ -1,11 +1,9 @@
-"""Images a second and core of the streamed input, ours (Grain) beside torch's DataLoader.
+"""Times streamed input in squeeze_jax (Grain) and in PyTorch's DataLoader.
 
-JPEG files decoded, short side resized to 256.
-
-Both read the same folder of photographs, one thread or process at work, and the clock is the CPU
-time of this process. PyTorch's data set is what its users write with PIL; it also crops, mirrors
-and normalises, which ours does inside the compiled step (`Pipeline.fetch`), so that is called here
-too.
+Both decode the same folder of JPEG photographs in one thread and resize the short side to 256. The
+clock is the CPU time of this process. PyTorch's data set is written with PIL, as its users do; it
+also crops, mirrors and normalises. squeeze_jax does that inside the compiled step
+(`Pipeline.fetch`), which is therefore called here too.
 """
 
 import itertools
@@ -27,12 +25,12 @@ from squeeze_jax.data import DataConfig, open_data
 PACKAGES = ("torch", "pillow")
 IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
 BATCHES = 8  # in one call
-# seconds in which a reader that reads ahead fills its buffer again, within the call that emptied it
+# Seconds in which a reader that reads ahead refills its buffer, within the call that emptied it.
 SETTLE = 2.0
 
 
 def rows() -> list[interleaved.Row]:
-    """One call takes BATCHES batches."""
+    """Measures calls of BATCHES batches each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_photographs(folder)
@@ -41,9 +39,8 @@ def rows() -> list[interleaved.Row]:
             "PyTorch DataLoader, PIL": torch_batches(folder),
         }
         threads = torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # as a DataLoader's worker has it; more of them spin, which processor time would count
+        # A DataLoader's worker has one thread. More threads spin, which CPU time would count.
+        torch.set_num_threads(1)
         try:
             return interleaved.compare(
                 "JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time
@@ -53,7 +50,7 @@ def rows() -> list[interleaved.Row]:
 
 
 def write_photographs(folder: Path) -> None:
-    """Crops of scikit-learn's two photographs as JPEG files, in folders of two classes."""
+    """Writes crops of scikit-learn's two photographs as JPEG files of two classes."""
     random = np.random.default_rng(0)
     for label, photograph in enumerate(load_sample_images().images):
         for split, count in (("train", IMAGES // 2), ("val", 1)):
@@ -69,7 +66,7 @@ def write_photographs(folder: Path) -> None:
 
 
 def own_batches(folder: Path) -> Callable[[], None]:
-    """The preset imagenet's stream over the folder."""
+    """Returns a function that takes BATCHES batches from the stream of the preset `imagenet`."""
     config = squeezenet.get_config("imagenet").data
     config.update(name="folder", data_dir=str(folder), resize_mode="short", workers=1)
     pipeline = open_data(DataConfig(**config)).train(BATCH, 0)
@@ -85,7 +82,7 @@ def own_batches(folder: Path) -> Callable[[], None]:
 
 
 class Photographs(torch.utils.data.Dataset):
-    """A folder of classes, as PyTorch's users read it."""
+    """Reads a folder of classes as PyTorch's users do."""
 
     def __init__(self, folder: Path):
         self.paths = sorted(folder.glob("*/*.jpg"))
@@ -110,7 +107,10 @@ class Photographs(torch.utils.data.Dataset):
 
 
 def torch_batches(folder: Path) -> Callable[[], None]:
-    """A loader that decodes in this process, so that its CPU time is seen."""
+    """Returns a function that takes BATCHES batches from a DataLoader.
+
+    The loader decodes in this process, so that its CPU time counts.
+    """
     loader = torch.utils.data.DataLoader(
         Photographs(folder / "train"), BATCH, shuffle=True, drop_last=True
     )

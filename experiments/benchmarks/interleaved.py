@@ -1,7 +1,4 @@
-"""Timing in turn, so that a busy machine slows all of them alike.
-
-What every benchmark here shares.
-"""
+"""Times alternatives in turn, so that a busy machine slows all of them alike."""
 
 import json
 import os
@@ -16,7 +13,9 @@ import numpy as np
 from squeeze_jax.files import write_atomically
 from squeeze_jax.report.tables import markdown
 
-REST = 0.3  # seconds before each run: PyTorch's and onnxruntime's threads spin for a while after theirs
+# Seconds of rest before each run: the threads of PyTorch and onnxruntime spin for a while after
+# a call.
+REST = 0.3
 
 Row = dict[str, Any]
 
@@ -27,9 +26,16 @@ def run_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each in every round, in an order drawn anew each round.
+    """Calls each function once a round, in an order drawn anew each round.
 
-    `warm_up` rounds before them are thrown away.
+    Args:
+      runs: name -> function.
+      rounds: the number of rounds that count.
+      clock: returns seconds.
+      warm_up: the number of rounds before them that do not count.
+
+    Returns:
+      Name -> seconds in each round.
     """
     random, seconds = np.random.default_rng(0), {name: [] for name in runs}
     for round_ in range(warm_up + rounds):
@@ -49,13 +55,14 @@ def compare(
     images: int = 0,
     **options: Any,
 ) -> list[Row]:
-    """A row for each of `runs`, of which the first is ours; ratios are taken within a round.
+    """Times functions in turn and returns a row for each.
 
     Args:
       setting: what is measured.
-      runs: what to call, by name.
-      rounds: calls of each that count.
-      images: that one call works on; 0: it is not about images.
+      runs: name -> function; the first is that of squeeze_jax. Ratios to it are taken within a
+        round.
+      rounds: the number of calls of each function that count.
+      images: the number of images that a call works on; 0 leaves out images a second.
       options: of `run_in_turn`.
     """
     seconds, rows = run_in_turn(runs, rounds, **options), []
@@ -76,12 +83,12 @@ def compare(
 
 
 def quartiles(values: Sequence[float] | np.ndarray) -> list[float]:
-    """The first, the median and the third."""
+    """Returns the first quartile, the median and the third quartile."""
     return [round(float(q), 4) for q in np.quantile(values, (0.25, 0.5, 0.75))]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as markdown."""
+    """Formats rows as a markdown table."""
 
     def cell(values: list[float] | None, scale: float, digits: int) -> str:
         if values is None:
@@ -103,10 +110,16 @@ def table(rows: Sequence[Row]) -> str:
     return markdown([head, *lines])
 
 
-def record(name: str, rows: Sequence[Row], begun: dict[str, Any], packages: Sequence[str]) -> None:
-    """Writes NAME.json beside this file.
+def write_result(
+    name: str, rows: Sequence[Row], begun: dict[str, Any], packages: Sequence[str]
+) -> None:
+    """Writes rows to NAME.json beside this file.
 
-    The rows, with the `environment` in which they were begun, and the versions of more packages.
+    Args:
+      name: of the benchmark.
+      rows: what was measured.
+      begun: the `environment` at the start.
+      packages: more packages whose versions are written.
     """
     result = begun | {"load_average": round(os.getloadavg()[0], 1)}
     result["versions"] |= {package: version(package) for package in packages}

@@ -1,8 +1,8 @@
-"""Our ONNX files beside PyTorch's own, in onnxruntime.
+"""Times the ONNX files of squeeze_jax and of PyTorch in onnxruntime.
 
-The same SqueezeNet with the same weights is written by `squeeze_jax.convert.exporters.onnx` and by
-`torch.onnx.export`, by tracing (`dynamo=False`) and, where onnxscript is installed, by its exporter
-(`dynamo=True`). All files take any batch.
+`squeeze_jax.convert.exporters.onnx` and `torch.onnx.export` write the same SqueezeNet with the same
+weights. PyTorch writes it by tracing (`dynamo=False`) and, where onnxscript is installed, with its
+newer exporter (`dynamo=True`). All files accept any batch size.
 """
 
 import functools
@@ -24,8 +24,8 @@ from squeeze_jax.network import Network, build_model, imagenet, split_model
 
 DYNAMO = bool(importlib.util.find_spec("onnxscript"))
 PACKAGES = ("onnx", "onnxruntime", "torch", *(["onnxscript"] if DYNAMO else []))
-# What is measured -> (threads, 0 is one a core; the clock; rounds by batch). CPU time does not
-# count the waits of a busy machine.
+# Measure -> (threads, where 0 is one a core; clock; batch size -> rounds). CPU time does not count
+# the waits of a busy machine.
 MEASURES = {
     "wall, all cores": (0, time.perf_counter, {1: 60, 32: 10}),
     "CPU time, one thread": (1, time.process_time, {1: 40, 32: 5}),
@@ -34,14 +34,14 @@ OPSET = 18  # the oldest that PyTorch's newer exporter writes
 
 
 def rows() -> list[interleaved.Row]:
-    """Both nets, both clocks, both batches."""
+    """Measures both networks with both clocks and both batch sizes."""
     result = []
     for name, settings in torch_nets.IMAGENET.items():
         size = models.find(name)[1].input_size
         _, params, stats = split_model(build_model({"name": name}, 1000))
-        net = Network({"name": name}, imagenet.class_names(), imagenet.CAFFE, params, stats)
-        files = {"ours": exporter.to_onnx(net, opset=OPSET).SerializeToString()}
-        files |= torch_files(torch_nets.same_net(params, settings).eval(), size)
+        network = Network({"name": name}, imagenet.class_names(), imagenet.CAFFE, params, stats)
+        files = {"ours": exporter.to_onnx(network, opset=OPSET).SerializeToString()}
+        files |= torch_files(torch_nets.with_weights(params, settings).eval(), size)
         for measure, (threads, clock, rounds_by_batch) in MEASURES.items():
             sessions = {who: open_session(file, threads) for who, file in files.items()}
             for batch, rounds in rounds_by_batch.items():
@@ -66,7 +66,7 @@ def rows() -> list[interleaved.Row]:
 
 
 def torch_files(module: nn.Module, size: int) -> dict[str, bytes]:
-    """What PyTorch's exporters write."""
+    """Exports a module at `size` x `size` with each of PyTorch's exporters."""
     example, files = torch.zeros(2, 3, size, size), {}
     names = dict(input_names=["images"], output_names=["logits"], opset_version=OPSET)
     buffer = io.BytesIO()
@@ -98,7 +98,7 @@ def torch_files(module: nn.Module, size: int) -> dict[str, bytes]:
 
 
 def open_session(file: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """The file in onnxruntime."""
+    """Opens an ONNX file in onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

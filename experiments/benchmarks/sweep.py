@@ -1,9 +1,9 @@
-"""A whole study (5 squeeze ratios x 3 seeds on the digits) by one command, beside the same trials one after another from cold processes.
+"""Times a study run by one command, and its trials run one by one from cold processes.
 
-Every trial is trained to its end, and nothing is compiled before: the study's compilation cache
-  starts empty, and so does that of each single trial. The study runs before and after the single
-  ones, since a machine may be busier at one time than at another. Then trials two at once (--jobs
-  2) beside one after another.
+The study is 5 squeeze ratios x 3 seeds on the digits. Every trial is trained to its end. The
+study's compilation cache starts empty, and so does that of each single trial. The study runs before
+and after the single trials, since the machine's load may change. A second comparison runs two
+trials at once (--jobs 2) and one after another.
 """
 
 import subprocess
@@ -17,10 +17,8 @@ from squeeze_jax.configs import sr_sweep
 
 PACKAGES = ()
 ROOT = Path(__file__).parents[2]
-LONGER = (
-    "--config.seeds=4",
-    "--config.train.epochs=100",
-)  # long enough for training to outweigh compilation, as it does on larger sets
+# Trials long enough for training to outweigh compilation, as it does on larger data sets.
+LONGER = ("--config.seeds=4", "--config.train.epochs=100")
 SINGLE = """from configs.sr_sweep import get_config
 
 
@@ -30,13 +28,13 @@ def sweep(config):
 
 
 def rows() -> list[interleaved.Row]:
-    """Minutes, so two runs of a study and one of each trial."""
+    """Measures two runs of the study and one of each trial; each takes minutes."""
     with tempfile.TemporaryDirectory() as name:
         return in_one(Path(name)) + at_once(Path(name))
 
 
 def in_one(folder: Path) -> list[interleaved.Row]:
-    """A study beside its trials one by one."""
+    """Compares a study with its trials run one by one."""
     studies = [launch("configs/sr_sweep.py", folder / "before")]
     singles = []
     for i, overrides in enumerate(sr_sweep.sweep(sr_sweep.get_config())):
@@ -53,9 +51,9 @@ def in_one(folder: Path) -> list[interleaved.Row]:
 
 
 def at_once(folder: Path) -> list[interleaved.Row]:
-    """Two trials at once, half of the cores each, beside one after another.
+    """Compares two trials at once, on half of the cores each, with one after another.
 
-    Short ones, and ones ten times as long.
+    It does so for short trials and for trials that are ten times as long.
     """
     found = []
     for setting, config, flags in (
@@ -74,7 +72,7 @@ def at_once(folder: Path) -> list[interleaved.Row]:
 
 
 def launch(config: str | Path, workdir: Path, *flags: str) -> float:
-    """Seconds of one `launch.py`, from command to end."""
+    """Runs `launch.py` and returns the seconds that it took."""
     cache = workdir.with_suffix(".cache")
     command = [
         sys.executable,

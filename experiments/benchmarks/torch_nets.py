@@ -1,4 +1,4 @@
-"""SqueezeNet in PyTorch as its users write it, and with the weights of one of ours."""
+"""Defines SqueezeNet in PyTorch as its users write it, and copies weights into it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,12 @@ IMAGENET = {
     "squeezenet_v1_0": dict(filters=96, kernel=7, pooled=(0, 3, 7)),
     "squeezenet_v1_1": dict(filters=64, kernel=3, pooled=(0, 2, 4)),
 }
-CIFAR = dict(
-    filters=96, kernel=3, stride=1, pad=1, pooled=(0, 3, 7), conv10_relu=False, classes=10
-)  # as the preset cifar10 has it
+# The model of the preset cifar10.
+CIFAR = dict(filters=96, kernel=3, stride=1, pad=1, pooled=(0, 3, 7), conv10_relu=False, classes=10)
 
 
 class Fire(nn.Module):
-    """Squeeze and expand, each with its ReLU."""
+    """Computes a Fire module: squeeze and expand, each followed by a ReLU."""
 
     def __init__(self, channels: int, squeeze: int, expand1x1: int, expand3x3: int):
         super().__init__()
@@ -29,14 +28,15 @@ class Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps [N, channels, H, W] to [N, expand1x1 + expand3x3, H, W]."""
         x = torch.relu(self.squeeze(x))
         return torch.cat([torch.relu(self.expand1x1(x)), torch.relu(self.expand3x3(x))], 1)
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet v1.0, v1.1 or the variant for small images.
+    """Computes SqueezeNet v1.0, v1.1 or the variant for small images.
 
-    `pooled` says which Fires follow a pool.
+    `pooled` lists the Fire modules that follow a pool.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class SqueezeNet(nn.Module):
         self.conv10 = nn.Conv2d(filters, classes, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps images [N, 3, H, W] to logits [N, classes]."""
         x = torch.relu(self.conv1(x))
         for index in range(8):
             x = getattr(self, f"fire{index + 2}")(self.pool(x) if index in self.pooled else x)
@@ -72,8 +73,8 @@ class SqueezeNet(nn.Module):
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1)
 
 
-def same_net(params: Tree, settings: Mapping[str, Any]) -> nn.Module:
-    """The PyTorch module with these weights of ours."""
+def with_weights(params: Tree, settings: Mapping[str, Any]) -> nn.Module:
+    """Returns the PyTorch module with the weights of a squeeze_jax model."""
     module = SqueezeNet(**settings)
     for name, parameter in module.named_parameters():
         *path, kind = name.split(".")

@@ -1,10 +1,9 @@
-"""A training step, ours beside PyTorch's.
+"""Times a training step in squeeze_jax and in PyTorch.
 
-Forward, backward, gradient clipping where the preset has it, SGD with momentum and decay.
-
-Ours is the step that `launch.py` runs: it also picks the batch's images from memory, crops and
-mirrors them. PyTorch is given a batch that is ready, channels-last, and runs as it is and compiled
-(torch.compile).
+A step is the forward and backward pass, gradient clipping where the preset has it, and SGD with
+momentum and weight decay. squeeze_jax runs the step of `launch.py`, which also takes the batch's
+images from memory, crops and mirrors them. PyTorch gets a preprocessed channels-last batch and runs
+eagerly and compiled (torch.compile).
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from squeeze_jax.data import ArraySource, Data
 from squeeze_jax.train import TrialConfig, compile_trial, fill_from_checkpoint, parallel
 
 PACKAGES = ("torch",)
-SETTINGS = {  # title -> preset, batch, PyTorch's net, rounds
+SETTINGS = {  # title -> (preset, batch size, arguments of torch_nets.SqueezeNet, rounds)
     "SqueezeNet v1.0 at 227, batch 32": (
         "imagenet",
         32,
@@ -33,7 +32,7 @@ SETTINGS = {  # title -> preset, batch, PyTorch's net, rounds
 
 
 def rows() -> list[interleaved.Row]:
-    """Both settings of the table."""
+    """Measures both settings."""
     result = []
     for title, (preset, batch, settings, rounds) in SETTINGS.items():
         config = squeezenet.get_config(preset)
@@ -48,7 +47,10 @@ def rows() -> list[interleaved.Row]:
 
 
 def own_step(config: ConfigDict) -> Callable[[], None]:
-    """One call is one step of `launch.py`, over all devices, on random images that live in memory."""
+    """Returns a function that runs one step of `launch.py` on all devices.
+
+    The images are random and lie in device memory.
+    """
     random, classes, count = (
         np.random.default_rng(0),
         10 if config.preset == "cifar10" else 1000,
@@ -79,7 +81,7 @@ def own_step(config: ConfigDict) -> Callable[[], None]:
 
 
 def torch_step(config: ConfigDict, settings: dict, compiled: bool) -> Callable[[], None]:
-    """One call is one step on a batch that is ready."""
+    """Returns a function that runs one step of PyTorch on a preprocessed batch."""
     module = torch_nets.SqueezeNet(**settings).train().to(memory_format=torch.channels_last)
     classes, size, train = settings.get("classes", 1000), config.data.image_size, config.train
     optimizer = torch.optim.SGD(

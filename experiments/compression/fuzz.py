@@ -51,18 +51,21 @@ MODEL = {
 }
 PREPROCESSING = Preprocessing(64, 64, "squash", "rgb", (0.0,) * 3, (1.0,) * 3)
 HEADER = 32  # bytes
-STEP = float(
-    np.float32(0.1)
-)  # of uniform levels; its multiples are rounded, so that the order of roundings shows
-MOST_SECONDS = 5.0  # of processor time for one file in Python, and for one in C on average
+# The step of uniform scales. Its multiples are rounded, so the order of roundings matters.
+STEP = float(np.float32(0.1))
+MOST_SECONDS = 5.0  # of CPU time for a file in Python, and for one in C on average
 
 
 def compiler() -> str | None:
+    """Returns the path of a C compiler, or None."""
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
 def build(folder: Path, *flags: str) -> Path:
-    """The program of c/, with these flags, with sanitizers if the compiler has them."""
+    """Builds the program of c/ and returns its path.
+
+    It has the sanitizers if the compiler knows them.
+    """
     program = folder / "sqz"
     command = [compiler(), "-std=c99", "-O1", "-g", *flags, "-o", str(program), *map(str, SOURCES)]
     if subprocess.run([*command, *SANITIZERS], capture_output=True).returncode:
@@ -71,7 +74,7 @@ def build(folder: Path, *flags: str) -> Path:
 
 
 def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarray]]:
-    """A net of all kinds of tensors, and these."""
+    """Returns a network with every kind of tensor, and its tensors by path."""
     random = np.random.default_rng(seed)
     params, stats = weight_shapes({"model": MODEL, "num_classes": 5})
     coded = {}
@@ -84,8 +87,8 @@ def small_net(seed: int) -> tuple[Network, dict[str, QuantizedTensor | np.ndarra
                 np.round(values * 10).astype(np.int32), UniformScale(STEP)
             )
         else:
-            clustered = find_codebook(np.round(values * 4).astype(np.float32) / 3)
-            coded[path] = clustered or QuantizedTensor(
+            found = find_codebook(np.round(values * 4).astype(np.float32) / 3)
+            coded[path] = found or QuantizedTensor(
                 np.zeros(leaf.shape, np.int32), Codebook(np.zeros(1, np.float32))
             )
     arrays = {
@@ -123,7 +126,7 @@ def small_delta(seed: int, base: Network, coder: str) -> tuple[Network, bytes]:
 
 
 def weights_of(net: Network) -> np.ndarray:
-    """All of them, float32, in order."""
+    """Returns all weights of a network in the file's order, float32 [weights]."""
     return np.concatenate(
         [
             np.ascontiguousarray(leaf).reshape(-1)
@@ -133,41 +136,45 @@ def weights_of(net: Network) -> np.ndarray:
 
 
 def sum_of(net: Network) -> int:
-    """As the program adds weights up."""
+    """Returns the sum that the C program prints for these weights."""
     bits = weights_of(net).view(np.uint32).astype(np.uint64)
     return int((bits * (2 * np.arange(len(bits), dtype=np.uint64) + 1)).sum())
 
 
 def flip_header(content: bytes, random: np.random.Generator) -> bytes:
+    """Flips bits in the first HEADER bytes."""
     return flipped(content[:HEADER], random) + content[HEADER:]
 
 
 def flip_table(content: bytes, random: np.random.Generator) -> bytes:
-    """Names, shapes, kinds, sizes of codebooks."""
-    record, size = struct.unpack_from("<II", content, 20)
-    start = HEADER + record
+    """Flips bits in the tensor table: names, shapes, kinds and sizes of codebooks."""
+    metadata_bytes, size = struct.unpack_from("<II", content, 20)
+    start = HEADER + metadata_bytes
     return (
         content[:start] + flipped(content[start : start + size], random) + content[start + size :]
     )
 
 
 def flip_payload(content: bytes, random: np.random.Generator) -> bytes:
+    """Flips bits in the coded weights."""
     start = HEADER + sum(struct.unpack_from("<II", content, 20))
     return content[:start] + flipped(content[start:], random)
 
 
 def huge_number(content: bytes, random: np.random.Generator) -> bytes:
+    """Writes the largest integer of 1, 2 or 4 bytes into the first 600 bytes."""
     width = int(random.choice([1, 2, 4]))
-    place = random.integers(min(len(content) - width, 600))
+    offset = random.integers(min(len(content) - width, 600))
     return (
-        content[:place]
+        content[:offset]
         + b"\xff" * (width - 1)
         + bytes([random.choice([0x7F, 0xFF, 0x0F])])
-        + content[place + width :]
+        + content[offset + width :]
     )
 
 
 def noise(content: bytes, random: np.random.Generator) -> bytes:
+    """Replaces all but the first bytes of a file by random ones."""
     return content[: random.integers(60)] + random.bytes(random.integers(0, 4000))
 
 
@@ -185,7 +192,7 @@ DAMAGES = [
 
 
 def mend_checksum(content: bytes) -> bytes:
-    """With its own length, and the checksum of what it now holds."""
+    """Writes a damaged file's length and checksum anew."""
     if len(content) < HEADER + 4:
         return content
     content = content[:8] + struct.pack("<I", len(content)) + content[12:-4]
@@ -193,13 +200,13 @@ def mend_checksum(content: bytes) -> bytes:
 
 
 class Case(NamedTuple):
-    """A file and what may come of it."""
+    """Holds a damaged file and what a decoder may make of it."""
 
     kind: str
     damage: str
     content: bytes
-    sum: int  # of the weights of the file before
-    mended: bool
+    sum: int  # `sum_of` the undamaged file
+    mended: bool  # its length and checksum were corrected
 
 
 def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
@@ -213,8 +220,8 @@ def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
         net, coded = small_net(seed + number)
         for coder in ("arithmetic", "huffman"):
             files.append((coder, sum_of(net), container.write(net, coded, coder=coder, bits=10)))
-            changed_net, data = small_delta(seed + number, base, coder)
-            files.append((f"{coder}, delta", sum_of(changed_net), data))
+            decoded, data = small_delta(seed + number, base, coder)
+            files.append((f"{coder}, delta", sum_of(decoded), data))
     for number in range(count):
         kind, total, content = files[random.integers(len(files))]
         damage = DAMAGES[number % len(DAMAGES)]
@@ -230,15 +237,15 @@ def cases(count: int, seed: int, base: Network) -> Iterator[Case]:
 
 
 def read_in_c(program: Path, contents: Sequence[bytes], base: Network) -> list[tuple[int, int]]:
-    """(status, sum) of each file.
+    """Decodes files in C and returns the (status, sum) of each.
 
     Args:
-      program: the fuzzer.
-      contents: of the files.
-      base: of those that are deltas.
+      program: what `build` made with -DSQZ_FUZZ.
+      contents: the files.
+      base: the base of the deltas.
 
     Raises:
-      RuntimeError: the program died, or took too long.
+      RuntimeError: the program died or took too long.
     """
     bundle = b"".join(struct.pack("<I", len(content)) + content for content in contents)
     path = program.with_name("base.f32")
@@ -268,8 +275,8 @@ def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
         net = container.read(case.content, base=base)
     except UserError as e:
         if "\n" in str(e) or len(str(e)) > 500:
-            return f"a message that is no line: {str(e)[:100]!r}"
-        # Only Python looks at the record; C takes what it never reads.
+            return f"a message that is not one line: {str(e)[:100]!r}"
+        # Only Python reads the metadata; C accepts what it never reads.
         return "refused" if not accepted or case.mended else "C accepts what Python refuses"
     except Exception:
         return traceback.format_exc().strip()
@@ -284,7 +291,12 @@ def outcome(case: Case, in_c: tuple[int, int] | None, base: Network) -> str:
 def run(
     count: int, seed: int, program: Path | None
 ) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
-    """(outcomes of each kind, failures, processor seconds of the slowest file in Python)."""
+    """Decodes `count` damaged files.
+
+    Returns:
+      The outcomes of each kind of file, the failures, and the CPU seconds of the slowest file in
+      Python.
+    """
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     failures, slowest = [], 0.0
     base, _ = small_net(seed)
@@ -304,13 +316,14 @@ def run(
 
 
 def main() -> int:
+    """Runs the fuzzer and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder), "-DSQZ_FUZZ") if compiler() else None
-        run(36, args.seed, program)  # everything compiled
+        run(36, args.seed, program)  # compiles before memory is measured
         before = peak()
         counts, failures, slowest = run(args.count, args.seed, program)
     headings = {
@@ -318,7 +331,7 @@ def main() -> int:
     }
     print(table(counts, headings | {"right": "right weights"}))
     print(
-        f"Slowest file in Python: {slowest:.2f} s of processor time; "
+        f"Slowest file in Python: {slowest:.2f} s of CPU time; "
         f"peak memory grew by {peak() - before:.0f} MB."
     )
     for case, found in failures[:20]:

@@ -1,10 +1,10 @@
-"""Encodes and decodes a stream of nncodec; side_by_side.py runs it in an environment that has it.
+"""Encodes and decodes a stream of nncodec.
 
     python nncodec_stream.py encode WEIGHTS.npz STREAM.nnc --qp -32
     python nncodec_stream.py decode STREAM.nnc WEIGHTS.npz
 
-Prints the seconds that the call itself took, without Python's start and the imports. Weights are
-float32 by name, in PyTorch's layout.
+side_by_side.py runs this script in an environment that has nncodec. It prints the seconds that the
+call took, without Python's start and the imports. Weights are float32 by name, in PyTorch's layout.
 """
 
 import argparse
@@ -23,7 +23,7 @@ with mock.patch.dict(sys.modules, {"torchvision": mock.MagicMock()}):
 
 
 def encode(weights: dict[str, np.ndarray], settings: dict[str, float]) -> tuple[bytes, float]:
-    """The stream of some weights, and the seconds that took."""
+    """Encodes weights; returns the stream and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         stream = nnc.compress(
@@ -33,24 +33,30 @@ def encode(weights: dict[str, np.ndarray], settings: dict[str, float]) -> tuple[
 
 
 def decode(stream: bytes) -> tuple[dict[str, np.ndarray], float]:
-    """The weights of a stream, and the seconds that took."""
+    """Decodes a stream; returns the weights and the seconds that it took."""
     start = time.perf_counter()
     weights = nnc.decompress(bytearray(stream))
     return weights, time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="One stream of nncodec.")
+    """Encodes or decodes as the command line says, and prints the seconds."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("direction", choices=("encode", "decode"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--qp", type=int, help="of kernels: the higher, the coarser")
-    parser.add_argument("--nonweight-qp", type=int, default=-75, help="of biases (default -75)")
+    parser.add_argument("--qp", type=int, help="kernels' quantization parameter; higher is coarser")
+    parser.add_argument(
+        "--nonweight-qp",
+        type=int,
+        default=-75,
+        help="quantization parameter of biases (default -75)",
+    )
     parser.add_argument(
         "--lambda-scale",
         type=float,
         default=0.0,
-        help="of rate-distortion optimised quantisation (default 0: none)",
+        help="weight of the rate in rate-distortion optimised quantization (default 0: none)",
     )
     arguments = parser.parse_args()
     if arguments.direction == "encode":

@@ -4,12 +4,12 @@
         --data-dir DIR --nncodec PYTHON --csv FILE
 
 Prints a markdown table. CHECKPOINT is the result of `squeeze-jax import RELEASED.net`. PYTHON is
-the interpreter of an environment with nncodec, which needs PyTorch; without it its rows are left
-out. zstd needs the package zstandard.
+the interpreter of an environment with nncodec, which needs PyTorch; without --nncodec, the table
+has no rows for it. zstd needs the package zstandard.
 
 Encoders and decoders run in turn, in an order drawn anew each round. Times are medians, so that
 compilation in the first call does not count. Ways that calibrate encode once, before the rounds.
-All accuracies are of the images that calibration did not see.
+Accuracy is measured on the images that calibration did not see.
 """
 
 import argparse
@@ -52,7 +52,8 @@ GENERAL = {  # compressors of any bytes
     "xz -9e": (functools.partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
     "zstd -22": (zstandard.ZstdCompressor(level=22).compress, zstandard.decompress),
 }
-# nncodec's settings: the defaults, and the best without training, found on 96 calibration images.
+# Settings of nncodec: the defaults, and the best ones without training, which were chosen on 96
+# calibration images.
 NNCODEC = {
     "nncodec": [{"qp": qp} for qp in (-36, -32, -28)],
     "nncodec, RDOQ": [
@@ -60,35 +61,35 @@ NNCODEC = {
     ],
 }
 
-Encode = Callable[[], tuple[bytes, float]]  # -> the stream, seconds
-Decode = Callable[[bytes], tuple[Network, float]]  # the stream -> the net, seconds
+Encode = Callable[[], tuple[bytes, float]]  # () -> (stream, seconds)
+Decode = Callable[[bytes], tuple[Network, float]]  # stream -> (network, seconds)
 
 
 class Way(NamedTuple):
-    """One way to write the net."""
+    """Describes one way to compress the network."""
 
     name: str
     encode: Encode
     decode: Decode
-    once: bool = False  # encode once only: it takes minutes
+    once: bool = False  # encode only once, because it takes minutes
 
 
 class Images(NamedTuple):
-    """Labelled images, preprocessed."""
+    """Holds preprocessed images and their labels."""
 
     images: np.ndarray  # float32 [N, H, W, 3]
     labels: np.ndarray  # int32 [N]
 
 
 class Outputs(NamedTuple):
-    """What a net says of each image."""
+    """Holds a network's outputs for a set of images."""
 
     log_probabilities: np.ndarray  # float64 [N, classes]
-    ranks: np.ndarray  # int32 [N], of the label, 0 for the first
+    ranks: np.ndarray  # int32 [N], rank of the label; 0 is the top-1 class
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
-    """The function, giving its seconds too."""
+    """Wraps a function so that it returns (result, seconds)."""
 
     def run(*arguments: Any) -> tuple[Any, float]:
         start = time.perf_counter()
@@ -99,7 +100,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
 
 
 def split(source: Source, net: Network) -> tuple[Images, Images]:
-    """The images that `squeeze-jax compress` calibrates on, and all others."""
+    """Returns the images that `squeeze-jax compress` calibrates on, and all others."""
     examples = relabel(source, net.class_names).read(range(len(source)))
     images = np.stack([preprocessing.preprocess(image, net.preprocessing) for image, _ in examples])
     labels = np.array([label for _, label in examples], np.int32)
@@ -111,7 +112,7 @@ def split(source: Source, net: Network) -> tuple[Images, Images]:
 
 
 def outputs(net: Network, data: Images) -> Outputs:
-    """What the net says of these images."""
+    """Runs a network on images."""
     run = net.classifier().run
     logits = np.concatenate(
         [run(data.images[i : i + BATCH]) for i in range(0, len(data.images), BATCH)]
@@ -123,9 +124,11 @@ def outputs(net: Network, data: Images) -> Outputs:
 
 
 def compare(own: Outputs, other: Outputs) -> dict[str, float]:
-    """Returns accuracy (%), its change, and the mean KL divergence from the network's own (nats).
+    """Compares a decoded network's outputs with those of the original.
 
-    The change comes with the standard error of the paired difference.
+    Returns:
+      Top-1 and top-5 accuracy (%), their change in points with the standard error of the paired
+      difference, and the mean KL divergence from the original (nats).
     """
     result = {}
     for k in (1, 5):
@@ -143,7 +146,7 @@ def compare(own: Outputs, other: Outputs) -> dict[str, float]:
 
 
 def dense(net: Network) -> bytes:
-    """The net's weights in float32, as .safetensors."""
+    """Returns the network's weights as a float32 .safetensors file."""
     return safetensors.save(
         {
             path: np.ascontiguousarray(leaf, np.float32)
@@ -153,14 +156,14 @@ def dense(net: Network) -> bytes:
 
 
 def with_weights(net: Network, arrays: dict[str, np.ndarray]) -> Network:
-    """A net like this one with other weights, by path."""
+    """Returns a copy of a network with other weights, given by path."""
     return Network.from_metadata(
         net.metadata(), **replace_leaves({"params": net.params, "stats": net.stats}, arrays)
     )
 
 
 def from_released(content: bytes) -> Network:
-    """The net in the bytes of a .net file."""
+    """Reads the network in the bytes of a .net file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.net"
         path.write_bytes(content)
@@ -168,17 +171,17 @@ def from_released(content: bytes) -> Network:
 
 
 def torch_layout(array: np.ndarray) -> np.ndarray:
-    """[height, width, in, out] as [out, in, height, width]; arrays of other ranks stay."""
+    """Transposes HWIO to OIHW; returns arrays of other ranks as they are."""
     return np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
 
 
 def own_layout(array: np.ndarray) -> np.ndarray:
-    """What `torch_layout` was given."""
+    """Reverts `torch_layout`."""
     return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
 
 
 def general_ways(net: Network, released: bytes) -> list[Way]:
-    """Returns the float32 weights and the released file, raw and generically compressed."""
+    """Returns the ways that store float32 weights or the released file, also with GENERAL."""
     sources = {
         "float32": (
             functools.partial(dense, net),
@@ -201,12 +204,12 @@ def general_ways(net: Network, released: bytes) -> list[Way]:
 
 
 def chain(first: Callable[..., Any], then: Callable[[Any], Any]) -> Callable[..., Any]:
-    """One function after the other."""
+    """Composes two functions."""
     return lambda *arguments: then(first(*arguments))
 
 
 def own_ways(net: Network, calibrated: calibrate.Calibration) -> list[Way]:
-    """Ours."""
+    """Returns the ways of squeeze_jax."""
     options = {"known_classes": {"imagenet": imagenet.class_names()}}
     read = timed(functools.partial(container.read, known_classes=options["known_classes"]))
     ways = [
@@ -235,7 +238,7 @@ def own_ways(net: Network, calibrated: calibrate.Calibration) -> list[Way]:
 
 
 def nncodec_ways(net: Network, python: str, folder: Path) -> list[Way]:
-    """Returns the streams of nncodec at the settings of NNCODEC."""
+    """Returns the ways of nncodec, one for each of the settings in NNCODEC."""
     weights = folder / "weights.npz"
     own = container.paths(net.params, net.stats)
     np.savez(
@@ -276,7 +279,11 @@ def nncodec_ways(net: Network, python: str, folder: Path) -> list[Way]:
 def run_in_turn(
     ways: Sequence[Way],
 ) -> tuple[dict[str, tuple[bytes, Network]], dict[str, tuple[float, float]]]:
-    """Each way's stream and decoded net, and its median seconds of encoding and decoding."""
+    """Encodes and decodes in every way, ROUNDS times in turn.
+
+    Returns:
+      Name -> (stream, decoded network), and name -> (median seconds of encoding, of decoding).
+    """
     random, seconds, results = np.random.default_rng(0), {way.name: ([], []) for way in ways}, {}
     fixed = {way.name: say(way.name, way.encode()) for way in ways if way.once}
     for _ in range(ROUNDS):
@@ -294,13 +301,13 @@ def run_in_turn(
 
 
 def say(name: str, measured: tuple[Any, float]) -> tuple[Any, float]:
-    """Progress of what takes minutes."""
+    """Logs the seconds of a slow step and returns (result, seconds)."""
     print(f"{name}: {measured[1]:.0f} s", file=sys.stderr, flush=True)
     return measured
 
 
 def same_weights(net: Network, other: Network) -> bool:
-    """Bit for bit."""
+    """Returns whether two networks have the same float32 weights bit for bit."""
     own, others = (container.paths(each.params, each.stats) for each in (net, other))
     return all(
         np.asarray(leaf, np.float32).tobytes() == np.asarray(others[path], np.float32).tobytes()
@@ -308,14 +315,14 @@ def same_weights(net: Network, other: Network) -> bool:
     )
 
 
-def record(
+def csv_row(
     name: str,
     content: bytes,
     seconds: tuple[float, float],
     exact: bool,
     comparison: dict[str, float],
 ) -> dict[str, Any]:
-    """One line of the CSV file."""
+    """Returns a row of the CSV file."""
     rounded = {key: round(value, 5) for key, value in comparison.items()}
     return {
         "way": name,
@@ -328,7 +335,7 @@ def record(
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Returns a row of the markdown table."""
 
     def accuracy(k: int) -> str:
         return (
@@ -353,9 +360,8 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Ways to make the released SqueezeNet small, side by side."
-    )
+    """Prints the table and writes the CSV file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument(
         "released", type=Path, help="the .net file that the checkpoint was imported from"
@@ -383,7 +389,7 @@ def main() -> None:
     for name, (content, decoded) in results.items():
         exact = same_weights(net, decoded)
         rows.append(
-            record(
+            csv_row(
                 name,
                 content,
                 seconds[name],

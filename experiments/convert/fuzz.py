@@ -1,10 +1,12 @@
-"""Damaged and hostile weight files.
+"""Feeds damaged and hostile weight files to the importers.
 
-Python -m experiments.convert.fuzz --count 2000, from the repository's root.
+Run from the repository's root:
 
-Every file must be refused with one line, or give the right weights: exactly those that it holds.
-  Where a flipped bit fell on a number of a format without a checksum, values are all that may
-  differ. Anything else is a failure and the exit status is 1.
+    python -m experiments.convert.fuzz --count 2000
+
+A file must be rejected with one line or give exactly the weights that it holds. Where bits of a
+weight were flipped and the format has no checksum, the values of weights may differ and nothing
+else. Anything else is a failure, and the exit status is 1.
 """
 
 import argparse
@@ -36,13 +38,16 @@ from tests.convert import encoders
 OPTIONS = {key: value for key, value in encoders.TINY.items() if key != "name"}
 Layers = list[tuple[str, np.ndarray, np.ndarray]]  # (Caffe's name, weights [O, I, H, W], biases)
 TORCH_NAMES = {
-    "conv1": "features.0", "fire2/squeeze1x1": "features.3.squeeze", "fire2/expand1x1": "features.3.expand1x1",
-    "fire2/expand3x3": "features.3.expand3x3", "conv10": "classifier.1",
-}  # fmt: skip
+    "conv1": "features.0",
+    "fire2/squeeze1x1": "features.3.squeeze",
+    "fire2/expand1x1": "features.3.expand1x1",
+    "fire2/expand3x3": "features.3.expand3x3",
+    "conv10": "classifier.1",
+}
 
 
 def state_dict(layers: Layers) -> dict[str, np.ndarray]:
-    """Under torchvision's names; layers of other names keep theirs."""
+    """Returns arrays under torchvision's names; unknown layers keep theirs."""
     pairs = ((TORCH_NAMES.get(name, name), weights, biases) for name, weights, biases in layers)
     return {
         f"{name}.{leaf}": array
@@ -52,6 +57,7 @@ def state_dict(layers: Layers) -> dict[str, np.ndarray]:
 
 
 def pth(layers: Layers, zipped: bool) -> bytes:
+    """Writes a .pth file, as a zip archive or in PyTorch's old format."""
     content = io.BytesIO()
     tensors = {
         name: torch.from_numpy(np.array(array)) for name, array in state_dict(layers).items()
@@ -60,8 +66,8 @@ def pth(layers: Layers, zipped: bool) -> bytes:
     return content.getvalue()
 
 
-def described(layers: Layers) -> bytes:
-    """With metadata, as our exporter writes them."""
+def own_safetensors(layers: Layers) -> bytes:
+    """Writes a .safetensors file with metadata, as the exporter of squeeze_jax does."""
     preprocessing = dict(
         image_size=64,
         resize=64,
@@ -71,24 +77,25 @@ def described(layers: Layers) -> bytes:
         std=[1.0] * 3,
     )
     classes = [f"class {i}" for i in range(5)]
-    record = {
+    metadata = {
         "model": encoders.TINY,
         "data": preprocessing,
         "num_classes": 5,
         "class_names": classes,
         "source": "fuzz",
     }
-    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: json.dumps(record)})
+    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: json.dumps(metadata)})
 
 
 def caffemodel(layers: Layers, old: bool) -> bytes:
+    """Writes a .caffemodel file, with the layer messages of old or new Caffe."""
     return encoders.caffemodel(
         [(name, "Convolution", list(arrays)) for name, *arrays in layers], old
     )
 
 
 class Format(NamedTuple):
-    """One kind of file and the flag that its files need."""
+    """Describes a kind of file and how it is imported."""
 
     suffix: str
     write: Callable[[Layers], bytes]
@@ -111,39 +118,40 @@ FORMATS = {
     ".safetensors": Format(
         ".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))
     ),
-    ".safetensors, ours": Format(".safetensors", described, model=None),
+    ".safetensors, ours": Format(".safetensors", own_safetensors, model=None),
 }
 
 
 class Case(NamedTuple):
-    """A file and what may come of it."""
+    """Holds a damaged file and what an importer may make of it."""
 
     format: str
     damage: str
     content: bytes
-    layers: Layers  # what an undamaged reading gives
+    layers: Layers  # the weights that the file should hold
     values_may_differ: bool = False
 
 
 def flipped_head(content: bytes, random: np.random.Generator) -> bytes:
-    """Where lengths, shapes and names are."""
+    """Flips bits in the first 400 bytes, which hold lengths, shapes and names."""
     size = min(len(content), 400)
     return flipped(content[:size], random) + content[size:]
 
 
 def huge_length(content: bytes, random: np.random.Generator) -> bytes:
-    """A number that is far too large, where a length may be."""
+    """Writes a number that is far too large where a length may be."""
     width = int(random.choice([1, 2, 4, 8]))
-    place = random.integers(max(1, min(len(content) - width, 600)))
+    offset = random.integers(max(1, min(len(content) - width, 600)))
     return (
-        content[:place]
+        content[:offset]
         + b"\xff" * (width - 1)
         + bytes([random.choice([0x7F, 0xFF, 0x0F])])
-        + content[place + width :]
+        + content[offset + width :]
     )
 
 
 def wrong_magic(content: bytes, random: np.random.Generator) -> bytes:
+    """Puts the magic number of another format in front."""
     magic = [
         b"PK\x03\x04",
         b"\x89HDF",
@@ -158,64 +166,63 @@ def wrong_magic(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def noise(content: bytes, random: np.random.Generator) -> bytes:
+    """Returns random bytes."""
     return random.bytes(random.integers(0, 4000))
 
 
 BYTES = [truncated, flipped, flipped_head, huge_length, wrong_magic, cut_out, inserted, noise]
-# These can hit numbers, which only checksums would show.
+# These may hit a weight, which only a checksum would show.
 SILENT = {flipped, flipped_head, huge_length}
 
 
 def shuffled(layers: Layers, random: np.random.Generator) -> Layers:
-    """The names in another order."""
+    """Permutes the layers' names."""
     order = random.permutation(len(layers))
-    return [(layers[place][0], *layer[1:]) for place, layer in zip(order, layers, strict=True)]
+    return [(layers[index][0], *layer[1:]) for index, layer in zip(order, layers, strict=True)]
 
 
 def reordered(layers: Layers, random: np.random.Generator) -> Layers:
-    """The layers in another order, under their own names."""
-    return [layers[place] for place in random.permutation(len(layers))]
+    """Permutes the layers, which keep their names."""
+    return [layers[index] for index in random.permutation(len(layers))]
 
 
 def without_one(layers: Layers, random: np.random.Generator) -> Layers:
-    place = random.integers(len(layers))
-    return layers[:place] + layers[place + 1 :]
+    """Removes a layer."""
+    index = random.integers(len(layers))
+    return layers[:index] + layers[index + 1 :]
 
 
 def one_more(layers: Layers, random: np.random.Generator) -> Layers:
+    """Adds a layer with a hostile name."""
     name, *arrays = layers[random.integers(len(layers))]
     return [*layers, (f"{name}\n\0{'x' * int(random.integers(300))}", *arrays)]
 
 
 def transposed(layers: Layers, random: np.random.Generator) -> Layers:
-    place = random.integers(len(layers))
-    name, weights, biases = layers[place]
-    return (
-        layers[:place]
-        + [(name, weights.transpose(random.permutation(4)).copy(), biases)]
-        + layers[place + 1 :]
-    )
+    """Permutes the axes of a layer's weights."""
+    index = random.integers(len(layers))
+    name, weights, biases = layers[index]
+    changed = (name, weights.transpose(random.permutation(4)).copy(), biases)
+    return [*layers[:index], changed, *layers[index + 1 :]]
 
 
 def not_a_number(layers: Layers, random: np.random.Generator) -> Layers:
-    place = random.integers(len(layers))
-    name, weights, biases = layers[place]
-    return (
-        layers[:place]
-        + [(name, weights, np.where(np.arange(len(biases)) == 0, np.float32("nan"), biases))]
-        + layers[place + 1 :]
-    )
+    """Sets the first bias of a layer to NaN."""
+    index = random.integers(len(layers))
+    name, weights, biases = layers[index]
+    changed = (name, weights, np.where(np.arange(len(biases)) == 0, np.float32("nan"), biases))
+    return [*layers[:index], changed, *layers[index + 1 :]]
 
 
-# MB; every file is below 1 MB, and what is left over of many thousands of imports is the
-# allocator's
+# MB by which peak memory may grow. Every file is below 1 MB; the rest is what the allocator keeps
+# after many thousands of imports.
 MOST_MEMORY = 64
 
 LAYERS = [shuffled, reordered, without_one, one_more, transposed, not_a_number]
 
 
 def zip_bomb(content: bytes, random: np.random.Generator) -> bytes:
-    """An archive whose entries expand to thousands of times its size, or say so."""
+    """Returns an archive whose entries expand to thousands of times its size, or claim to."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     bomb = io.BytesIO()
@@ -230,13 +237,13 @@ def zip_bomb(content: bytes, random: np.random.Generator) -> bytes:
     if random.random() < 0.5:
         return bomb.getvalue()
     changed = bytearray(content)  # declared sizes of the central directory's entries
-    place = changed.find(b"PK\x01\x02", int(random.integers(len(changed) // 2)))
-    struct.pack_into("<II", changed, place + 20, *random.integers(1 << 20, 1 << 31, 2).tolist())
+    offset = changed.find(b"PK\x01\x02", int(random.integers(len(changed) // 2)))
+    struct.pack_into("<II", changed, offset + 20, *random.integers(1 << 20, 1 << 31, 2).tolist())
     return bytes(changed)
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """`count` damaged files, the formats and the damages in turn."""
+    """Yields `count` damaged files, taking formats and damages in turn."""
     random = np.random.default_rng(seed)
     turns = [(name, damage) for damage in (*BYTES, *LAYERS, zip_bomb) for name in FORMATS]
     turns = [(name, damage) for name, damage in turns if damage is not zip_bomb or name == ".pth"]
@@ -264,7 +271,7 @@ def cases(count: int, seed: int) -> Iterator[Case]:
 
 
 def outcome(case: Case, folder: Path) -> str:
-    """ "refused", "right", "value" where numbers have other values, or what went wrong."""
+    """Returns "refused", "right", "value" if weights have other values, or the failure."""
     form = FORMATS[case.format]
     path = folder / f"damaged{form.suffix}"
     path.write_bytes(case.content)
@@ -274,15 +281,15 @@ def outcome(case: Case, folder: Path) -> str:
         return (
             "refused"
             if "\n" not in str(e) and len(str(e)) < 2000
-            else f"a message that is no line: {str(e)[:100]!r}"
+            else f"a message that is not one line: {str(e)[:100]!r}"
         )
     except Exception:
         return traceback.format_exc().strip()
-    return held(net, case)
+    return compare(net, case)
 
 
-def held(net: Network, case: Case) -> str:
-    """Whether the net holds what the file does."""
+def compare(net: Network, case: Case) -> str:
+    """Compares a network with the weights of its file and returns the outcome."""
     expected = {}
     for name, weights, biases in case.layers:
         expected[name.replace("squeeze1x1", "squeeze")] = {
@@ -312,7 +319,11 @@ def held(net: Network, case: Case) -> str:
 def run(
     count: int, seed: int
 ) -> tuple[dict[str, collections.Counter], list[tuple[Case, str]], float]:
-    """(outcomes of each format, failures, processor seconds of the slowest file)."""
+    """Imports `count` damaged files.
+
+    Returns:
+      The outcomes of each format, the failures, and the CPU seconds of the slowest file.
+    """
     counts: dict[str, collections.Counter] = {name: collections.Counter() for name in FORMATS}
     failures, slowest = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -328,11 +339,14 @@ def run(
 
 
 def main() -> int:
+    """Runs the fuzzer and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    run(len(FORMATS) * 4, args.seed)  # libraries loaded, tables of names built
+    run(
+        len(FORMATS) * 4, args.seed
+    )  # loads libraries and builds tables of names before memory is measured
     before = peak()
     counts, failures, slowest = run(args.count, args.seed)
     headings = {
@@ -343,7 +357,7 @@ def main() -> int:
     }
     print(table(counts, headings))
     grown = peak() - before
-    print(f"Slowest file: {slowest:.2f} s of processor time.")
+    print(f"Slowest file: {slowest:.2f} s of CPU time.")
     print(
         f"Peak memory: {before:.0f} MB with the libraries loaded, {grown:.0f} MB more in the end."
     )

@@ -1,5 +1,11 @@
-"""The accelerator model beside the SqueezeNext paper's simulator, as markdown: python experiments/hardware/compare.py > table.md"""
+"""Compares the accelerator model with the SqueezeNext paper's simulator.
 
+    python experiments/hardware/compare.py > table.md
+
+Prints markdown tables.
+"""
+
+import argparse
 import json
 import re
 from pathlib import Path
@@ -18,16 +24,18 @@ STAGES = {"conv1": "conv1", "block1": "stage1", "block2": "stage2", "block3": "s
 
 
 def golden(name: str) -> dict:
-    """What the paper prints, or what was read off its figure."""
+    """Reads figures that the paper prints, or that were read off its plots."""
     return json.loads((GOLDEN / name).read_text())
 
 
 def beside(found: float, printed: float, spec: str) -> str:
-    """model / paper (deviation in %)"""
+    """Formats a pair as "model / paper (deviation in %)"."""
     return f"{found:{spec}} / {printed:{spec}} ({100 * (found / printed - 1):+.1f} %)"
 
 
 def main() -> None:
+    """Prints the tables."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     table3, figure6, figure8 = (
         golden("hardware_table3.json")["rows"],
         golden("hardware_figure6.json"),
@@ -75,7 +83,8 @@ def main() -> None:
     print(markdown(table))
 
     print(
-        "## Figure 6: thousands of cycles of each bar (model / figure; the figure is read to 5 on 8x8 and to 1.5 on 16x16)\n"
+        "## Figure 6: thousands of cycles of each bar (model / figure; the figure is read to 5 on "
+        "8x8 and to 1.5 on 16x16)\n"
     )
     nets = [
         (array, version, model)
@@ -112,12 +121,17 @@ def main() -> None:
 
 
 def bar_cycles(found: Estimate, row: dict) -> float:
-    """Cycles of the layers that a bar of Figure 6 sums."""
+    """Sums the cycles of the layers that a bar of Figure 6 stands for."""
     return sum(layer.cycles for layer in found.layers if re.search(row["layers"], layer.name))
 
 
 def agreement(found: Estimate, figure: list[tuple[dict, float | None]]) -> list[str]:
-    """How many bars of a net were compared, how many agree within 10 %, the median deviation, and the bar that is furthest off."""
+    """Compares the bars of a network.
+
+    Returns:
+      The number of bars, how many agree within 10 %, the median deviation, and the bar that is
+      furthest off.
+    """
     off = {
         row["bar"]: 100 * (bar_cycles(found, row) / 1000 / read - 1)
         for row, read in figure

@@ -1,26 +1,37 @@
-"""The accelerator model beside ZigZag, an independent cost model (KU Leuven, PyPI zigzag-dse), as markdown.
+"""Compares the accelerator model with ZigZag, an independent cost model.
 
     pip install -e '.[crosscheck]'
-    python experiments/hardware/crosscheck.py > table.md    # both arrays; or name them: crosscheck.py 16x16
+    python experiments/hardware/crosscheck.py > table.md
+    python experiments/hardware/crosscheck.py 16x16 > table.md    # one array
 
-Shared: the layers (`squeeze_jax.cost.trace`), the sizes of array, register files and buffer, the DRAM's bandwidth, the energies,
-and what each dataflow keeps where. ZigZag's own: the order and tiling of the loops, what of them each memory holds, the
-words moved, and the stalls, loading and unloading that its ports cost.
+Prints markdown tables. ZigZag is by KU Leuven (PyPI zigzag-dse).
 
-The machine in ZigZag's terms; energy in MACs, words of 16 bits:
-- WS unrolls input channels down the rows and output channels across the columns. A PE holds a weight (free: part of the MAC)
-  and latches a pixel (1); sums add up along a column and go to the buffer.
-- OS unrolls output rows and columns. A PE holds a sum (free); what is left of the register files is one memory of input
-  patches, read at the price of a neighbour (2), since ZigZag has no shifts between PEs; weights are broadcast from the buffer.
-- A buffer word costs 8, the access (6) and the wires (2): ZigZag has no price for wires. So a word between buffer and
-  DRAM costs 208, where ours costs 206. Each flow to or from the array has a port as wide as the one port of ours.
-- The buffer is double (ZigZag then gives half of it to the tile at work). Sums are one word everywhere; ours keep two in it.
+Both models get the same layers (`squeeze_jax.cost.trace`), sizes of array, register files and
+buffer, DRAM bandwidth, energies, and operands that each dataflow keeps stationary. ZigZag alone
+chooses the order and tiling of the loops and what each memory holds, and counts the words moved and
+the stalls, loading and unloading that its ports cost.
 
-ZigZag's search (loma) orders at most LOOPS loops a layer, the innermost given: columns in WS, taps in OS. Of each
-dataflow's mappings the one with the least energy x delay counts, and of the two dataflows the faster, as in ours. ZigZag
-knows no zero skipping, so ours is shown with it (as in the paper) and without (os_weight_density=1).
+The machine is described to ZigZag as follows. Energies are in MACs, words have 16 bits.
+
+- WS unrolls input channels down the rows and output channels across the columns. A PE holds a
+  weight (free, as part of the MAC) and latches a pixel (1). Partial sums accumulate along a column
+  and go to the buffer.
+- OS unrolls output rows and columns. A PE holds a partial sum (free). The rest of the register
+  files is one memory of input patches, read at the price of a neighbour (2), since ZigZag has no
+  shifts between PEs. Weights are broadcast from the buffer.
+- A buffer word costs 8: the access (6) and the wires (2), for which ZigZag has no price. A word
+  between buffer and DRAM therefore costs 208, where our model counts 206. Each flow to or from the
+  array has a port that is as wide as the single port of our model.
+- The buffer is double; ZigZag then gives half of it to the current tile. A partial sum is one word
+  everywhere; our model keeps two words in the buffer.
+
+ZigZag's search (loma) orders at most LOOPS loops of a layer and is given the innermost ones:
+columns in WS, taps in OS. Of each dataflow's mappings, the one with the least energy-delay product
+counts, and of the two dataflows the faster, as in our model. ZigZag has no zero skipping, so our
+model is shown with it (as in the paper) and without it (os_weight_density=1).
 """
 
+import argparse
 import json
 import logging
 import sys
@@ -58,12 +69,12 @@ LOOPS = 6  # ZigZag's lpf_limit
 UNROLLED = {"ws": ("C", "K"), "os": ("OY", "OX")}  # down the rows, across the columns
 INNERMOST = {"ws": ("OX",), "os": ("FX", "FY")}
 WORD = 16  # bits
-BOTH = ["D1", "D2"]  # a memory that serves the whole array; [] is one in each PE
+BOTH = ["D1", "D2"]  # serves the whole array; [] stands for a memory in each PE
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A layer or network in ZigZag or in ours; energy in MACs."""
+    """Holds the cost of a layer or network in either model; energy is in MACs."""
 
     cycles: float = 0.0
     energy: float = 0.0
@@ -82,21 +93,46 @@ def memory(
     serves: list[str],
     double: bool = False,
 ) -> dict:
-    """A memory in ZigZag's format. Costs are of a word, widths in words; a port is "I1 tl, O fl": operands and directions."""
+    """Describes a memory in ZigZag's format.
+
+    Args:
+      words: its size.
+      read: the energy of reading a word.
+      write: the energy of writing a word.
+      width: the words that a port moves in a cycle.
+      ports: operands and directions of each port, such as "I1 tl, O fl".
+      serves: the dimensions of the array that share it.
+      double: whether it is double-buffered.
+    """
     flows = [[flow.replace(" ", ", ") for flow in port.split(", ")] for port in ports]
     return {
-        "size": words * WORD, "r_cost": float(read * width), "w_cost": float(write * width), "area": 0.0, "latency": 1,
+        "size": words * WORD,
+        "r_cost": float(read * width),
+        "w_cost": float(write * width),
+        "area": 0.0,
+        "latency": 1,
         "operands": sorted({flow.split(",")[0] for port in flows for flow in port}),
         "ports": [
-            {"name": f"rw_port_{i}", "type": "read_write", "bandwidth_min": WORD, "bandwidth_max": WORD * width, "allocation": port}
+            {
+                "name": f"rw_port_{i}",
+                "type": "read_write",
+                "bandwidth_min": WORD,
+                "bandwidth_max": WORD * width,
+                "allocation": port,
+            }
             for i, port in enumerate(flows, 1)
         ],
-        "served_dimensions": serves, "force_double_buffering": double,
-    }  # fmt: skip
+        "served_dimensions": serves,
+        "force_double_buffering": double,
+    }
 
 
-def checked(validator):
-    """What ZigZag's validator makes of its data."""
+def validate(validator):
+    """Returns the normalised data of one of ZigZag's validators.
+
+    Raises:
+      ValueError: the data are invalid.
+    """
     if not validator.validate():
         raise ValueError(f"ZigZag refuses the description: {validator.validator.errors}")
     return validator.normalized_data
@@ -104,7 +140,10 @@ def checked(validator):
 
 @cache
 def machine(accelerator: Accelerator, dataflow: str):
-    """The accelerator as ZigZag's, set up for one dataflow. I1 are inputs, I2 weights, O sums."""
+    """Describes the accelerator to ZigZag, set up for one dataflow.
+
+    I1 are inputs, I2 weights and O partial sums.
+    """
     if dataflow == "ws":
         inside = {
             "weight": memory(1, 0, 0, 1, ["I2 tl", "I2 fh"], []),
@@ -115,9 +154,8 @@ def machine(accelerator: Accelerator, dataflow: str):
         patch_words = (accelerator.register_file_words - sum_words) * accelerator.pes
         inside = {
             "sum": memory(sum_words, 0, 0, sum_words, ["O tl, O th", "O fl, O fh"], []),
-            "patch": memory(
-                patch_words, INTER_PE, 0, patch_words, ["I1 tl", "I1 fh"], BOTH
-            ),  # as wide as it needs
+            # Its ports are as wide as it needs.
+            "patch": memory(patch_words, INTER_PE, 0, patch_words, ["I1 tl", "I1 fh"], BOTH),
         }
     words, cost = (
         accelerator.buffer_bytes // accelerator.bytes_per_element,
@@ -143,37 +181,55 @@ def machine(accelerator: Accelerator, dataflow: str):
         "sizes": [accelerator.rows, accelerator.columns],
     }
     description = {"name": dataflow, "memories": memories, "operational_array": array}
-    return AcceleratorFactory(checked(AcceleratorValidator(description))).create()
+    return AcceleratorFactory(validate(AcceleratorValidator(description))).create()
 
 
 def workload(conv: Convolution, accelerator: Accelerator, dataflow: str):
-    """A layer as ZigZag's nest of loops, with the dataflow's unrolling and innermost loops."""
+    """Describes a layer to ZigZag, with the dataflow's unrolled and innermost loops."""
     loops = {
-        "B": 1, "K": conv.filters, "G": conv.groups, "OX": conv.out_width, "OY": conv.out_height, "C": conv.channels,
-        "FX": conv.kernel[1], "FY": conv.kernel[0],
-    }  # fmt: skip
+        "B": 1,
+        "K": conv.filters,
+        "G": conv.groups,
+        "OX": conv.out_width,
+        "OY": conv.out_height,
+        "C": conv.channels,
+        "FX": conv.kernel[1],
+        "FY": conv.kernel[0],
+    }
     layer = {
-        "id": 0, "name": "layer", "operator_type": "Conv",
+        "id": 0,
+        "name": "layer",
+        "operator_type": "Conv",
         "equation": "O[b][g][k][oy][ox]+=W[g][k][c][fy][fx]*I[b][g][c][iy][ix]",
         "dimension_relations": [f"ix={conv.stride[1]}*ox+1*fx", f"iy={conv.stride[0]}*oy+1*fy"],
-        "loop_dims": list(loops), "loop_sizes": list(loops.values()),
-        "operand_precision": dict.fromkeys(("W", "I", "O", "O_final"), WORD), "operand_source": {"W": 0, "I": 0},
-        "pr_loop_dims": ["IX", "IY"], "pr_loop_sizes": [conv.width, conv.height], "padding": [[0, 0], [0, 0]],
-    }  # fmt: skip
+        "loop_dims": list(loops),
+        "loop_sizes": list(loops.values()),
+        "operand_precision": dict.fromkeys(("W", "I", "O", "O_final"), WORD),
+        "operand_source": {"W": 0, "I": 0},
+        "pr_loop_dims": ["IX", "IY"],
+        "pr_loop_sizes": [conv.width, conv.height],
+        "padding": [[0, 0], [0, 0]],
+    }
     rows, columns = UNROLLED[dataflow]
     mapping = {
-        "name": "default", "spatial_mapping": {"D1": [f"{rows}, {accelerator.rows}"], "D2": [f"{columns}, {accelerator.columns}"]},
+        "name": "default",
+        "spatial_mapping": {
+            "D1": [f"{rows}, {accelerator.rows}"],
+            "D2": [f"{columns}, {accelerator.columns}"],
+        },
         "temporal_ordering": [[loop, "*"] for loop in INNERMOST[dataflow] if loops[loop] > 1],
         "memory_operand_links": {"O": "O", "W": "I2", "I": "I1"},
-    }  # fmt: skip
+    }
     return LayerNodeFactory(
-        checked(WorkloadValidator([layer]))[0], checked(MappingValidator([mapping]))
+        validate(WorkloadValidator([layer]))[0], validate(MappingValidator([mapping]))
     ).create()
 
 
 @cache
 def zigzag(conv: Convolution, accelerator: Accelerator) -> Cost:
-    """ZigZag's cost of a layer: each dataflow's mapping of least energy x delay, of these the faster.
+    """Computes ZigZag's cost of a layer.
+
+    Each dataflow has its mapping of the least energy-delay product; the faster of the two counts.
 
     Raises:
       ValueError: no dataflow has a mapping.
@@ -181,10 +237,14 @@ def zigzag(conv: Convolution, accelerator: Accelerator) -> Cost:
     best = []
     for dataflow in DATAFLOWS:
         search = SpatialMappingGeneratorStage(
-            [TemporalMappingGeneratorStage, CostModelStage], accelerator=machine(accelerator, dataflow),
-            layer=workload(conv, accelerator, dataflow), loma_lpf_limit=LOOPS, loma_show_progress_bar=False,
-            temporal_mapping_type=TemporalMappingType.UNEVEN, access_same_data_considered_as_no_access=True,
-        )  # fmt: skip
+            [TemporalMappingGeneratorStage, CostModelStage],
+            accelerator=machine(accelerator, dataflow),
+            layer=workload(conv, accelerator, dataflow),
+            loma_lpf_limit=LOOPS,
+            loma_show_progress_bar=False,
+            temporal_mapping_type=TemporalMappingType.UNEVEN,
+            access_same_data_considered_as_no_access=True,
+        )
         try:
             mappings = (
                 Cost(float(found.latency_total2), float(found.energy_total), dataflow)
@@ -199,7 +259,7 @@ def zigzag(conv: Convolution, accelerator: Accelerator) -> Cost:
 
 
 def kind(conv: Convolution) -> str:
-    """The sort of layer, to see where the models part."""
+    """Returns the kind of a layer, by which the models are compared."""
     if conv.height == conv.width == 1:
         return "dense"
     if conv.groups > 1 and conv.channels == 1:
@@ -210,6 +270,14 @@ def kind(conv: Convolution) -> str:
 
 
 def main() -> None:
+    """Prints the tables of the arrays that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "arrays", nargs="*", metavar="ARRAY", help=f"{', '.join(ARRAYS)}; both by default"
+    )
+    arrays = parser.parse_args().arrays or ARRAYS
+    if unknown := set(arrays) - set(ARRAYS):
+        parser.error(f"no array {', '.join(unknown)}; there are {', '.join(ARRAYS)}")
     logging.getLogger("zigzag").setLevel(logging.ERROR)
     table3 = json.loads(GOLDEN.read_text())["rows"]
     nets = {}
@@ -220,7 +288,7 @@ def main() -> None:
         )
         nets[name] = [layer for layer in layers if layer.kind in ("conv", "dense")]
 
-    for array in sys.argv[1:] or ARRAYS:
+    for array in arrays:
         start, accelerator = time.monotonic(), ARRAYS[array]
         dense = replace(accelerator, os_weight_density=1.0)
         totals, kinds = {}, defaultdict(lambda: [0, 0, Cost(), Cost()])
@@ -231,10 +299,11 @@ def main() -> None:
                 conv = Convolution.of(layer)
                 found = zigzag(conv, dense)
                 theirs += found
-                of = kinds[kind(conv)]
-                of[:] = [
-                    of[0] + 1, of[1] + (own.dataflow == found.dataflow), of[2] + Cost(own.cycles, own.energy.total), of[3] + found,
-                ]  # fmt: skip
+                sums = kinds[kind(conv)]
+                sums[0] += 1
+                sums[1] += own.dataflow == found.dataflow
+                sums[2] += Cost(own.cycles, own.energy.total)
+                sums[3] += found
             totals[name] = [Cost(e.cycles, e.energy) for e in (skipping, ours)] + [theirs]
             shapes, seconds = zigzag.cache_info().currsize, time.monotonic() - start
             print(
@@ -248,7 +317,7 @@ def main() -> None:
 def report(
     array: str, table3: list[dict], totals: dict[str, list[Cost]], kinds: dict[str, list]
 ) -> None:
-    """Prints an array's three tables."""
+    """Prints the three tables of an array."""
     paper = {row["model"]: Cost(row[f"time_{array}"], row[f"energy_{array}"]) for row in table3}
     columns = {name: [*costs, paper[name]] for name, costs in totals.items()}
     labels = ["ours", "ours, no skipping", "zigzag", "paper"]
@@ -272,7 +341,8 @@ def report(
             if i != 2
         ]
         print(
-            f"Spearman's rank correlation with zigzag over {len(values)} nets: {', '.join(ranks)}.\n"
+            f"Spearman's rank correlation with zigzag over {len(values)} nets: "
+            f"{', '.join(ranks)}.\n"
         )
 
     print(f"## {array}: by kind of layer, over all nets, no skipping (millions, ours / zigzag)\n")

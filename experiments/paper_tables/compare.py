@@ -1,5 +1,11 @@
-"""The papers' tables of shapes and sizes as this program computes them: python experiments/paper_tables/compare.py"""
+"""Computes the papers' tables of shapes and sizes.
 
+    python experiments/paper_tables/compare.py
+
+Prints markdown tables with the computed and the printed values.
+"""
+
+import argparse
 import re
 
 from flax import nnx
@@ -21,7 +27,8 @@ TABLE_1 = {
     "fire9": ("13x13x512", 197_184),
     "conv10": ("13x13x1000", 513_000),
 }
-# Figs. 3a and 3b: metaparameter -> model size as printed (MB there is MiB of float32, mostly rounded up)
+# Figs. 3a and 3b: metaparameter -> model size as printed. MB there is MiB of float32, mostly
+# rounded up.
 FIG_3A = {0.125: 4.8, 0.25: 7.6, 0.5: 13, 0.75: 19, 1.0: 24}
 FIG_3B = {
     0.01: 5.7,
@@ -37,14 +44,25 @@ FIG_3B = {
 
 # SqueezeNext, arXiv 1803.10615, Tables 1 and 2: model -> millions of parameters as printed
 SQUEEZENEXT = {
-    "squeezenext_23": 0.72, "squeezenext_23_g": 0.54, "squeezenext_23_ida": 0.9, "squeezenext_34": 1.0, "squeezenext_34_ida": 1.3,
-    "squeezenext_44": 1.2, "squeezenext_44_ida": 1.5, "squeezenext_23_w1_5": 1.4, "squeezenext_34_w1_5": 2.1, "squeezenext_44_w1_5": 2.6,
-    "squeezenext_23_w2": 2.4, "squeezenext_34_w2": 3.8, "squeezenext_44_w2": 4.4, "squeezenext_23_v5_w2": 3.2,
-}  # fmt: skip
+    "squeezenext_23": 0.72,
+    "squeezenext_23_g": 0.54,
+    "squeezenext_23_ida": 0.9,
+    "squeezenext_34": 1.0,
+    "squeezenext_34_ida": 1.3,
+    "squeezenext_44": 1.2,
+    "squeezenext_44_ida": 1.5,
+    "squeezenext_23_w1_5": 1.4,
+    "squeezenext_34_w1_5": 2.1,
+    "squeezenext_44_w1_5": 2.6,
+    "squeezenext_23_w2": 2.4,
+    "squeezenext_34_w2": 3.8,
+    "squeezenext_44_w2": 4.4,
+    "squeezenext_23_v5_w2": 3.2,
+}
 
 
 def table_1() -> list[list[str]]:
-    """Output size and parameters of each layer of v1.0."""
+    """Computes the output shape and the parameters of each layer of v1.0."""
     layers = trace.trace_layers(
         lambda: models.create("squeezenet_v1_0", rngs=nnx.Rngs(0)), (227, 227, 3)
     )
@@ -52,7 +70,7 @@ def table_1() -> list[list[str]]:
     for name, (output, parameters) in TABLE_1.items():
         own = [layer for layer in layers if layer.name.partition("/")[0] == name]
         height, width = own[-1].output_shape[1:3]
-        # A Fire module's output is its two expand layers side by side.
+        # A Fire module concatenates the outputs of its two expand layers.
         channels = sum(layer.output_shape[3] for layer in own if "squeeze" not in layer.name)
         rows.append(
             [
@@ -67,7 +85,7 @@ def table_1() -> list[list[str]]:
 
 
 def sizes(option: str, printed: dict[float, float], **fixed) -> list[list[str]]:
-    """Parameters and MiB along one metaparameter."""
+    """Computes parameters and MiB along one metaparameter."""
     rows = [[option, "parameters", "MiB", "printed MB"]]
     for value, megabytes in printed.items():
         options = fixed | {option: value}
@@ -81,13 +99,16 @@ def sizes(option: str, printed: dict[float, float], **fixed) -> list[list[str]]:
 
 
 def squeezenext_layers(name: str) -> list[trace.Layer]:
-    """The convolutions and the classifier of a SqueezeNext."""
+    """Traces the convolutions and the classifier of a SqueezeNext."""
     layers = trace.trace_layers(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
     return [layer for layer in layers if layer.kind in ("conv", "dense")]
 
 
 def squeezenext_sizes() -> list[list[str]]:
-    """Parameters as the released nets have them, and as the paper counts them: with a bias on every convolution and on the classifier."""
+    """Computes the parameters of the released networks, and the paper's count.
+
+    The paper counts a bias for each output channel of each convolution and of the classifier.
+    """
     rows = [["model", "parameters", "with biases", "M", "printed M"]]
     for name, printed in SQUEEZENEXT.items():
         layers = squeezenext_layers(name)
@@ -98,23 +119,26 @@ def squeezenext_sizes() -> list[list[str]]:
 
 
 def squeezenext_table_4() -> list[list[str]]:
-    """1.0-SqNxt-23 layer by layer as the paper counts: one bias an output channel in place of BatchNorm, and one more MAC an output."""
+    """Computes 1.0-SqNxt-23 layer by layer as the paper counts.
+
+    The paper counts a bias for each output channel instead of BatchNorm, and one more MAC for each
+    output.
+    """
     rows, number, totals = {}, 0, [0, 0]
     for layer in squeezenext_layers("squeezenext_23"):
         number += layer.kind == "conv"
         channels, outputs = layer.output_shape[-1], layer.activation_bytes // 4
-        params = layer.parameters + (
-            -channels if layer.kind == "conv" else channels
-        )  # a convolution has BatchNorm's scale and shift here
+        # A convolution here has BatchNorm's scale and shift.
+        params = layer.parameters + (-channels if layer.kind == "conv" else channels)
         macs = layer.macs + outputs
         totals = [totals[0] + params, totals[1] + macs]
-        place = re.sub(r"block([2-9]|1\d)", "later blocks", layer.name)
-        if place in rows:
-            rows[place][3] += 1
+        group = re.sub(r"block([2-9]|1\d)", "later blocks", layer.name)
+        if group in rows:
+            rows[group][3] += 1
             continue
         name = f"conv{number}" if layer.kind == "conv" else "fc1000"
         size = "x".join(map(str, layer.output_shape[1:]))
-        rows[place] = [
+        rows[group] = [
             name,
             layer.name,
             size,
@@ -145,6 +169,7 @@ def squeezenext_table_4() -> list[list[str]]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     print("## SqueezeNet, Table 1\n\n" + markdown(table_1()))
     print("## SqueezeNet, Figure 3a\n\n" + markdown(sizes("squeeze_ratio", FIG_3A)))
     print(

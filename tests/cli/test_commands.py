@@ -237,7 +237,8 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
         "compress", checkpoint, "-o", file, *how, "--calibrate", "digits", "--calibration-images", 8
     )
     found = re.fullmatch(
-        r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats from the net's own on 8 images that .*\n",
+        r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats "
+        r"from the net's own on 8 images that .*\n",
         out,
     )
     size, nats = file.stat().st_size, float(found[3])

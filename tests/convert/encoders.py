@@ -87,9 +87,12 @@ def squeezenet_layers(widths=(8, 2, 4, 2), classes=5, seed=0, sparse=False):
     """
     conv1, squeeze, half, _ = widths
     shapes = {
-        "conv1": (conv1, 3, 3, 3), "fire2/squeeze1x1": (squeeze, conv1, 1, 1), "fire2/expand1x1": (half, squeeze, 1, 1),
-        "fire2/expand3x3": (half, squeeze, 3, 3), "conv10": (classes, 2 * half, 1, 1),
-    }  # fmt: skip
+        "conv1": (conv1, 3, 3, 3),
+        "fire2/squeeze1x1": (squeeze, conv1, 1, 1),
+        "fire2/expand1x1": (half, squeeze, 1, 1),
+        "fire2/expand3x3": (half, squeeze, 3, 3),
+        "conv10": (classes, 2 * half, 1, 1),
+    }
     random = np.random.default_rng(seed)
     layers = []
     for name, shape in shapes.items():

@@ -66,7 +66,8 @@ def test_the_released_file_gives_the_reference_logits():
     folder = os.environ.get("SQUEEZE_JAX_PRETRAINED")
     if not folder or not (Path(folder) / "compressed_SqueezeNet.net").is_file():
         pytest.skip(
-            "SQUEEZE_JAX_PRETRAINED is not a folder with compressed_SqueezeNet.net and reference_logits.npz"
+            "SQUEEZE_JAX_PRETRAINED is not a folder with compressed_SqueezeNet.net "
+            "and reference_logits.npz"
         )
     net = import_network(Path(folder) / "compressed_SqueezeNet.net")
     assert (net.model, net.preprocessing) == ({"name": "squeezenet_v1_0_released"}, imagenet.CAFFE)

@@ -89,7 +89,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 
 # Without a browser
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def test_from_the_cdn(tmp_path):
@@ -102,8 +102,8 @@ def test_from_the_cdn(tmp_path):
     html = (folder / "index.html").read_text(encoding="utf-8")
     url = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{demo.VERSION}/dist/"
     assert (
-        f'<script src="{url}ort.wasm.min.js" integrity="{demo.INTEGRITY[demo.SCRIPT]}" crossorigin="anonymous">'
-        in html
+        f'<script src="{url}ort.wasm.min.js" integrity="{demo.INTEGRITY[demo.SCRIPT]}" '
+        'crossorigin="anonymous">' in html
     )
     assert f'const RUNTIME = "{url}"' in html
     assert all(html.count(value) == 1 for value in demo.INTEGRITY.values())
@@ -229,7 +229,7 @@ demo.serve(Path(sys.argv[1]), 0)
 
 
 # In Chromium
-# ----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -252,7 +252,10 @@ class Browser:
         # Chromium reads descriptor 3 and writes 4. The numbers are set in the new process, out of
         # reach of its start.
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-        rename = "import os, sys; i, o, *command = sys.argv[1:]; os.dup2(int(i), 3); os.dup2(int(o), 4); os.execv(command[0], command)"
+        rename = (
+            "import os, sys; i, o, *command = sys.argv[1:]; "
+            "os.dup2(int(i), 3); os.dup2(int(o), 4); os.execv(command[0], command)"
+        )
         switches = [
             "--headless",
             "--no-sandbox",
@@ -347,7 +350,8 @@ class Browser:
         self.message(f"{name} (")
         self.until("!document.getElementById('result').hidden")
         items = self.evaluate(
-            "[...document.querySelectorAll('#top li')].map((e) => [e.querySelector('span').innerText, e.children[1].value])"
+            "[...document.querySelectorAll('#top li')]"
+            ".map((e) => [e.querySelector('span').innerText, e.children[1].value])"
         )
         return [name for name, _ in items], np.array([float(value) for _, value in items])
 
@@ -493,7 +497,8 @@ def test_resizes_like_pillow(browser, site, mode):
     ]:
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 4), np.uint8)
         text = base64.b64encode(pixels.tobytes()).decode()
-        call = f"resize(Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0)), {width}, {height}, {size}, '{mode}')"
+        bytes_in_js = f"Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0))"
+        call = f"resize({bytes_in_js}, {width}, {height}, {size}, '{mode}')"
         found = base64.b64decode(
             browser.evaluate(
                 f"btoa({call}.reduce((text, byte) => text + String.fromCharCode(byte), ''))"
@@ -542,7 +547,8 @@ def test_picked_image(browser, site, images, weights):
     """The file input, which takes the keyboard's focus and has a label; the same file twice."""
     browser.open(site()[1])
     assert browser.evaluate(
-        "const input = document.getElementById('file'); input.focus(); document.activeElement === input"
+        "const input = document.getElementById('file'); input.focus(); "
+        "document.activeElement === input"
     )
     assert browser.evaluate("input.labels[0].innerText") == "Drop an image here or choose a file"
     for _ in range(2):
@@ -616,7 +622,10 @@ def test_wasm_blocked(browser, site):
     """By a policy of the page, as a strict host may set."""
     folder, url = site()
     html = (folder / "index.html").read_text(encoding="utf-8")
-    policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'self' 'unsafe-inline'\">"
+    policy = (
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"script-src 'self' 'unsafe-inline'\">"
+    )
     (folder / "index.html").write_text(html.replace("<head>", f"<head>{policy}"), encoding="utf-8")
     browser.open(url)
     browser.message("WebAssembly is blocked")

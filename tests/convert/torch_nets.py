@@ -86,7 +86,7 @@ class Unit(nn.Module):
 
 
 class TorchSqueezeNext(nn.Module):
-    """1.0-SqNxt-23 as the paper has it, or as pytorchcv does (`theirs`), under pytorchcv's names."""
+    """1.0-SqNxt-23 of the paper, or of pytorchcv (`theirs`), under pytorchcv's names."""
 
     def __init__(self, theirs, num_classes=1000, blocks=(6, 6, 8, 1)):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The accelerator model: layers worked out by hand, and what must hold for every layer and machine."""
+"""Tests the accelerator model against layers worked out by hand, and its invariants."""
 
 import math
 from dataclasses import replace
@@ -16,9 +16,17 @@ def conv(channels, filters, size, kernel=1, stride=1, pad=0, groups=1, width=Non
     out = [(length + 2 * pad - kernel) // stride + 1 for length in (size, width)]
     macs = out[0] * out[1] * filters * channels // groups * kernel * kernel
     return Layer(
-        "conv", "conv", (1, size, width, channels), (1, *out, filters), (kernel, kernel), (stride, stride), ((pad, pad),) * 2,
-        groups, filters * channels // groups * kernel * kernel, macs,
-    )  # fmt: skip
+        "conv",
+        "conv",
+        (1, size, width, channels),
+        (1, *out, filters),
+        (kernel, kernel),
+        (stride, stride),
+        ((pad, pad),) * 2,
+        groups,
+        filters * channels // groups * kernel * kernel,
+        macs,
+    )
 
 
 def dense(inputs, outputs):
@@ -71,14 +79,17 @@ def once(layer):
 def test_weight_stationary_by_hand():
     """64 -> 32 channels, 28 x 28: 4 x 2 blocks of 16 x 16 weights, 784 pixels each.
 
-    Words: 50,176 in, 2,048 weights, 25,088 out = 154,624 bytes. Half of 128 KB is 65,536 bytes, so three tiles.
+    The words are 50,176 inputs, 2,048 weights and 25,088 outputs, so 154,624 bytes. Half of 128 KB
+    is 65,536 bytes, so there are three tiles.
     """
     found = one(LAYERS["pointwise"], PAPER_16X16, "ws")
     assert found.dram_bytes == 154_624 and found.dram_cycles == 9_664 and found.tiles == 3
-    # Each of three spatial tiles has the weights loaded anew, through a port of 16 + 2 x 16 words a cycle.
+    # Each of three spatial tiles loads the weights anew, through a port of 16 + 2 x 16 words a
+    # cycle.
     assert found.compute_cycles == pytest.approx(8 * 784 + 3 * 2_048 / 48)
     assert found.cycles == pytest.approx(9_664 + found.compute_cycles / 3 + 100)
-    # Port: each pixel of each channel for 2 column blocks; sums out for 4 row blocks, in for 3; weights three times.
+    # The port moves each pixel of each channel for 2 column blocks, partial sums out for 4 row
+    # blocks and in for 3, and the weights three times.
     port = 2 * 50_176 + 4 * 25_088 + 3 * 25_088 + 3 * 2_048
     assert found.buffer_accesses == port + 77_312
     energy = found.energy
@@ -94,14 +105,18 @@ def test_weight_stationary_by_hand():
 
 
 def test_output_stationary_by_hand():
-    """A 3x3 kernel, 4 -> 2 channels, 16 x 16 outputs of an 18 x 18 map: one block, whose 18 x 18 patch is the slower part."""
+    """A 3x3 kernel, 4 -> 2 channels, makes 16 x 16 outputs of an 18 x 18 map.
+
+    That is one block, and its 18 x 18 patch is slower than its weights.
+    """
     found = one(conv(4, 2, 18, 3), PAPER_16X16, "os")
     assert 324 / 48 > 9 / 1.4  # patch through the port; 9 weights at 1.4 a cycle
     assert found.compute_cycles == pytest.approx(2 * 4 * 324 / 48)
     # Without weights to skip it is the weights that are slower.
     dense_weights = replace(PAPER_16X16, os_weight_density=1.0)
     assert one(conv(4, 2, 18, 3), dense_weights, "os").compute_cycles == 2 * 4 * 9
-    # 60 % of the MACs are done; 8 of 9 operands come from a neighbour; port: patches, outputs and the weights kept.
+    # 60 % of the MACs are done, and 8 of 9 operands come from a neighbour. The port moves patches,
+    # outputs and the weights that are not zero.
     macs, port = 0.6 * 256 * 2 * 4 * 9, 2 * 4 * 324 + 2 * 256 + 0.6 * 72
     assert found.energy.mac == pytest.approx(macs) and found.energy.register_file == 0
     assert found.energy.inter_pe == pytest.approx(2 * (macs * 8 / 9 + port))
@@ -118,7 +133,10 @@ def test_small_register_files_load_and_compute_in_turn():
 
 
 def test_edges_of_the_array_are_idle():
-    """17 channels take as many passes as 32, which have but more weights to load; 17 rows of pixels take as many blocks as 32."""
+    """17 channels take as many passes as 32, which only have more weights to load.
+
+    17 rows of pixels take as many blocks as 32.
+    """
     few, many = (one(conv(channels, 16, 8), PAPER_16X16, "ws") for channels in (17, 32))
     assert (few.tiles, many.tiles) == (3, 3)
     assert many.compute_cycles - few.compute_cycles == pytest.approx(15 * 16 / 48, abs=1e-9)
@@ -155,7 +173,7 @@ def test_groups_are_separate_convolutions():
 
 
 def test_row_tiles_read_their_halo_again():
-    """A 3x3 kernel over 16 channels with one filter, in a buffer that holds only some rows of inputs."""
+    """A 3x3 kernel runs over 16 channels in a buffer that holds only some rows of inputs."""
     layer = conv(16, 1, 64, 3, pad=1)
     found = one(layer, Accelerator(8, 8, 48 * 1024))
     extra = (found.dram_bytes - once(layer)) / 2

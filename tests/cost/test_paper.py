@@ -1,4 +1,7 @@
-"""The model against the simulator of the SqueezeNext paper (arXiv 1803.10615): Table 3, Figure 8 and the headline ratios."""
+"""Tests the model against the simulator of the SqueezeNext paper (arXiv 1803.10615).
+
+The figures are those of Table 3, Figure 8 and the headline ratios.
+"""
 
 import json
 from pathlib import Path
@@ -56,7 +59,7 @@ def test_what_the_paper_gains(table, model, time, energy):
 
 
 def test_dataflows_are_the_expected_ones(table):
-    """A large kernel on few channels goes to OS, as does every depth-wise layer; 1x1 kernels go to WS."""
+    """Large kernels on few channels and depthwise layers run on OS, 1x1 kernels on WS."""
     for array in ARRAYS:
         chosen = {layer.name: layer.dataflow for layer in table[array, "mobilenet_v1"].layers}
         assert {flow for name, flow in chosen.items() if name.startswith("depthwise")} == {"os"}

@@ -41,12 +41,19 @@ def test_layer_for_layer(model, golden):
     ]
     found = [
         [
-            layer.name, layer.input_shape[3], layer.output_shape[3], list(layer.kernel_size), layer.stride[0],
+            layer.name,
+            layer.input_shape[3],
+            layer.output_shape[3],
+            list(layer.kernel_size),
+            layer.stride[0],
             [layer.padding[0][0], layer.padding[1][0]],
-            list(layer.input_shape[1:3]), list(layer.output_shape[1:3]), layer.parameters, layer.macs,
+            list(layer.input_shape[1:3]),
+            list(layer.output_shape[1:3]),
+            layer.parameters,
+            layer.macs,
         ]
         for layer in layers
-    ]  # fmt: skip
+    ]
     assert found == expected
 
 

@@ -1,4 +1,7 @@
-"""AlexNet, VGG, MobileNet and Tiny Darknet: shapes, Caffe's normalisation, and what image sizes they take."""
+"""Tests AlexNet, VGG, MobileNet and Tiny Darknet.
+
+The tests cover shapes, Caffe's normalisation and accepted image sizes.
+"""
 
 import jax
 import jax.numpy as jnp

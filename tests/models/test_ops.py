@@ -80,7 +80,7 @@ def test_conv2d_is_the_definition(backend, size, kernel, stride, padding, groups
 @pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (1, 3))])
 @pytest.mark.parametrize("size", [(3, 3), (8, 8), (9, 6), (6, 13)])
 def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
-    """32 channels: enough for Winograd's transforms, at odd and even sizes. In bfloat16 they would lose digits."""
+    """32 channels are enough for Winograd's transforms, which would lose digits in bfloat16."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *size, 32)), dtype)
     weights = jnp.asarray(rng.standard_normal((3, 3, 32, 10)) / np.sqrt(9 * 32), dtype)

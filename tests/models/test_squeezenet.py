@@ -1,4 +1,4 @@
-"""SqueezeNet against the papers' counts, and against a forward pass written out layer by layer in NumPy."""
+"""Tests SqueezeNet against the papers' counts and a forward pass in NumPy, layer by layer."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,10 @@ def test_widths_always_add_up_to_e(pct3x3):
 
 
 def written_out(params, x, net):
-    """The forward pass of the papers' figures, in float64: relu(conv1), pools, Fire modules, bypasses, conv10, ReLU, mean."""
+    """Computes the forward pass of the papers' figures in float64.
+
+    It is relu(conv1), pools, Fire modules, bypasses, conv10, ReLU and the mean.
+    """
 
     def conv(name, x, stride=1, pad=0):
         layer = params

@@ -1,4 +1,4 @@
-"""SqueezeNext against the released definitions layer for layer, and against a forward pass written out in NumPy."""
+"""Tests SqueezeNext against the released definitions and a forward pass in NumPy."""
 
 import json
 from pathlib import Path
@@ -22,12 +22,20 @@ def test_layer_for_layer(name):
     layers = trace.trace_layers(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
     found = [
         [
-            layer.input_shape[3], layer.output_shape[3], list(layer.kernel_size), layer.stride[0],
+            layer.input_shape[3],
+            layer.output_shape[3],
+            list(layer.kernel_size),
+            layer.stride[0],
             [layer.padding[0][0], layer.padding[1][0]],
-            layer.groups, list(layer.input_shape[1:3]), list(layer.output_shape[1:3]), layer.parameters, layer.macs,
+            layer.groups,
+            list(layer.input_shape[1:3]),
+            list(layer.output_shape[1:3]),
+            layer.parameters,
+            layer.macs,
         ]
-        for layer in layers if layer.kind == "conv"
-    ]  # fmt: skip
+        for layer in layers
+        if layer.kind == "conv"
+    ]
     *convolutions, classifier = GOLDEN[name]
     assert found == convolutions
     (dense,) = [layer for layer in layers if layer.kind == "dense"]
@@ -38,7 +46,7 @@ def test_layer_for_layer(name):
 
 
 def written_out(params, stats, x, blocks, rewired):
-    """The net as the released definitions have it, in float64, every BatchNorm with its running statistics."""
+    """Computes the released definitions in float64, with running statistics in BatchNorm."""
 
     def conv(name, x, stride=1, groups=1, pad=(0, 0)):
         layer, stat = params, stats
@@ -85,7 +93,8 @@ def test_forward_is_the_papers(version):
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     rng = np.random.default_rng(0)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-    # Scales, shifts and statistics start at 0 or 1: drawn here, so that one in the wrong place shows.
+    # Scales, shifts and statistics start at 0 or 1. They are drawn here, so that one in the wrong
+    # place shows.
     params = jax.tree.map(
         lambda p: p if p.ndim > 1 else rng.uniform(0.5, 1.5, p.shape).astype(np.float32), params
     )
@@ -101,7 +110,10 @@ def test_forward_is_the_papers(version):
 
 
 def test_aggregation_adds_one_node_a_stage():
-    """(32 + 64) * 64 + (64 + 128) * 128 + (128 + 256) * 256 weights and their BatchNorms; 1803.10615 Table 2 prints 0.9 M."""
+    """The nodes have 96 * 64 + 192 * 128 + 384 * 256 weights and their BatchNorms.
+
+    Table 2 of arXiv 1803.10615 prints 0.9 M.
+    """
     plain, ida = (
         trace.parameter_count(nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0))))
         for name in ("squeezenext_23", "squeezenext_23_ida")

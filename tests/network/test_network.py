@@ -31,7 +31,8 @@ def test_a_batch_in_parts_has_the_logits_of_the_whole():
             predict(graphdef, params, stats, images),
             forward(graphdef, params, stats, images)[0],
         )
-        # fire2's 3x3 filters have the largest patches: 16 MiB, which is more than the weights take, hold those of 19 images, 4 MiB of four.
+        # fire2's 3x3 filters have the largest patches. 16 MiB, which is more than the weights take,
+        # hold those of 19 images; 4 MiB hold those of four.
         seen = 39 * 39 * 3 * 3 * 16 * 4
         assert (16 * 2**20 // seen, 4 * 2**20 // seen) == (19, 4) and sum(
             leaf.nbytes for leaf in jax.tree.leaves(params)

@@ -74,9 +74,11 @@ def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
 
 def test_table(sweep, troubled):
     head, *rows = point_table(*read(sweep(troubled)))
-    assert head == ["Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss", "Seeds", "Collapsed", "Failed", "Pending"] + [
-        "Parameters", "Size (MiB)", "Seconds", "latency ms"
-    ]  # fmt: skip
+    assert head == [
+        *("Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss"),
+        *("Seeds", "Collapsed", "Failed", "Pending"),
+        *("Parameters", "Size (MiB)", "Seconds", "latency ms"),
+    ]
     assert rows[0] == [
         "0.125",
         "80.0 ± 12.7",
@@ -222,9 +224,13 @@ def test_pareto_front_is_what_no_other_beats():
             id(point): (point.constant("macs"), point.interval("top1").mean) for point in points
         }
         beaten = {
-            id(p) for p in points for q in points
-            if place[id(q)] != place[id(p)] and place[id(q)][0] <= place[id(p)][0] and place[id(q)][1] >= place[id(p)][1]
-        }  # fmt: skip
+            id(p)
+            for p in points
+            for q in points
+            if place[id(q)] != place[id(p)]
+            and place[id(q)][0] <= place[id(p)][0]
+            and place[id(q)][1] >= place[id(p)][1]
+        }
         front = pareto_front(points, "macs", "top1")
         assert {place[id(p)] for p in front} == {
             place[id(p)] for p in points if id(p) not in beaten

@@ -75,7 +75,8 @@ def test_each_knows_its_place_and_runs_on_its_cores(capfd):
     code = jobs.run_command(
         2,
         script(
-            "from squeeze_jax.study.executors.jobs import job_index; print(*job_index(), *os.sched_getaffinity(0), file=sys.stderr)"
+            "from squeeze_jax.study.executors.jobs import job_index; "
+            "print(*job_index(), *os.sched_getaffinity(0), file=sys.stderr)"
         ),
     )
     said = sorted(
@@ -111,7 +112,8 @@ def test_the_same_mistake_is_told_once_and_the_largest_code_counts(capfd):
         jobs.run_command(
             2,
             script(
-                "print('error: no', file=sys.stderr); sys.exit(2 * int(os.environ[\"SQUEEZE_JAX_JOB\"][0]))"
+                "print('error: no', file=sys.stderr); "
+                "sys.exit(2 * int(os.environ['SQUEEZE_JAX_JOB'][0]))"
             ),
         )
         == 2

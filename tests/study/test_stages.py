@@ -177,7 +177,7 @@ def test_weights_that_do_not_fit_fail_that_trial_alone(copied):
 
 
 def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatch):
-    """It is left pending while that runs, and taken up in the same launch when that ends in time."""
+    """It is pending while that one runs, and starts in the same launch if that one ends."""
     again(copied, *COPY)
     good = result(copied, DENSE[0])
     Workdir(copied).forget_result(DENSE[0])
@@ -236,14 +236,16 @@ def test_a_study_whose_derive_changed_is_refused(copied):
 def test_launch_passes_derive_what_the_command_line_set(tmp_path):
     path = tmp_path / "study.py"
     path.write_text(
-        "from squeeze_jax.configs import base\n\n\ndef get_config(preset='digits'):\n    return base.get_config(preset, 'x')\n\n\n"
-        "def sweep(config):\n    yield {'seed': 0}\n\n\ndef derive(config):\n    config.train.momentum = 0.5\n"
+        "from squeeze_jax.configs import base\n\n\n"
+        "def get_config(preset='digits'):\n    return base.get_config(preset, 'x')\n\n\n"
+        "def sweep(config):\n    yield {'seed': 0}\n\n\n"
+        "def derive(config):\n    config.train.momentum = 0.5\n"
     )
     process = launch(str(path), "--config.train.momentum=0.7", f"--workdir={tmp_path / 'work'}")
     assert process.returncode == 2
-    assert (
-        process.stderr
-        == "error: derive() makes train.momentum 0.5 for seed=0, but it is set on the command line: 0.7\n"
+    assert process.stderr == (
+        "error: derive() makes train.momentum 0.5 for seed=0, "
+        "but it is set on the command line: 0.7\n"
     )
 
 

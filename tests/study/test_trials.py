@@ -169,7 +169,8 @@ def test_derive_may_compute_from_what_the_user_set(epochs):
         (
             "train",
             {"epochs": 3.0},
-            "derive.. makes train.epochs 3.0 for schedule=constant,seed=0, but it is set on the command line: 10.0",
+            "derive.. makes train.epochs 3.0 for schedule=constant,seed=0, "
+            "but it is set on the command line: 10.0",
         ),
         (
             "train",
@@ -219,7 +220,8 @@ def test_derive_leaves_what_it_gives_back_as_it_was():
     [
         (
             "schedule=linear,seed=0",
-            "schedule=constant,seed=0 starts from trial:schedule=linear,seed=0: no trial of this study",
+            "schedule=constant,seed=0 starts from trial:schedule=linear,seed=0: "
+            "no trial of this study",
         ),
         (
             "schedule=constant,seed=0",
