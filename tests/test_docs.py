@@ -1,6 +1,7 @@
 """Checks the documents: links resolve, config keys exist, and the tour and examples run."""
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -70,3 +71,18 @@ def test_examples_of_the_api_call_what_exists():
                         checked.add(name)
     assert {*squeeze_jax.__all__} - {"LoadedNetwork", "__version__"} <= checked
     assert {"predict", "evaluate", "export", "compress", "summary"} <= checked
+
+
+def test_the_registries_that_docs_name_are_where_they_say():
+    """docs/extend.md: each `REGISTRY` in `path` is a dict, and each path to a file exists."""
+    text = (ROOT / "docs/extend.md").read_text()
+    for path in re.findall(r"`((?:squeeze_jax|tests)/[a-z_/0-9.]+)`", text):
+        assert (ROOT / path).exists(), path
+    found = re.findall(r"`([A-Z]+)`\s+in\s+`(squeeze_jax/[a-z_/]+)\.py`", text)
+    found += [("IMPORTERS", "squeeze_jax/convert/importers/__init__")]
+    found += [("EXPORTERS", "squeeze_jax/convert/exporters/__init__")]
+    found += [("EXECUTORS", "squeeze_jax/study/executors/__init__")]
+    assert len({name for name, _ in found}) == 10
+    for name, path in found:
+        module = importlib.import_module(path.replace("/", ".").removesuffix(".__init__"))
+        assert isinstance(getattr(module, name), dict) and name in text, name
