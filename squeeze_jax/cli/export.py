@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     for name, takers in _format_options().items():
         option = next(iter(takers.values()))
-        words = f"{option.help} ({', '.join(takers)})"
+        words = f"{', '.join(takers)}: {option.help}"
         # The default is the format's, so that a flag that was not given is told from one that was.
         parser.add_argument(
             f"--{name.replace('_', '-')}",

@@ -98,7 +98,7 @@ def _prepared(config: DataConfig) -> Any:
 def _preparation(name: str, folder: Path) -> str:
     """Returns the command that prepares a TFDS data set."""
     command = (
-        "pip install -e '.[prepare]' && "
+        "pip install 'squeeze_jax[prepare]' && "
         f"tfds build {name} --file_format=array_record --data_dir={folder}"
     )
     if name.startswith("imagenet2012"):

@@ -247,7 +247,7 @@ def test_tfds_errors(prepared, tmp_path):
     data_dir, _ = prepared
     expect(
         settings("cifar10", tmp_path),
-        "pip install -e '.[prepare]' && tfds build cifar10 --file_format=array_record",
+        "pip install 'squeeze_jax[prepare]' && tfds build cifar10 --file_format=array_record",
         str(tmp_path),
     )
     expect(

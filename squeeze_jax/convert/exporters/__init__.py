@@ -77,7 +77,7 @@ def export_network(
         content = exporter.write(network, values | {"calibration": calibration})
         classifier = _reopen(exporter, content, network)
     except ImportError as e:
-        raise UserError(f"--format {format} needs {e.name}: pip install -e '.[export]'") from e
+        raise UserError(f"--format {format} needs {e.name}: pip install 'squeeze_jax[export]'") from e
     precision = values.get("precision", "float32")
     return content, verify.check(network, classifier.run, images, precision)
 
@@ -111,6 +111,6 @@ def open_exported(path: Path | str) -> "Classifier":
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from e
     except ImportError as e:
-        raise UserError(f"{path} needs {e.name}: pip install -e '.[export]'") from e
+        raise UserError(f"{path} needs {e.name}: pip install 'squeeze_jax[export]'") from e
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
