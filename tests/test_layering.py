@@ -26,7 +26,17 @@ MAY_IMPORT = {
     "convert": {"models", "network", "data", "cost"},
     "compress": {"models", "network", "data", "cost"},
     "train": {"models", "network", "data", "cost", "convert", "compress"},
-    "study": {"cpu_affinity", "configs", "models", "network", "data", "cost", "convert", "compress", "train"},
+    "study": {
+        "cpu_affinity",
+        "configs",
+        "models",
+        "network",
+        "data",
+        "cost",
+        "convert",
+        "compress",
+        "train",
+    },
     "report": {"models", "network", "data", "cost", "study"},
     "api": {"models", "network", "cost", "data", "train", "compress", "convert", "report"},
     "cli": {

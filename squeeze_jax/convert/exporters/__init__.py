@@ -77,9 +77,15 @@ def export_network(
         content = exporter.write(network, values | {"calibration": calibration})
         classifier = _reopen(exporter, content, network)
     except ImportError as e:
-        raise UserError(f"--format {format} needs {e.name}: pip install 'squeeze_jax[export]'") from e
+        raise UserError(f"--format {format} needs {_installation(e)}") from e
     precision = values.get("precision", "float32")
     return content, verify.check(network, classifier.run, images, precision)
+
+
+def _installation(error: ImportError) -> str:
+    """Returns the library that is missing and the command that installs it."""
+    extra = "torch" if error.name == "torch" else "export"
+    return f"{error.name}: pip install 'squeeze_jax[{extra}]'"
 
 
 def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifier":
@@ -111,6 +117,6 @@ def open_exported(path: Path | str) -> "Classifier":
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from e
     except ImportError as e:
-        raise UserError(f"{path} needs {e.name}: pip install 'squeeze_jax[export]'") from e
+        raise UserError(f"{path} needs {_installation(e)}") from e
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
