@@ -95,8 +95,8 @@ def memory(
     }  # fmt: skip
 
 
-def checked(validator):
-    """What ZigZag's validator makes of its data."""
+def validate(validator):
+    """Returns the data of a ZigZag validator in normalized form."""
     if not validator.validate():
         raise ValueError(f"ZigZag refuses the description: {validator.validator.errors}")
     return validator.normalized_data
@@ -143,7 +143,7 @@ def machine(accelerator: Accelerator, dataflow: str):
         "sizes": [accelerator.rows, accelerator.columns],
     }
     description = {"name": dataflow, "memories": memories, "operational_array": array}
-    return AcceleratorFactory(checked(AcceleratorValidator(description))).create()
+    return AcceleratorFactory(validate(AcceleratorValidator(description))).create()
 
 
 def workload(conv: Convolution, accelerator: Accelerator, dataflow: str):
@@ -167,7 +167,7 @@ def workload(conv: Convolution, accelerator: Accelerator, dataflow: str):
         "memory_operand_links": {"O": "O", "W": "I2", "I": "I1"},
     }  # fmt: skip
     return LayerNodeFactory(
-        checked(WorkloadValidator([layer]))[0], checked(MappingValidator([mapping]))
+        validate(WorkloadValidator([layer]))[0], validate(MappingValidator([mapping]))
     ).create()
 
 
