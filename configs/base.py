@@ -92,6 +92,15 @@ def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:
     config.train.steps = round(config.train.steps * length)
 
 
+def take_from_checkpoint(config: ConfigDict) -> None:
+    """Leaves the model and the preprocessing open; the checkpoint in train.init_from sets them."""
+    config.model = ConfigDict({"name": placeholder(str)})
+    kinds = dict.fromkeys(("resize", "image_size"), int)
+    kinds |= dict.fromkeys(("resize_mode", "channel_order"), str)
+    kinds |= dict.fromkeys(("mean", "std"), tuple)
+    config.data.update({key: placeholder(kind) for key, kind in kinds.items()})
+
+
 def compress() -> ConfigDict:
     """Returns how nets become .sqz files; the keys are in compress/config.py."""
     section = ConfigDict(plain_section(CompressConfig()))

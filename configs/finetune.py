@@ -12,9 +12,6 @@ Any TFDS set: configs/finetune.py:cifar10 with --config.data.name=NAME and its s
 such as --config.data.resize=72 --config.data.image_size=64.
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
 from squeeze_jax.configs import base
 
 
@@ -22,14 +19,7 @@ def get_config(preset: str = "folder"):
     """Returns the study's config under a preset."""
     config = base.get_config(preset, "finetune")
     config.seeds = 1
-    # From the checkpoint, as is the preprocessing.
-    config.model = ConfigDict({"name": placeholder(str)})
-    config.data.update(
-        resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str)
-    )
-    config.data.update(
-        channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple)
-    )
+    base.take_from_checkpoint(config)
     config.data.update(pad=0)  # the crop out of the larger resize moves enough
     # A tenth of the rate that trains from scratch; the warm-up spares the weights the first steps
     # of a classifier that knows nothing.

@@ -9,9 +9,6 @@ squeeze-jax decompress small.sqz -o SMALL
 python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=SMALL
 """
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
 from squeeze_jax.configs import base
 
 
@@ -19,14 +16,7 @@ def get_config(preset: str = "digits"):
     """Returns the study's config under a preset."""
     config = base.get_config(preset, "quantized")
     config.seeds = 1
-    # From the checkpoint, as is the preprocessing.
-    config.model = ConfigDict({"name": placeholder(str)})
-    config.data.update(
-        resize=placeholder(int), image_size=placeholder(int), resize_mode=placeholder(str)
-    )
-    config.data.update(
-        channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple)
-    )
+    base.take_from_checkpoint(config)
     config.train.update(
         qat=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0
     )

@@ -7,14 +7,16 @@ CHECKPOINT = (
     "a trial's folder such as runs/.../trials/seed=0, a folder that `squeeze-jax import` wrote, "
     "or a .sqz file"
 )
-EXPORTED = "or an exported .onnx, .tflite or .stablehlo file"
 
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: bool = False) -> None:
-    """Adds CHECKPOINT; `takes_exported` where a file that can only be run will do."""
-    parser.add_argument(
-        "checkpoint", type=Path, help=f"{CHECKPOINT}, {EXPORTED}" if takes_exported else CHECKPOINT
-    )
+    """Adds CHECKPOINT; with `takes_exported`, it may be a file that can only be run."""
+    words = CHECKPOINT
+    if takes_exported:
+        from squeeze_jax.convert import runnable_suffixes  # loads no format's library, nor JAX
+
+        words += f", or an exported {runnable_suffixes()} file"
+    parser.add_argument("checkpoint", type=Path, help=words)
 
 
 def add_base_argument(parser: argparse.ArgumentParser, words: str) -> None:

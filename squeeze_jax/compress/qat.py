@@ -59,7 +59,7 @@ def check_quantized(params: Tree) -> None:
     )
     if not any(levels and max(levels.below, levels.above) <= LIMIT for levels in found):
         raise UserError(
-            "train.qat: no kernel of the initial network is quantized; start from what "
+            "train.qat: no kernel is a multiple of one step; start from what "
             "`squeeze-jax decompress` writes for a lossy .sqz file"
         )
 

@@ -4,7 +4,19 @@ Importing this package loads no library of any format. Each format's module impo
 when it reads or writes.
 """
 
-from squeeze_jax.convert.exporters import EXPORTERS, export_network, open_exported
+from squeeze_jax.convert.exporters import (
+    EXPORTERS,
+    export_network,
+    open_exported,
+    runnable_suffixes,
+)
 from squeeze_jax.convert.importers import IMPORTERS, import_network
 
-__all__ = ["EXPORTERS", "IMPORTERS", "export_network", "import_network", "open_exported"]
+__all__ = [
+    "EXPORTERS",
+    "IMPORTERS",
+    "export_network",
+    "import_network",
+    "open_exported",
+    "runnable_suffixes",
+]

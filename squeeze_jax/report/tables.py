@@ -10,6 +10,7 @@ from scipy import stats
 
 from squeeze_jax.study.columns import all_columns, column
 from squeeze_jax.study.records import COLLAPSED, STATUSES, StudyRecord, TrialRecord
+from squeeze_jax.study.trials import last_part
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,6 @@ def confidence(values: Sequence[float]) -> Interval:
     return Interval(statistics.fmean(values), half)
 
 
-def short(key: str) -> str:
-    """The last component of a config key: model.squeeze_ratio → squeeze_ratio."""
-    return key.rpartition(".")[2]
-
-
 def show(value: Any) -> str:
     """Returns a metaparameter's value as text; 1 and 1.0 are the same."""
     return (
@@ -80,7 +76,7 @@ def show(value: Any) -> str:
 
 def describe(design: Mapping[str, Any]) -> str:
     """Returns a design as text: "squeeze_ratio = 0.5, pct3x3 = 1"."""
-    return ", ".join(f"{short(key)} = {show(value)}" for key, value in design.items())
+    return ", ".join(f"{last_part(key)} = {show(value)}" for key, value in design.items())
 
 
 def aggregate(trials: Iterable[TrialRecord]) -> list[Point]:
@@ -133,7 +129,7 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     results = [name for name in names if column(name).kind == "result"]
     others = [name for name in names if name not in results]
     keys = [
-        study.label if key == study.x else short(key)
+        study.label if key == study.x else last_part(key)
         for key in (points[0].design if points else ())
     ]
     counts = {

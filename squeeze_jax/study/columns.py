@@ -1,9 +1,8 @@
-"""The columns of sweep.csv.
+"""Describes the columns of sweep.csv; the table, the report and the figures look them up here.
 
-The table, the report, Pareto fronts and figures look everything up here.
-
-A new column is one line in COLUMNS, and its value in a trial's costs (`design_costs`) or in its
-result. sweep.csv and the report leave out a column that no trial has a value for.
+To add a column, add a `Column` to `COLUMNS`, and put its value into the costs of a trial
+(`design_costs`) or into its result. sweep.csv and the report leave out a column for which no trial
+has a value, unless it is always written.
 """
 
 from dataclasses import dataclass
@@ -14,15 +13,17 @@ from squeeze_jax.study.sqz_files import CODERS
 
 @dataclass(frozen=True)
 class Column:
-    """Says how a column is written and what its values are.
+    """Describes the values of a column and how they are shown.
 
     Attributes:
-      heading: what a reader sees above the column, without the unit.
-      format: the format specification of its numbers.
-      kind: "label" identifies a trial or says how it ended; "design" is the same for every seed;
-        "result" gets a confidence interval over the seeds; "run" is averaged over them.
-      is_cost: whether a Pareto front weighs accuracy against it.
-      unit: of its numbers; "%" bounds a figure's axis, "bytes" and "MiB" measure the size of a net.
+      heading: heading of the column, without the unit.
+      format: format specification of its numbers.
+      kind: "label" identifies a trial or says how it ended; "design" is the same for all seeds;
+        "result" gets a confidence interval over the seeds; "run" is averaged over the seeds.
+      is_cost: whether a Pareto front shows accuracy against it.
+      unit: unit of its numbers; "%" limits the axis of a figure to 0 … 100, and "bytes" and "MiB"
+        mark sizes of a net.
+      is_always_written: whether sweep.csv has the column before any trial has a value.
     """
 
     heading: str
@@ -30,6 +31,7 @@ class Column:
     kind: Literal["label", "design", "result", "run"] = "run"
     is_cost: bool = False
     unit: str = ""
+    is_always_written: bool = False
 
     @property
     def title(self) -> str:
@@ -37,16 +39,17 @@ class Column:
         return f"{self.heading} ({self.unit})" if self.unit else self.heading
 
     def show(self, value: float | None) -> str:
-        """Returns a number as a cell shows it; a dash for None."""
+        """Returns a number as text; a dash for None."""
         return "–" if value is None else format(value, self.format)
 
 
 def _coder_column(coder: str) -> Column:
-    """Returns the column of the bytes that a coder of .sqz files makes of a trial's net."""
+    """Returns the column of the size of a trial's net in a .sqz file of a coder."""
     return Column(f"{coder.capitalize()}-coded", ",.0f", "result", is_cost=True, unit="bytes")
 
 
-# Pareto panels come in this order, and the upper axis shows the first size that differs.
+# By name, in the order of the Pareto panels; the upper axis of the figure shows the first size that
+# differs between points.
 COLUMNS: dict[str, Column] = {
     "trial": Column("Trial", kind="label"),
     "seed": Column("Seed", kind="label"),
@@ -58,29 +61,27 @@ COLUMNS: dict[str, Column] = {
     "activation_bytes": Column("Activations", ",.0f", "design", unit="bytes"),
     "cycles": Column("Cycles", ",.0f", "design", is_cost=True),
     "energy": Column("Energy", ",.3g", "design", is_cost=True, unit="MACs"),
-    "top1": Column("Top-1", ".1f", "result", unit="%"),
-    "top5": Column("Top-5", ".1f", "result", unit="%"),
-    "loss": Column("Loss", ".3f", "result"),
-    "seconds": Column("Seconds", ",.1f"),
-    "images_per_second": Column("Images/s", ",.0f"),
+    "top1": Column("Top-1", ".1f", "result", unit="%", is_always_written=True),
+    "top5": Column("Top-5", ".1f", "result", unit="%", is_always_written=True),
+    "loss": Column("Loss", ".3f", "result", is_always_written=True),
+    "seconds": Column("Seconds", ",.1f", is_always_written=True),
+    "images_per_second": Column("Images/s", ",.0f", is_always_written=True),
     **{f"bytes_{coder}": _coder_column(coder) for coder in CODERS},
     "sqz_top1": Column("Top-1 of the coded net", ".1f", "result", unit="%"),
 }
-# Empty cells show that these are still to come.
-ALWAYS = ("top1", "top5", "loss", "seconds", "images_per_second")
 
 
 def all_columns() -> dict[str, Column]:
-    """Returns COLUMNS and a column for each coder of CODERS that was added since."""
+    """Returns COLUMNS, and a column for each coder that was added to CODERS later."""
     added = (coder for coder in CODERS if f"bytes_{coder}" not in COLUMNS)
     return COLUMNS | {f"bytes_{coder}": _coder_column(coder) for coder in added}
 
 
 def column(name: str) -> Column:
-    """Returns the column of this name; an unknown one is a number of four digits."""
+    """Returns the column of this name; the default column for an unknown name."""
     return all_columns().get(name) or Column(name.replace("_", " "))
 
 
 def labels() -> set[str]:
-    """Returns the names of the columns that hold no measure."""
+    """Returns the names of the columns that hold no measure, those of the kind "label"."""
     return {name for name, entry in COLUMNS.items() if entry.kind == "label"}

@@ -145,9 +145,14 @@ def _check_parents(trials: Iterable[Trial]) -> None:
         earlier.add(trial.name)
 
 
+def last_part(key: str) -> str:
+    """Returns the last part of a dotted key: model.squeeze_ratio -> squeeze_ratio."""
+    return key.rpartition(".")[2]
+
+
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Returns each dotted key's last part, or the whole key where two keys share that."""
-    last = {key: key.rpartition(".")[2] for key in keys}
+    last = {key: last_part(key) for key in keys}
     count = Counter(last.values())
     return {key: name if count[name] == 1 else key for key, name in last.items()}
 

@@ -28,11 +28,11 @@ from ml_collections import ConfigDict
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
-from squeeze_jax.study.columns import ALWAYS, all_columns, labels
+from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
 from squeeze_jax.study.records import STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
-from squeeze_jax.study.trials import Trial, short_names
+from squeeze_jax.study.trials import Trial, last_part, short_names
 from squeeze_jax.train.checkpoint import CONFIG_FILE, METRICS_FILE
 
 # Keys that say which trials there are, how they are drawn and which files are made of them.
@@ -269,8 +269,13 @@ class Workdir:
         ]
         costs = dict.fromkeys(name for trial, _ in ended for name in trial.costs)
         measured = dict.fromkeys(name for _, result in ended for name in result)
-        known = set(all_columns()) - labels() - set(costs)
-        results = [name for name in dict.fromkeys((*ALWAYS, *measured)) if name in known]
+        known = {
+            name: entry
+            for name, entry in all_columns().items()
+            if entry.kind != "label" and name not in costs
+        }
+        always = [name for name, entry in known.items() if entry.is_always_written]
+        results = [name for name in dict.fromkeys((*always, *measured)) if name in known]
         return [
             {
                 "trial": trial.name,
@@ -390,7 +395,7 @@ def _with_row(trial: TrialRecord, row: Mapping[str | None, Any], line: int) -> T
     if row["status"] not in STATUSES:
         raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
     # The whole key where two swept keys share their last part.
-    designs = {*trial.design, *(key.rpartition(".")[2] for key in trial.design)}
+    designs = {*trial.design, *map(last_part, trial.design)}
     try:
         measures = {
             str(name): _finite(cell) for name, cell in row.items() if name not in labels() | designs

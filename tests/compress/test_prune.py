@@ -93,10 +93,10 @@ def test_the_first_match_counts():
             "there are conv1, conv10, fire2, fire3",
         ),
         ([("*", 0.0)], r"must be in \(0, 1\], not 0.0 for '\*'"),
-        ([("*", 1.5)], r"of '\*' 1.5"),
+        ([("*", 1.5)], r"not 1.5 for '\*'"),
         ([("*", 0.5), ("conv1", 0.9)], "earlier patterns match all layers of 'conv1'"),
         ([("conv1", 0.5), ("conv1", 0.9)], "earlier patterns match all layers of 'conv1'"),
-        (("conv1", 0.5), "pairs such as .* got 'conv1'"),
+        (("conv1", 0.5), "pairs such as .* not 'conv1'"),
     ],
 )
 def test_what_can_not_be_meant_is_one_line(keep, words):

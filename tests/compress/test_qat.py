@@ -173,5 +173,5 @@ def test_a_net_without_quantized_kernels_is_refused():
         {"conv1": {"kernel": noise, "bias": np.zeros(6, np.float32)}, "fc": {"kernel": coarse}}
     )
     for kernel in (noise, np.zeros((5, 6), np.float32), products(np.arange(1, LIMIT + 2), 0.1)):
-        with pytest.raises(UserError, match="train.qat: no kernel is multiples of one step"):
+        with pytest.raises(UserError, match="train.qat: no kernel is a multiple of one step"):
             check_quantized({"conv1": {"kernel": kernel, "bias": coarse[0]}})

@@ -198,7 +198,9 @@ def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrate
 def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, monkeypatch):
     """`quantize` comes closer to the network than rounding each layer alone, as `estimate` does."""
     together = quantize.quantize(net, calibrated, 3e-5)
-    monkeypatch.setattr(quantize, "_inputs", lambda layer, own, rounded, weights: next(still))
+    monkeypatch.setattr(
+        quantize, "_measure_inputs", lambda layer, own, rounded, weights: next(still)
+    )
     names = calibrate.find_layers(net.module())
     still = iter(
         [

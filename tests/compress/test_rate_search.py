@@ -17,7 +17,13 @@ def search(curve, goal, start, slope, tolerance=0.05, most=8):
         return curve(multiplier), multiplier
 
     return rate_search._search(
-        measure, goal, start, slope, tolerance, most, said=lambda value: f"{value:.0f} bytes"
+        measure,
+        goal,
+        start,
+        slope,
+        tolerance,
+        most,
+        format_value=lambda value: f"{value:.0f} bytes",
     ), tried
 
 

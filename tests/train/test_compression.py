@@ -157,7 +157,7 @@ def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
 def test_a_net_on_no_grid_is_refused_before_training(config, digits, tmp_path):
     config.train.qat = True
     compiled = compile_trial(TrialConfig.parse(config), digits, jax.devices())
-    with pytest.raises(UserError, match="no kernel is multiples of one step"):
+    with pytest.raises(UserError, match="no kernel is a multiple of one step"):
         train(compiled, TrialConfig.parse(config), digits, tmp_path / "trial")
 
 

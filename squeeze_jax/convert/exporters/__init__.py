@@ -99,6 +99,12 @@ def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifi
         return import_network(path, options.pop("name"), options).classifier()
 
 
+def runnable_suffixes() -> str:
+    """Returns the suffixes of the files that `open_exported` opens, as words: .onnx or .tflite."""
+    *suffixes, last = (module.SUFFIX for module in EXPORTERS.values() if module.open)
+    return f"{', '.join(suffixes)} or {last}"
+
+
 def open_exported(path: Path | str) -> "Classifier":
     """Opens a file that `export_network` wrote, with the engine that it is for.
 
@@ -108,10 +114,7 @@ def open_exported(path: Path | str) -> "Classifier":
     path = Path(path)
     openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
     if path.suffix not in openers:
-        *suffixes, last = openers
-        raise UserError(
-            f"{path} is neither a checkpoint's folder nor {', '.join(suffixes)} or {last}"
-        )
+        raise UserError(f"{path} is neither a checkpoint's folder nor {runnable_suffixes()}")
     try:
         return openers[path.suffix](path.read_bytes())
     except OSError as e:
