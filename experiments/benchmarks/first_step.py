@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 from experiments.benchmarks import interleaved
+from squeeze_jax.study import Workdir
 
 PACKAGES = ()
 ROOT = Path(__file__).parents[2]
 ROUNDS = 3
+TRIAL = "seed=0"  # the only trial of configs/squeezenet.py
 
 
 def rows() -> list[interleaved.Row]:
@@ -50,14 +52,14 @@ def first_step(workdir: Path, cache: Path) -> float:
         "--workdir",
         workdir,
     ]
-    log, start = workdir / "trials" / "seed=0" / "metrics.jsonl", time.perf_counter()
+    study, start = Workdir(workdir), time.perf_counter()
     with subprocess.Popen(
         [*command, "--compilation_cache", cache],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        while not (log.exists() and log.read_text()):
+        while not study.read_curve(TRIAL):
             if process.poll() is not None:
                 raise RuntimeError(f"launch.py ended with {process.returncode} and without a step")
             time.sleep(0.01)

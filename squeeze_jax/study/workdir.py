@@ -208,9 +208,13 @@ class Workdir:
         """Keeps the traceback of a trial that failed."""
         (self.trial_directory(name) / "error.txt").write_text(traceback)
 
+    def sqz_path(self, name: str, coder: str) -> Path:
+        """Returns the path of a trial's compressed network."""
+        return self.trial_directory(name) / f"net.{coder}.sqz"
+
     def write_sqz(self, name: str, coder: str, content: bytes) -> bytes:
-        """Writes a trial's compressed net; returns what the file holds."""
-        path = self.trial_directory(name) / f"net.{coder}.sqz"
+        """Writes a trial's compressed network and returns the bytes of the file."""
+        path = self.sqz_path(name, coder)
         write_atomically(path, content)
         return path.read_bytes()
 
