@@ -126,7 +126,7 @@ def _draw_directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
     """Draws random vectors [N, classes] with the covariance diag(p) - p p'.
 
     This covariance is the Fisher information of the logits. The gradient at a label drawn from p
-    has the same covariance, but a much larger variance of its square: it is nearly always tiny.
+    has the same covariance, but is noisier: most draws are tiny and few are large.
     """
     p = jax.nn.softmax(logits)
     signs = jax.vmap(lambda key: jax.random.rademacher(key, p.shape[1:], p.dtype))(keys)

@@ -1,4 +1,4 @@
-"""The costs of a design point, known before anything is trained."""
+"""Computes the costs of a design point from its layers, before anything is trained."""
 
 from collections.abc import Mapping
 from typing import Any

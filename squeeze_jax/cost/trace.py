@@ -1,7 +1,7 @@
 """Lists the layers of any Flax module, from the jaxpr of its forward pass; allocates no weight.
 
-The module is traced under the native conv backend, where a layer is one primitive. So what is
-counted is what the module computes, and no layer list is written twice.
+The module is traced under the native conv backend, where a layer is one primitive. So the costs
+are those of what the module computes, and no model lists its layers a second time.
 """
 
 import math
@@ -19,10 +19,10 @@ from squeeze_jax.models import conv_backend
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, matrix product or pooling.
+    """Describes a convolution, matrix product or pooling.
 
-    Shapes are NHWC (or [N, C]) for a batch of one. `parameters` counts the kernel and all else
-    under its name: bias, BatchNorm's scale and shift.
+    Shapes are NHWC or [N, C], for a batch of one. `parameters` counts the kernel and the other
+    parameters of its module: the bias, or the scale and shift of BatchNorm.
     """
 
     name: str  # path of the kernel's module ("fire2/squeeze"); "max_pool1", ... for pools

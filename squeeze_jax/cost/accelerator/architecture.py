@@ -12,7 +12,7 @@ from squeeze_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Dimensions and rates of an array of 16-bit multiply-accumulate units (PEs).
+    """Holds the dimensions and rates of an array of 16-bit multiply-accumulate units (PEs).
 
     The array is connected to one global buffer, and the buffer to one DRAM. Sizes are in bytes and
     times in cycles. The paper does not state a clock; its 16 GB/s are taken as 16 bytes a cycle,

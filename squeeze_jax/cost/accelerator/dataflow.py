@@ -22,7 +22,7 @@ DATAFLOWS = ("ws", "os")
 
 @dataclass(frozen=True)
 class Compute:
-    """A layer's cycles and accesses in the array, without DRAM. Words have 16 bits."""
+    """Holds a layer's cycles and accesses in the array, without DRAM. Words have 16 bits."""
 
     cycles: float
     macs: float  # executed; OS skips those with a zero weight

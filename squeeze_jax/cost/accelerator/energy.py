@@ -20,7 +20,7 @@ DRAM = 200
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy spent at each level, in MAC units."""
+    """Holds the energy at each level, in MACs."""
 
     mac: float = 0.0
     register_file: float = 0.0

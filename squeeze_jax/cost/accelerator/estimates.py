@@ -20,7 +20,7 @@ from squeeze_jax.errors import UserError
 
 @dataclass(frozen=True)
 class LayerEstimate:
-    """Estimate of one convolution or dense layer."""
+    """Holds the estimate of one convolution or dense layer."""
 
     name: str
     dataflow: str  # "ws" or "os"
@@ -50,7 +50,7 @@ class LayerEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of a network whose layers run one after another."""
+    """Holds the estimate of a network whose layers run one after another."""
 
     accelerator: Accelerator
     layers: tuple[LayerEstimate, ...]

@@ -22,7 +22,7 @@ PIPELINE_TILES = 3
 
 @dataclass(frozen=True)
 class Convolution:
-    """Loop bounds of one group of a convolution.
+    """Holds the loop bounds of one group of a convolution.
 
     A dense layer is a 1x1 convolution of one pixel.
     """
@@ -72,7 +72,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Tiling:
-    """The number of tiles of a layer, and its DRAM traffic."""
+    """Holds the number of tiles of a layer, and its DRAM traffic."""
 
     tiles: int  # over all groups
     spatial_tiles: int  # of the output map of one group
