@@ -64,8 +64,9 @@ def identify(path: Path, kind: str, candidates: Sequence[Candidate], arrays: Arr
     nearest: tuple[int, str] | None = None
     unnamed: UserError | None = None
     for library, nets in candidates:
+        first, *twins = nets
         try:
-            table = parameter_names.weights(nets[0], _UNKNOWN, library)
+            table = parameter_names.weights(first, _UNKNOWN, library)
         except UserError as e:  # this library has no such network, but the next may
             unnamed = e
             continue
@@ -74,17 +75,17 @@ def identify(path: Path, kind: str, candidates: Sequence[Candidate], arrays: Arr
             continue  # a damaged file of a network shares most names with it
         fitted = _drop_leading_ones(arrays, table) if library == "caffe" else arrays
         num_classes = _count_classes(table, fitted)
-        table = parameter_names.weights(nets[0], num_classes, library)
+        table = parameter_names.weights(first, num_classes, library)
         count, faults = find_faults(fitted, table)
         if not count:
-            if len(nets) > 1:
+            if twins:
                 raise UserError(
                     f"{path}: {' and '.join(map(_describe, nets))} have the same weights, and the "
                     "file does not say: give --model"
                 )
-            return build_network(path, kind, nets[0], num_classes, library, table, fitted)
+            return build_network(path, kind, first, num_classes, library, table, fitted)
         if nearest is None or count < nearest[0]:
-            nearest = count, f"{path}: not {_describe(nets[0])} in {library}'s names: {faults}"
+            nearest = count, f"{path}: not {_describe(first)} in {library}'s names: {faults}"
     if nearest:
         raise UserError(nearest[1])
     if is_given and unnamed:
