@@ -5,6 +5,13 @@ when it reads or writes.
 """
 
 from squeeze_jax.convert.exporters import EXPORTERS, export_network, open_exported
-from squeeze_jax.convert.importers import IMPORTERS, import_network
+from squeeze_jax.convert.importers import IMPORTERS, import_network, read_network
 
-__all__ = ["EXPORTERS", "IMPORTERS", "export_network", "import_network", "open_exported"]
+__all__ = [
+    "EXPORTERS",
+    "IMPORTERS",
+    "export_network",
+    "import_network",
+    "open_exported",
+    "read_network",
+]
