@@ -28,7 +28,7 @@ import torch
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
 from squeeze_jax.convert import import_network
-from squeeze_jax.convert.metadata import KEY
+from squeeze_jax.convert.metadata import KEY, METADATA
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network
 from tests.convert import encoders
@@ -60,8 +60,8 @@ def pth(layers: Layers, zipped: bool) -> bytes:
     return content.getvalue()
 
 
-def described(layers: Layers) -> bytes:
-    """With metadata, as our exporter writes them."""
+def metadata() -> str:
+    """As our exporters write them."""
     preprocessing = dict(
         image_size=64,
         resize=64,
@@ -78,7 +78,20 @@ def described(layers: Layers) -> bytes:
         "class_names": classes,
         "source": "fuzz",
     }
-    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: json.dumps(record)})
+    return json.dumps(record)
+
+
+def described(layers: Layers) -> bytes:
+    """A .safetensors file with metadata."""
+    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: metadata()})
+
+
+def described_pth(layers: Layers) -> bytes:
+    """A .pth file with metadata."""
+    content = io.BytesIO(pth(layers, zipped=True))
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(f"archive/{METADATA}"), metadata())
+    return content.getvalue()
 
 
 def caffemodel(layers: Layers, old: bool) -> bytes:
@@ -112,6 +125,7 @@ FORMATS = {
         ".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))
     ),
     ".safetensors, ours": Format(".safetensors", described, model=None),
+    ".pth, ours": Format(".pth", described_pth, model=None),
 }
 
 

@@ -77,7 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _parse_channels(text: str) -> tuple[float, ...]:
     """Parses 123.7,116.3,103.5; one number stands for all three channels."""
-    numbers = tuple(float(part) for part in text.split(","))
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers such as 124,116,104") from e
     return 3 * numbers if len(numbers) == 1 else numbers
 
 

@@ -141,12 +141,16 @@ def check_definition(path: Path, model: Model, num_classes: int) -> None:
     def shapes(net: Model) -> dict[str, tuple[int, ...]]:
         return {w.path: w.shape for w in parameter_names.weights(net, num_classes, "caffe")}
 
-    given = shapes(model)
-    twins = [net for nets in RELEASED["caffe"] for net in nets if shapes(net) == given]
+    family, given = models.find(model["name"])[0], shapes(model)
+    released = (net for nets in RELEASED["caffe"] for net in nets)
+    twins = [
+        net for net in released if models.find(net["name"])[0] is family and shapes(net) == given
+    ]
     if twins and _computation(model) not in [_computation({**net, **options}) for net in twins]:
+        names = " or ".join(dict.fromkeys(net["name"] for net in twins))
         raise UserError(
-            f"{path}: Caffe's network with the weights of {model['name']} is "
-            f"{' or '.join(map(_describe, twins))}, which computes other logits: give that --model"
+            f"{path}: {model['name']} has the weights of Caffe's {names}, but computes other "
+            f"logits: give --model {names}"
         )
 
 
@@ -210,8 +214,8 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 def _describe(model: Model) -> str:
     """Returns a model in words, such as "squeezenet_v1_1 with bypass=simple"."""
-    options = (f"{key}={value}" for key, value in model.items() if key != "name")
-    return " with ".join([model["name"], *options])
+    options = [f"{key}={value}" for key, value in model.items() if key != "name"]
+    return f"{model['name']} with {', '.join(options)}" if options else model["name"]
 
 
 def _drop_leading_ones(arrays: Arrays, table: Sequence[Weight]) -> Arrays:

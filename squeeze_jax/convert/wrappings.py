@@ -126,9 +126,10 @@ def _shared_prefix(names: list[str]) -> str:
         first = names[0].partition(".")[0]
         start = f"{first}."
         rests = [name.removeprefix(start) for name in names]
-        # Every name of a network has a layer and a leaf.
+        # Every name of a network has a layer and a leaf, "conv1.weight" or "conv1/kernel".
         if first == NET_PREFIX or not all(
-            name.startswith(start) and "." in rest for name, rest in zip(names, rests, strict=True)
+            name.startswith(start) and ("." in rest or "/" in rest)
+            for name, rest in zip(names, rests, strict=True)
         ):
             break
         prefix, names = prefix + start, rests

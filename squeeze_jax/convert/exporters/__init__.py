@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tflite
-from squeeze_jax.convert.importers import import_network
+from squeeze_jax.convert.importers import IMPORTERS, import_network
 from squeeze_jax.convert.options import Option, complete_options
 from squeeze_jax.errors import UserError
 
@@ -103,8 +103,10 @@ def open_exported(path: Path | str) -> "Classifier":
     openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
     if path.suffix not in openers:
         *suffixes, last = openers
+        is_weights = path.suffix.lower() in IMPORTERS
+        hint = "; `squeeze-jax import` makes a checkpoint of it" if is_weights else ""
         raise UserError(
-            f"{path} is neither a checkpoint's folder nor {', '.join(suffixes)} or {last}"
+            f"{path} is neither a checkpoint's folder nor {', '.join(suffixes)} or {last}{hint}"
         )
     try:
         return openers[path.suffix](path.read_bytes())
