@@ -1,8 +1,8 @@
 """How well does a trained or imported net learn other classes (transfer learning)?
 
-CHECKPOINT is a trial's folder or what `squeeze-jax import` wrote. The new net has its model,
-preprocessing and weights but for the classifier, which is drawn anew unless the classes are the
-same. Set data keys to change the preprocessing. Result: experiments/finetune.
+CHECKPOINT is a trial's folder, what `squeeze-jax import` wrote or reads, or a .sqz file. The new
+net has its model, preprocessing and weights but for the classifier, which is drawn anew unless the
+classes are the same. Set data keys to change the preprocessing. Result: experiments/finetune.
 
 F="--config configs/finetune.py --config.train.init_from=CHECKPOINT"
 python launch.py $F --config.data.data_dir=my_images

@@ -2,11 +2,10 @@
 
 Weights stay multiples of their layer's step and zeros stay zero, so the file stays as small.
 sweep.csv has the accuracy and the bytes of the lossless file trials/NAME/net.arithmetic.sqz. Model
-and preprocessing are those of SMALL. Result and sizes at which it pays: experiments/quantized.
+and preprocessing are small.sqz's. Result and sizes at which it pays: experiments/quantized.
 
 squeeze-jax compress NET -o small.sqz --target-bytes N
-squeeze-jax decompress small.sqz -o SMALL
-python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=SMALL
+python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=small.sqz
 """
 
 from squeeze_jax.configs import base

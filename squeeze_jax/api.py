@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,10 +31,11 @@ from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
 from squeeze_jax.models import conv_backend
-from squeeze_jax.network import Classifier, Network, Preprocessing, imagenet
+from squeeze_jax.network import Classifier, Network, Preprocessing
 from squeeze_jax.network.preprocessing import preprocess
 from squeeze_jax.report import layer_table
 from squeeze_jax.train import checkpoint, evaluation
+from squeeze_jax.train.weights import known_classes, load_sqz_file
 
 if TYPE_CHECKING:
     from squeeze_jax.cost.trace import Layer
@@ -57,6 +59,7 @@ class CompressedFile(NamedTuple):
     # that calibration did not see; None where no images were needed.
     divergence: float | None = None
     num_images: int = 0
+    needs_base: bool = False  # whether it is a delta from the base
 
 
 class LoadedNetwork:
@@ -182,9 +185,10 @@ class LoadedNetwork:
         Args:
           path: the file.
           format: onnx, tflite, stablehlo, safetensors or pth; None: by the path's suffix.
-          data: what int8 is calibrated on; see `open_data`.
-          data_dir: likewise.
-          split: likewise.
+          data: images that int8 is calibrated on, without labels: digits, folder, or a prepared
+            TFDS data set; None: the evaluation images of what it was trained on.
+          data_dir: see `open_data`.
+          split: see `open_data`.
           calibration_images: how many of them.
           **options: of the format: opset, batch, precision.
 
@@ -196,8 +200,10 @@ class LoadedNetwork:
         """
         calibration = None
         if options.get("precision") == "int8":
-            if data is None or isinstance(data, str):
-                data = self.open_data(data, data_dir, split)
+            if data is None:
+                data = load_data(self._training_data())[1]
+            elif isinstance(data, str):
+                data = load_split(data, data_dir, split)
             calibration = sample(data, self.preprocessing, calibration_images)
         content, deviation = self.export_bytes(
             format or Path(path).suffix.removeprefix("."), calibration, **options
@@ -244,15 +250,14 @@ class LoadedNetwork:
           split: see `open_data`.
           calibration_images: how many; as many others measure the divergence.
           coder: a key of `compress.sqz.CODERS`.
-          base: a network that readers have; the file holds what differs.
+          base: a network that readers have; the file holds what differs. Where nothing is gained
+            by that, the file is one that needs no base.
 
         Raises:
           UserError: a value out of range, or a size or loss that cannot be reached.
         """
         network = self.whole()
-        options: dict[str, Any] = dict(
-            base=base and base.whole(), coder=coder, known_classes=_known_classes()
-        )
+        options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None
         if target_bytes or max_loss or (bits and data):
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
@@ -264,27 +269,50 @@ class LoadedNetwork:
                 disable=None,
             ) as bar:
                 calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
-        with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
-            if target_bytes and calibrated:
-                content = rate_search.to_size(
-                    network, calibrated, target_bytes, on_layer=advance(bar), **options
-                )
-            elif max_loss and calibrated and others is not None:
-                content = rate_search.to_loss(
-                    network, calibrated, max_loss, others, on_layer=advance(bar), **options
-                )
-            elif bits:
-                content = rate_search.to_bits(network, calibrated, bits, **options)
-            else:
-                content = container.lossless(network, **options)
+
+        def encode(base: Network | None) -> bytes:
+            with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
+                step, to = advance(bar), {**options, "base": base}
+                if target_bytes and calibrated:
+                    return rate_search.to_size(
+                        network, calibrated, target_bytes, on_layer=step, **to
+                    )
+                if max_loss and calibrated and others is not None:
+                    return rate_search.to_loss(
+                        network, calibrated, max_loss, others, on_layer=step, **to
+                    )
+                if bits:
+                    return rate_search.to_bits(network, calibrated, bits, **to)
+                return container.lossless(network, **to)
+
+        def divergence(content: bytes, base: Network | None) -> float | None:
+            if others is None:
+                return None
+            decoded = container.read(content, options["known_classes"], base)
+            return float(quantize.divergence_from(network, others)(decoded))
+
+        before = base and base.whole()
+        content = encode(before)
+        loss = divergence(content, before)
+        if before:
+            with suppress(UserError):  # the size may be out of reach without the base
+                plain = encode(None)
+                plain_loss = divergence(plain, None)
+                is_smaller = len(plain) <= len(content)
+                # As many levels of the weights are coarser than of their differences.
+                is_finer = loss is not None and plain_loss is not None and plain_loss <= loss
+                if is_finer if target_bytes else is_smaller and (is_finer or not bits):
+                    content, loss, before = plain, plain_loss, None
         write_atomically(Path(path), content)
         weights = sum(leaf.size for leaf in container.paths(network.params, network.stats).values())
-        written = CompressedFile(Path(path), len(content), 8 * len(content) / weights)
-        if others is None:
-            return written
-        decoded = container.read(content, options["known_classes"], options["base"])
-        divergence = float(quantize.divergence_from(network, others)(decoded))
-        return written._replace(divergence=divergence, num_images=len(others))
+        return CompressedFile(
+            Path(path),
+            len(content),
+            8 * len(content) / weights,
+            loss,
+            0 if others is None else len(others),
+            before is not None,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Writes a checkpoint that every command opens; the folder must not exist."""
@@ -395,20 +423,7 @@ def advance(bar: tqdm, count: int = 1) -> Callable[[], None]:
 
 def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
     """Opens a .sqz file, whatever its suffix; see `load`."""
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from e
-    try:
-        network = container.read(content, _known_classes(), base.whole() if base else None)
-        return LoadedNetwork(path, network)
-    except UserError as e:
-        raise UserError(f"{path}: {e}") from e
-
-
-def _known_classes() -> Mapping[str, Sequence[str]]:
-    """Returns the lists of class names that a .sqz file may leave out."""
-    return {"imagenet": imagenet.class_names()}
+    return LoadedNetwork(path, load_sqz_file(path, base.whole() if base else None))
 
 
 def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:

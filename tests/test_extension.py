@@ -14,6 +14,7 @@ from squeeze_jax import cli, models, study
 from squeeze_jax.compress.sqz.coders import CODERS
 from squeeze_jax.configs import base
 from squeeze_jax.convert import EXPORTERS, IMPORTERS
+from squeeze_jax.convert.imported import Imported
 from squeeze_jax.convert.options import Option
 from squeeze_jax.data import AUGMENTATIONS, SOURCES, ArraySource
 from squeeze_jax.models import FAMILIES, initializers, layers
@@ -76,7 +77,10 @@ def seen(monkeypatch):
         open=lambda content: load_network(seen["network"]).classifier(),
     )
     importer = SimpleNamespace(
-        NAME="toy weights", SUFFIXES=(".toyweights",), read=lambda path, model: toy_network()
+        NAME="toy weights",
+        SUFFIXES=(".toyweights",),
+        recognizes=lambda head: head.startswith(b"toy"),
+        read=lambda path, wanted: Imported(toy_network(), is_described=True),
     )
     family = Family(ToyNet, {"toy_net": Variant({}, 8)})
     huffman = CODERS["huffman"]

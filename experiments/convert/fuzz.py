@@ -30,7 +30,7 @@ import torch
 
 from experiments.damage import cut_out, flipped, inserted, peak, table, truncated
 from squeeze_jax.convert import import_network
-from squeeze_jax.convert.metadata import KEY
+from squeeze_jax.convert.metadata import KEY, METADATA
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network
 from tests.convert import encoders
@@ -66,8 +66,8 @@ def pth(layers: Layers, zipped: bool) -> bytes:
     return content.getvalue()
 
 
-def own_safetensors(layers: Layers) -> bytes:
-    """Writes a .safetensors file with metadata, as the exporter of squeeze_jax does."""
+def metadata() -> str:
+    """Returns the metadata of a network as the exporters of squeeze_jax write them."""
     preprocessing = dict(
         image_size=64,
         resize=64,
@@ -77,14 +77,27 @@ def own_safetensors(layers: Layers) -> bytes:
         std=[1.0] * 3,
     )
     classes = [f"class {i}" for i in range(5)]
-    metadata = {
+    record = {
         "model": encoders.TINY,
         "data": preprocessing,
         "num_classes": 5,
         "class_names": classes,
         "source": "fuzz",
     }
-    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: json.dumps(metadata)})
+    return json.dumps(record)
+
+
+def described(layers: Layers) -> bytes:
+    """Writes a .safetensors file with metadata."""
+    return safetensors.numpy.save(state_dict(layers), {"format": "pt", KEY: metadata()})
+
+
+def described_pth(layers: Layers) -> bytes:
+    """Writes a .pth file with metadata."""
+    content = io.BytesIO(pth(layers, zipped=True))
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(f"archive/{METADATA}"), metadata())
+    return content.getvalue()
 
 
 def caffemodel(layers: Layers, old: bool) -> bytes:
@@ -118,7 +131,8 @@ FORMATS = {
     ".safetensors": Format(
         ".safetensors", lambda layers: safetensors.numpy.save(state_dict(layers))
     ),
-    ".safetensors, ours": Format(".safetensors", own_safetensors, model=None),
+    ".safetensors, ours": Format(".safetensors", described, model=None),
+    ".pth, ours": Format(".pth", described_pth, model=None),
 }
 
 

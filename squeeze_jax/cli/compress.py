@@ -88,4 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
         f"{written.path}: {written.num_bytes:,} bytes, "
         f"{written.bits_per_weight:.2f} bits a weight, {loss}"
     )
+    if arguments.base and not written.needs_base:
+        print(f"{arguments.base} saves nothing: the file does not need it")
     return 0

@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from squeeze_jax.cli.checks import check_at_least_one
 from squeeze_jax.cli.model_arguments import add_set_argument, model_options
 from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
+from squeeze_jax.errors import UserError
 
 NAME = "import"
 HELP = "make a checkpoint of PyTorch's, Caffe's or Deep Compression's weights"
@@ -23,18 +26,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a registered model (see summary --list), where the file does not tell",
     )
     add_set_argument(parser)
+    described = parser.add_argument_group("what the file does not tell, or tells wrongly")
+    described.add_argument("--num-classes", type=int, metavar="N")
+    described.add_argument("--image-size", type=int, metavar="PIXELS", help="of the centre crop")
+    described.add_argument("--resize", type=int, metavar="PIXELS", help="before the crop")
+    described.add_argument(
+        "--resize-mode",
+        choices=("short", "squash"),
+        help="whether the short side or both sides are resized",
+    )
+    described.add_argument("--channel-order", choices=("rgb", "bgr"))
+    described.add_argument(
+        "--mean",
+        type=_parse_channels,
+        metavar="X,X,X",
+        help="of pixels 0 to 255, in channel order: PyTorch's times 255",
+    )
+    described.add_argument("--std", type=_parse_channels, metavar="X,X,X", help="likewise")
+    described.add_argument(
+        "--class-names", type=Path, metavar="FILE", help="a text file of one name a line, by label"
+    )
     add_checkpoint_output_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the checkpoint and says which network it is."""
-    from squeeze_jax.convert import import_network
+    """Writes the checkpoint and says which network it is, and what was changed and assumed."""
+    from squeeze_jax.convert import read_network
     from squeeze_jax.train import checkpoint
 
-    network = import_network(arguments.source, arguments.model, model_options(arguments))
-    checkpoint.save_network(network, arguments.output)
-    print(
-        f"{arguments.output}: {network.model['name']}, {len(network.class_names)} classes, "
-        f"from {network.source}"
+    check_at_least_one(arguments, "num_classes", "image_size", "resize")
+    keys = ("image_size", "resize", "resize_mode", "channel_order", "mean", "std")
+    given: dict[str, Any] = {key: getattr(arguments, key) for key in keys}
+    found = read_network(
+        arguments.source,
+        arguments.model,
+        model_options(arguments),
+        num_classes=arguments.num_classes,
+        preprocessing=given,
+        class_names=_read_class_names(arguments.class_names),
     )
+    checkpoint.save_network(found.network, arguments.output)
+    print(
+        f"{arguments.output}: {found.network.model['name']}, "
+        f"{len(found.network.class_names)} classes, from {found.network.source}"
+    )
+    for line in found.remarks():
+        print(line)
     return 0
+
+
+def _parse_channels(text: str) -> tuple[float, ...]:
+    """Parses 123.7,116.3,103.5; one number stands for all three channels."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers such as 124,116,104") from e
+    return 3 * numbers if len(numbers) == 1 else numbers
+
+
+def _read_class_names(path: Path | None) -> list[str] | None:
+    """Returns the lines of a file; empty ones at its end do not count.
+
+    Raises:
+      UserError: it cannot be read, is not UTF-8, or has an empty line or one name twice.
+    """
+    if path is None:
+        return None
+    try:
+        names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().split("\n")]
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: the class names are not UTF-8: {e}") from e
+    if "" in names:
+        raise UserError(f"{path}: line {names.index('') + 1} names no class")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path}: {twice!r} names two classes")
+    return names

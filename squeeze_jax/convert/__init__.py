@@ -10,7 +10,7 @@ from squeeze_jax.convert.exporters import (
     open_exported,
     runnable_suffixes,
 )
-from squeeze_jax.convert.importers import IMPORTERS, import_network
+from squeeze_jax.convert.importers import IMPORTERS, import_network, read_network
 
 __all__ = [
     "EXPORTERS",
@@ -19,4 +19,5 @@ __all__ = [
     "import_network",
     "open_exported",
     "runnable_suffixes",
+    "read_network",
 ]

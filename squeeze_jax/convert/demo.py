@@ -85,7 +85,7 @@ def write_page(
       UserError: the folder exists or cannot be made, or the package lacks files.
     """
     files = {} if runtime is None else read_runtime(runtime)
-    page = resources.files(__package__).joinpath("demo.html").read_text(encoding="utf-8")
+    page = resources.files("squeeze_jax.convert").joinpath("demo.html").read_text(encoding="utf-8")
     values = {
         "script_integrity": INTEGRITY[SCRIPT],
         "glue_integrity": INTEGRITY[GLUE],

@@ -25,7 +25,7 @@ def fold_batch_norm(network: Network) -> tuple[nnx.GraphDef, Tree]:
         scale = np.asarray(bn.scale[...], np.float64) / np.sqrt(
             np.asarray(bn.var[...], np.float64) + bn.epsilon
         )
-        conv.kernel = nnx.Param((np.asarray(conv.kernel[...]) * scale).astype(np.float32))
+        conv.kernel.set_value((np.asarray(conv.kernel[...]) * scale).astype(np.float32))
         conv.bias = nnx.Param(
             (np.asarray(bn.bias[...]) - np.asarray(bn.mean[...]) * scale).astype(np.float32)
         )

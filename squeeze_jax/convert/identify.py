@@ -5,14 +5,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from squeeze_jax import models
 from squeeze_jax.convert import parameter_names
+from squeeze_jax.convert.imported import Imported
 from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.parameter_names import Library, Weight
 from squeeze_jax.errors import UserError
-from squeeze_jax.network import Network, imagenet, validate_metadata
+from squeeze_jax.models import conv_backend
+from squeeze_jax.network import (
+    Network,
+    build_model,
+    forward,
+    imagenet,
+    split_model,
+    validate_metadata,
+)
 
 Arrays = Mapping[str, np.ndarray]  # by foreign name
 Model = Mapping[str, Any]  # name and options, as `network.build_model` takes them
@@ -48,7 +60,13 @@ RELEASED: dict[Library, list[tuple[Model, ...]]] = {
 }
 
 
-def identify(path: Path, kind: str, candidates: Sequence[Candidate], arrays: Arrays) -> Network:
+def identify(
+    path: Path,
+    kind: str,
+    candidates: Sequence[Candidate],
+    arrays: Arrays,
+    num_classes: int | None = None,
+) -> Imported:
     """Returns the network of the first candidate whose weights these arrays are.
 
     Args:
@@ -56,6 +74,7 @@ def identify(path: Path, kind: str, candidates: Sequence[Candidate], arrays: Arr
       kind: the format's name, for the network's source.
       candidates: libraries and models.
       arrays: float32, by foreign name.
+      num_classes: of the network; None if the file has to tell.
 
     Raises:
       UserError: no candidate fits, and how the nearest does not; or several do.
@@ -63,41 +82,140 @@ def identify(path: Path, kind: str, candidates: Sequence[Candidate], arrays: Arr
     is_given = all(nets == candidates[0][1] for _, nets in candidates)
     nearest: tuple[int, str] | None = None
     unnamed: UserError | None = None
+    is_similar = any(name.endswith("/kernel") for name in arrays)  # our own names
     for library, nets in candidates:
+        first, *twins = nets
         try:
-            table = parameter_names.weights(nets[0], _UNKNOWN, library)
+            table = parameter_names.weights(first, _UNKNOWN, library)
         except UserError as e:  # this library has no such network, but the next may
             unnamed = e
             continue
         wanted = {name for weight in table for name in weight.names}
+        is_similar = is_similar or 2 * len(wanted & arrays.keys()) >= len(arrays)
         if not is_given and 2 * len(wanted ^ arrays.keys()) >= len(wanted):
             continue  # a damaged file of a network shares most names with it
-        fitted = _drop_leading_ones(arrays, table) if library == "caffe" else arrays
-        num_classes = _count_classes(table, fitted)
-        table = parameter_names.weights(nets[0], num_classes, library)
+        fitted, changes = _rename_classifier(arrays, table)
+        fitted = _drop_leading_ones(fitted, table) if library == "caffe" else fitted
+        count_classes = num_classes or _count_classes(table, fitted)
+        table = parameter_names.weights(first, count_classes, library)
         count, faults = find_faults(fitted, table)
         if not count:
-            if len(nets) > 1:
+            if twins:
                 raise UserError(
                     f"{path}: {' and '.join(map(_describe, nets))} have the same weights, and the "
                     "file does not say: give --model"
                 )
-            return build_network(path, kind, nets[0], num_classes, library, table, fitted)
+            network = build_network(path, kind, first, count_classes, library, table, fitted)
+            return Imported(network, changes)
         if nearest is None or count < nearest[0]:
-            nearest = count, f"{path}: not {_describe(nets[0])} in {library}'s names: {faults}"
+            nearest = count, f"{path}: not {_describe(first)} in {library}'s names: {faults}"
     if nearest:
         raise UserError(nearest[1])
     if is_given and unnamed:
         raise unnamed
+    if is_similar:
+        raise UserError(
+            f"{path}: its {len(arrays)} arrays are not those of a released network: give --model"
+        )
     raise UserError(
-        f"{path}: its {len(arrays)} arrays are not those of a released network: give --model"
+        f"{path}: its {len(arrays)} arrays ({list_names(list(arrays))}) are those of another kind "
+        f"of network than {', '.join(models.FAMILIES)}"
+    )
+
+
+def check_definition(path: Path, model: Model, num_classes: int) -> None:
+    """Rejects a model that pads or pools otherwise than the released network of its weights.
+
+    Files in Caffe's formats hold no such thing. Options that the caller gives may differ.
+
+    Args:
+      path: of the file, for messages.
+      model: name and options that the caller gave.
+      num_classes: of the network in the file.
+
+    Raises:
+      UserError: it is such a model; or there is no such model or option.
+    """
+    options = {key: value for key, value in model.items() if key != "name"}
+
+    def shapes(net: Model) -> dict[str, tuple[int, ...]]:
+        return {w.path: w.shape for w in parameter_names.weights(net, num_classes, "caffe")}
+
+    family, given = models.find(model["name"])[0], shapes(model)
+    released = (net for nets in RELEASED["caffe"] for net in nets)
+    twins = [
+        net for net in released if models.find(net["name"])[0] is family and shapes(net) == given
+    ]
+    if twins and _computation(model) not in [_computation({**net, **options}) for net in twins]:
+        names = " or ".join(dict.fromkeys(net["name"] for net in twins))
+        raise UserError(
+            f"{path}: {model['name']} has the weights of Caffe's {names}, but computes other "
+            f"logits: give --model {names}"
+        )
+
+
+def _computation(model: Model) -> str:
+    """Returns the equations of a model's forward pass."""
+    net = nnx.eval_shape(lambda: build_model(model, 1000))
+    graphdef, params, stats = split_model(net)
+    size = models.find(model["name"])[1].input_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    with conv_backend.conv_backend("native"):
+        return str(jax.make_jaxpr(lambda *x: forward(graphdef, *x)[0])(params, stats, images))
+
+
+def _rename_classifier(arrays: Arrays, table: Sequence[Weight]) -> tuple[Arrays, tuple[str, ...]]:
+    """Gives a last layer that was renamed, as for fine-tuning, the name that the table has.
+
+    Args:
+      arrays: the file's.
+      table: the weights of a network with _UNKNOWN classes.
+
+    Returns:
+      The arrays, and what was changed.
+    """
+    shapes = {
+        name: shape
+        for weight in table
+        for name, shape in zip(weight.names, weight.foreign_shapes, strict=True)
+    }
+    last = [name for name, shape in shapes.items() if _UNKNOWN in shape]
+    left = [name for name in arrays if name not in shapes]
+    ours, theirs = _layer(last), _layer(left)
+    renamed = {f"{theirs}{name.removeprefix(ours)}": name for name in last}
+    if (
+        not ours
+        or not theirs
+        or any(name in arrays for name in last)
+        or set(renamed) != set(left)
+        or not all(_fits(arrays[name].shape, shapes[renamed[name]]) for name in left)
+    ):
+        return arrays, ()
+    fitted = {renamed.get(name, name): array for name, array in arrays.items()}
+    return fitted, (f"its last layer {list_names([theirs])} as {ours}",)
+
+
+def _layer(names: Sequence[str]) -> str:
+    """Returns the layer that all names are of, "conv10" of "conv10[0]"; "" if there is none."""
+    separator = "[" if all("[" in name for name in names) else "."
+    layers = {name.rpartition(separator)[0] for name in names}
+    return layers.pop() if len(layers) == 1 else ""
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Returns whether a shape is one for some number of classes; Caffe's may begin with ones."""
+    extra = len(shape) - len(wanted)
+    return (
+        extra >= 0
+        and set(shape[:extra]) <= {1}
+        and all(want in (_UNKNOWN, size) for size, want in zip(shape[extra:], wanted, strict=True))
     )
 
 
 def _describe(model: Model) -> str:
     """Returns a model in words, such as "squeezenet_v1_1 with bypass=simple"."""
-    options = (f"{key}={value}" for key, value in model.items() if key != "name")
-    return " with ".join([model["name"], *options])
+    options = [f"{key}={value}" for key, value in model.items() if key != "name"]
+    return f"{model['name']} with {', '.join(options)}" if options else model["name"]
 
 
 def _drop_leading_ones(arrays: Arrays, table: Sequence[Weight]) -> Arrays:
@@ -172,16 +290,18 @@ def build_network(
     )
 
 
-def read_described(path: Path, text: str, arrays: Arrays) -> Network:
+def read_described(path: Path, text: str, arrays: Arrays, given: Model | None = None) -> Network:
     """Returns the network that a file's own metadata describe.
 
     Args:
       path: of the file, for messages.
       text: `Network.metadata()` as JSON, or something that claims to be that.
       arrays: float32, by foreign name.
+      given: the model that the caller says it is.
 
     Raises:
-      UserError: the metadata describe no network, or one whose weights the arrays are not.
+      UserError: the metadata describe no network, one whose weights the arrays are not, or another
+        model than the given one.
     """
     try:
         metadata = json.loads(text)
@@ -200,6 +320,16 @@ def read_described(path: Path, text: str, arrays: Arrays) -> Network:
         IndexError,
     ) as e:
         raise UserError(f"{path}: its metadata describe no network: {list_names([str(e)])}") from e
+    other = {
+        key: value
+        for key, value in (given or {}).items()
+        if value is not None and model.get(key) != (list(value) if type(value) is tuple else value)
+    }
+    if given and other:
+        raise UserError(
+            f"{path}: its metadata say that it is {_describe(model)}, not "
+            f"{_describe({'name': given['name'], **other})}: leave out --model"
+        )
     count, faults = find_faults(arrays, table)
     if count:
         raise UserError(f"{path}: not the network that its metadata describe: {faults}")

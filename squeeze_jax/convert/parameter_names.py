@@ -296,7 +296,7 @@ def matching_library(model: Mapping[str, Any], num_classes: int) -> Library:
                 and ("conv1", *net.fire_names)[-1] not in net.pool_after
             )
         case SqueezeNext():
-            library, first = "pytorchcv", net.stage1_block1
+            library, first = "pytorchcv", vars(net)["stage1_block1"]
             is_same = (
                 net.conv1.stride == 2
                 and _max_padding(net.conv1) == 1

@@ -3,17 +3,25 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from squeeze_jax.convert import wrappings
+from squeeze_jax.convert.imported import Imported, Wanted
 from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
     from squeeze_jax.convert.parameter_names import Library
     from squeeze_jax.network import Network
 
-COUNTER = ".num_batches_tracked"  # of a BatchNorm; inference has no use for it
+
+class StateDict(NamedTuple):
+    """What a file holds."""
+
+    arrays: Mapping[str, np.ndarray]  # float32, by name
+    metadata: str | None = None  # `Network.metadata()` as JSON, where the file claims to have it
+    changes: tuple[str, ...] = ()  # what was done to find the arrays
 
 
 def import_torch() -> ModuleType:
@@ -31,30 +39,36 @@ def import_torch() -> ModuleType:
     return torch
 
 
-def identify_network(
-    path: Path, kind: str, arrays: Mapping[str, np.ndarray], model: Mapping[str, Any] | None
-) -> "Network":
-    """Returns the network whose state dict these arrays are.
+def identify_network(path: Path, kind: str, found: StateDict, wanted: Wanted) -> Imported:
+    """Returns the network whose state dict this is.
+
+    That is the one that its own metadata describe, or else the given model or a released network.
 
     Args:
       path: of the file, for messages.
       kind: the format's name, for the network's source.
-      arrays: float32, by name.
-      model: name and options; None for one of the released networks.
+      found: in the file.
+      wanted: what the caller says.
 
     Raises:
-      UserError: the arrays are not this model's, or those of no or several released networks.
+      UserError: the arrays are not those of the described or given model, or those of no or several
+        released networks.
     """
     from squeeze_jax.convert import identify
 
+    if found.metadata is not None:
+        network = identify.read_described(path, found.metadata, found.arrays, wanted.model)
+        return Imported(network, is_described=True)
     candidates: list[identify.Candidate] = []
-    if model:
+    if wanted.model:
         for library in ("torchvision", "pytorchcv", "squeeze_jax"):
-            candidates.append((library, (model,)))
+            candidates.append((library, (wanted.model,)))
     else:
         for library in ("torchvision", "pytorchcv"):
             candidates.extend((library, nets) for nets in identify.RELEASED[library])
-    return identify.identify(path, kind, candidates, arrays)
+    arrays, changes = wrappings.tidy(found.arrays)
+    imported = identify.identify(path, kind, candidates, arrays, wanted.num_classes)
+    return imported._replace(changes=(*found.changes, *changes, *imported.changes))
 
 
 def state_dict(network: "Network", library: "Library") -> dict[str, np.ndarray]:
@@ -79,5 +93,6 @@ def state_dict(network: "Network", library: "Library") -> dict[str, np.ndarray]:
         }
     means = [name for name in arrays if name.endswith(".running_mean")]
     return arrays | {
-        name.removesuffix(".running_mean") + COUNTER: np.zeros((), np.int64) for name in means
+        f"{name.removesuffix('running_mean')}{wrappings.BATCH_COUNTER}": np.zeros((), np.int64)
+        for name in means
     }

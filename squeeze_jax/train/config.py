@@ -35,8 +35,9 @@ class TrainConfig:
     log_every: int = 20  # steps
     checkpoint_every: int = 0  # steps; 0: at the end, and when asked to stop
     trackers: tuple[str, ...] = ()  # keys of TRACKERS, besides "jsonl", which is always on
-    # A checkpoint whose weights training starts from, its classifier only where the classes are
-    # the same; or "trial:NAME", an earlier trial of the same study.
+    # Whose weights training starts from, its classifier only where the classes are the same: a
+    # checkpoint, a .sqz file, a file that `squeeze-jax import` reads, or "trial:NAME", an earlier
+    # trial of the same study.
     init_from: str = ""
     # Layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]").
     freeze: tuple[str, ...] = ()
@@ -46,8 +47,8 @@ class TrainConfig:
     # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared;
     # 0: none.
     codebook_bits: int = 0
-    # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file
-    # decompressed, stay so, and zeros zero.
+    # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file, stay
+    # so, and zeros zero.
     qat: bool = False
 
 

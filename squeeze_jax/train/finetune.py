@@ -1,6 +1,7 @@
 """Transfer learning: a config filled in from a checkpoint, and the weights to start from."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import layers
 from squeeze_jax.network import (
+    ModelConfig,
     Network,
     Preprocessing,
     Tree,
@@ -20,17 +22,17 @@ from squeeze_jax.network import (
     replace_leaves,
     weight_shapes,
 )
-from squeeze_jax.train.checkpoint import load_network
 from squeeze_jax.train.config import TrialConfig
+from squeeze_jax.train.weights import open_weights
 
 
 def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
-    """Returns the config with what is None taken from the checkpoint `train.init_from`.
+    """Returns the config with what is None taken from the network `train.init_from`.
 
     That may be the model, and keys of the preprocessing.
 
     Raises:
-      UserError: there is no such checkpoint, or the config needs one and names none.
+      UserError: there is no such network, or the config needs one and names none.
     """
     given: dict[str, Any] = config.to_dict()
     needs_model = given["model"]["name"] is None
@@ -40,9 +42,9 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     if not given["train"]["init_from"]:
         raise UserError(
             "which network? Give --config.train.init_from=CHECKPOINT, "
-            "a trial's folder or what `squeeze-jax import` wrote"
+            "a trial's folder, a .sqz file or a file that `squeeze-jax import` reads"
         )
-    network = _load(given["train"]["init_from"])
+    network = _load(given["train"]["init_from"], given["model"])
     filled = config.copy_and_resolve_references()
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
@@ -53,15 +55,15 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
 def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
     """Returns a function of (params, stats), freshly drawn, to those that training starts from.
 
-    These are the checkpoint's where `train.init_from` names one. The classifier keeps the fresh
-    weights, unless the checkpoint's classes are the data's.
+    These are those of `train.init_from` where it names a network. The classifier keeps the fresh
+    weights, unless that network's classes are the data's.
 
     Raises:
-      UserError: the checkpoint is none, or of another design point.
+      UserError: it names no network, or one of another design point.
     """
     if not config.train.init_from:
         return lambda params, stats: (params, stats)
-    network = _load(config.train.init_from)
+    network = _load(config.train.init_from, config.model.to_mapping())
     same_classes = tuple(network.class_names) == tuple(data.class_names)
     fresh = set() if same_classes else _classifier(config.model.to_mapping(), data.num_classes)
     known = leaves_by_path(network.params) | leaves_by_path(network.stats)
@@ -107,7 +109,17 @@ def _classifier(model: Mapping[str, Any], num_classes: int) -> set[str]:
     return {path for path in some if some[path].shape != more[path].shape}
 
 
+def _load(path: str, model: Mapping[str, Any]) -> Network:
+    """Opens a network; `model` is what it is if the path does not tell, and may lack a name."""
+    try:
+        return _load_once(path)
+    except UserError:
+        if model.get("name") is None or not Path(path).expanduser().is_file():
+            raise
+    return _load_once(path, json.dumps(ModelConfig.from_mapping(model).to_mapping()))
+
+
 # A study starts all its trials from the same one.
 @functools.lru_cache(maxsize=1)
-def _load(path: str) -> Network:
-    return load_network(Path(path).expanduser())
+def _load_once(path: str, model: str | None = None) -> Network:
+    return open_weights(Path(path).expanduser(), None if model is None else json.loads(model))

@@ -1,18 +1,22 @@
 """The squeeze-jax command, in process: what it prints and how it ends."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from squeeze_jax import cli, models
+from squeeze_jax.convert.state_dict import state_dict
 from squeeze_jax.convert.verify import TOLERANCES
-from squeeze_jax.network import Network, Preprocessing, build_model, split_model
-from squeeze_jax.train.checkpoint import save_network
+from squeeze_jax.network import Network, Preprocessing, build_model, imagenet, split_model
+from squeeze_jax.train.checkpoint import load_network, save_network
 
 
 @pytest.fixture
@@ -284,6 +288,63 @@ def test_onnx_says_how_near_it_comes(run, checkpoint, tmp_path, precision, least
     assert least <= float(found[2]) <= TOLERANCES[precision]
 
 
+def test_int8_is_calibrated_on_images_of_any_classes(run, checkpoint, tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+        for index, image in enumerate(pixels):
+            Image.fromarray(image).save(tmp_path / "images" / label / f"{index}.png")
+    command = ("export", checkpoint, "--format", "onnx", "--precision", "int8")
+    data = ("--data", "folder", "--data-dir", tmp_path / "images", "-o", tmp_path / "net.onnx")
+    code, out, err = run(*command, *data)
+    assert (code, err) == (0, "") and "net.onnx" in out
+
+
+@pytest.mark.parametrize("format", ["onnx", "safetensors"])
+def test_a_net_whose_logits_are_all_zero_is_exported(run, checkpoint, tmp_path, format):
+    net = load_network(checkpoint)
+    params = jax.tree.map(np.zeros_like, net.params)
+    save_network(dataclasses.replace(net, params=params), tmp_path / "zero")
+    code, out, err = run("export", tmp_path / "zero", "--format", format, "-o", tmp_path / "net")
+    assert (code, err) == (0, "") and "logits within 0.0e+00" in out
+
+
+def test_what_a_weight_file_does_not_tell_is_set_by_flags(run, tmp_path):
+    model = {"name": "squeezenet_v1_1"}
+    _, params, stats = split_model(build_model(model, 3))
+    preprocessing = Preprocessing(32, 32, "squash", "rgb", (0.0,) * 3, (1.0,) * 3)
+    net = Network(model, tuple("abc"), preprocessing, jax.device_get(params), stats)
+    safetensors.numpy.save_file(state_dict(net, "torchvision"), tmp_path / "net.safetensors")
+    (tmp_path / "names.txt").write_text("one cat\ntwo\nthrée\n", encoding="utf-8")
+    command = ("import", tmp_path / "net.safetensors", "-o")
+    code, out, _ = run(*command, tmp_path / "assumed")
+    line = out.splitlines()[1]
+    assert code == 0 and line.startswith("assumed, as the file does not tell: --image-size 224")
+    flags = [
+        "--image-size",
+        "32",
+        "--resize",
+        "36",
+        "--channel-order",
+        "bgr",
+        "--mean",
+        "104,117,123",
+        "--std",
+        "2",
+    ]
+    names = ("--class-names", tmp_path / "names.txt", "--num-classes", 3, "--resize-mode", "squash")
+    code, out, _ = run(*command, tmp_path / "told", *flags, *names)
+    assert code == 0 and len(out.splitlines()) == 1
+    found = load_network(tmp_path / "told")
+    assert found.class_names == ("one cat", "two", "thrée")
+    expected = Preprocessing(32, 36, "squash", "bgr", (104.0, 117.0, 123.0), (2.0,) * 3)
+    assert found.preprocessing == expected
+    # What is printed can be given.
+    printed = line.split(": ")[1].split(", class")[0].split()
+    assert run(*command, tmp_path / "again", *printed)[0] == 0
+    assert load_network(tmp_path / "again").preprocessing == imagenet.TORCH
+
+
 def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCES, "float32", -1.0)
     code, _, err = run(
@@ -315,6 +376,11 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("compress", "NET", "-o", "x", "--max-loss", 0), "--max-loss is above 0 nats"),
         (("compress", "NET", "-o", "x", "--bits", 1), "levels must have 2 to 16 bits, not 1"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
+        (
+            ("import", __file__, "-o", "x", "--class-names", "/nowhere.txt"),
+            "/nowhere.txt: No such file",
+        ),
+        (("import", __file__, "-o", "x", "--image-size", 0), "--image-size is at least 1"),
         (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
         (
             ("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"),

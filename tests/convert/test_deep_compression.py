@@ -71,6 +71,8 @@ def test_the_released_file_gives_the_reference_logits():
         )
     net = import_network(Path(folder) / "compressed_SqueezeNet.net")
     assert (net.model, net.preprocessing) == ({"name": "squeezenet_v1_0_released"}, imagenet.CAFFE)
+    with pytest.raises(UserError, match="logits: give --model squeezenet_v1_0_released$"):
+        import_network(Path(folder) / "compressed_SqueezeNet.net", "squeezenet_v1_0")
     with np.load(Path(folder) / "reference_logits.npz") as reference:
         images, expected = reference["inputs_uint8_bgr_chw"], reference["logits"]
     found = verify.logits(

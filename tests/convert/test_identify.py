@@ -132,13 +132,14 @@ def test_caffe_has_no_net_with_such_layers(tmp_path):
     [("net.h5", "its suffix is none of .net, .caffemodel"), ("net.pth", "no such file")],
 )
 def test_a_file_that_is_not_there_or_of_no_known_kind(tmp_path, name, words):
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF")
     with pytest.raises(UserError, match=words):
         import_network(tmp_path / name)
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "net.pth").mkdir()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="net.pth is a folder"):
         import_network(tmp_path / "net.pth")
 
 

@@ -6,8 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from ml_collections import ConfigDict
 
+from squeeze_jax.api import load
 from squeeze_jax.configs import base, finetune
 from squeeze_jax.data import ArraySource
 from squeeze_jax.errors import UserError
@@ -101,6 +103,32 @@ def test_what_the_config_leaves_open_comes_from_the_checkpoint(net, checkpoint):
         and tuple(config.data.mean) == net.preprocessing.mean
     )
     assert config.data.image_size == 28
+
+
+@pytest.mark.parametrize("name", ["net.sqz", "net.safetensors"])
+def test_a_file_of_weights_is_a_checkpoint_too(net, checkpoint, config, letters, tmp_path, name):
+    loaded = load(checkpoint)
+    loaded.compress(tmp_path / name) if name == "net.sqz" else loaded.export(tmp_path / name)
+    config.train.init_from = str(tmp_path / name)
+    found, given = start(config, letters), leaves((net.params, net.stats))
+    assert {path for path in found if not np.array_equal(found[path], given[path])} == {
+        path for path in found if "conv10" in path
+    }
+
+
+def test_a_file_that_does_not_tell_is_of_the_configs_model(net, config, letters, tmp_path, capsys):
+    """What was changed and assumed is said once, though two trials start from it."""
+    from squeeze_jax.convert.state_dict import state_dict
+
+    arrays = {f"module.{k}": v for k, v in state_dict(net, "squeeze_jax").items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "net.safetensors")
+    config.train.init_from = str(tmp_path / "net.safetensors")
+    found, given = start(config, letters), leaves((net.params, net.stats))
+    start(config, letters)
+    np.testing.assert_array_equal(found["[0]['conv1']['kernel']"], given["[0]['conv1']['kernel']"])
+    changed, assumed = capsys.readouterr().err.splitlines()
+    assert "net.safetensors: changed: without the prefix 'module.'" in changed
+    assert "net.safetensors: assumed, as the file does not tell: --image-size 224" in assumed
 
 
 def test_a_config_that_is_complete_stays_as_it_is():

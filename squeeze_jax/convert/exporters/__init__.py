@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tflite
-from squeeze_jax.convert.importers import import_network
+from squeeze_jax.convert.importers import IMPORTERS, import_network
 from squeeze_jax.convert.options import Option, complete_options
 from squeeze_jax.errors import UserError
 
@@ -114,7 +114,9 @@ def open_exported(path: Path | str) -> "Classifier":
     path = Path(path)
     openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
     if path.suffix not in openers:
-        raise UserError(f"{path} is neither a checkpoint's folder nor {runnable_suffixes()}")
+        is_weights = path.suffix.lower() in IMPORTERS
+        hint = "; `squeeze-jax import` makes a checkpoint of it" if is_weights else ""
+        raise UserError(f"{path} is neither a checkpoint's folder nor {runnable_suffixes()}{hint}")
     try:
         return openers[path.suffix](path.read_bytes())
     except OSError as e:

@@ -67,11 +67,10 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
     )
 
     def read(variable: Any) -> Value | Constant:
-        return (
-            Constant(np.asarray(variable.val, variable.aval.dtype))
-            if isinstance(variable, core.Literal)
-            else known[variable]
-        )
+        if not isinstance(variable, core.Literal):
+            return known[variable]
+        aval: Any = variable.aval  # AbstractValue does not declare a dtype
+        return Constant(np.asarray(variable.val, aval.dtype))
 
     for eqn in jaxpr.eqns:
         operands = [read(variable) for variable in eqn.invars]
@@ -83,10 +82,11 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
                 inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ()),
                 operands,
             )
-        elif all(isinstance(operand, Constant) for operand in operands):
-            outputs = _evaluate(eqn, operands)
-        else:
+        elif any(isinstance(operand, Value) for operand in operands):
             outputs = [convert_equation(eqn, operands)]
+        else:
+            constants = [operand for operand in operands if isinstance(operand, Constant)]
+            outputs = _evaluate(eqn, constants)
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 

@@ -206,8 +206,7 @@ def make_runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     fixed = session.get_inputs()[0].shape[0]
 
     def run(images: np.ndarray) -> np.ndarray:
-        return session.run(
-            ["logits"], {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)}
-        )[0]
+        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        return np.asarray(session.run(["logits"], {"images": nchw})[0])
 
     return (lambda images: run_in_batches(run, images, fixed)) if isinstance(fixed, int) else run

@@ -90,17 +90,22 @@ def convert_equation(eqn: Any, operands: list[Value | Constant]) -> Value:
             found = _convolution(x, others[0], params, shape)
         case "dot_general" if isinstance(x, Value) and isinstance(others[0], Constant):
             found = _product(x, others[0], params, shape)
-        case "reduce_window_max" if len(x.shape) == 4:
+        case "reduce_window_max" if isinstance(x, Value) and len(x.shape) == 4:
             found = _max_pool(x, params, shape)
-        case "reduce_sum" if tuple(params["axes"]) == (1, 2) and len(x.shape) == 4:
-            found = _make("ReduceSum", x, _integers([2, 3]), shape=shape, keepdims=0)
+        case "reduce_sum" if isinstance(x, Value) and tuple(params["axes"]) == (1, 2):
+            axes = _integers([2, 3])
+            found = (
+                _make("ReduceSum", x, axes, shape=shape, keepdims=0) if len(x.shape) == 4 else None
+            )
         case "concatenate":
             found = _concatenation(operands, params["dimension"], shape)
-        case "slice":
+        case "slice" if isinstance(x, Value):
             found = _slice(x, params, shape)
-        case "pad" if isinstance(others[0], Constant):
+        case "pad" if isinstance(x, Value) and isinstance(others[0], Constant):
             found = _pad(x, others[0], params["padding_config"], shape)
-        case "reshape" | "squeeze" | "expand_dims" | "broadcast_in_dim" if not others:
+        case "reshape" | "squeeze" | "expand_dims" | "broadcast_in_dim" if (
+            isinstance(x, Value) and not others
+        ):
             found = _reshaped(x, shape)
         case "convert_element_type":
             found = _make(
@@ -110,7 +115,8 @@ def convert_equation(eqn: Any, operands: list[Value | Constant]) -> Value:
                 to=helper.np_dtype_to_tensor_dtype(np.dtype(params["new_dtype"])),
             )
         case "select_n" if len(operands) == 3:
-            found = _choice(*operands, shape)
+            which, no, yes = operands
+            found = _choice(which, no, yes, shape)
         case "square":
             found = _make("Mul", x, x, shape=shape)
         case "integer_pow":
@@ -119,7 +125,7 @@ def convert_equation(eqn: Any, operands: list[Value | Constant]) -> Value:
             )
         case "rsqrt":
             found = _make("Reciprocal", _make("Sqrt", x, shape=shape), shape=shape)
-        case "copy" | "copy_p":
+        case "copy" | "copy_p" if isinstance(x, Value):
             found = x
         case _ if name in UNARY:
             found = _make(UNARY[name], x, shape=shape)
@@ -262,23 +268,20 @@ def _binary(
 ) -> Value | None:
     if isinstance(x, Constant) and op in ("Add", "Mul", "Max", "Min"):
         x, y = y, x
-    if op == "Add" and _is(y, 0) and x.shape == shape:
-        return x
-    if op == "Add" and isinstance(y, Constant) and (biased := _with_bias(x, y)):
-        return biased
-    if op == "Max" and _is(y, 0):
-        return _relu(x)
-    if (
-        op == "Div"
-        and isinstance(x, Value)
-        and x.op == "ReduceSum"
-        and _is(y, math.prod(x.inputs[0].shape[1:3]))
-    ):
-        image = x.inputs[0]
-        pooled = _make("GlobalAveragePool", image, shape=(1, 1, 1, image.shape[3]), scope="")
-        return _make("Flatten", pooled, shape=shape, axis=1)
-    if op == "Mul" and isinstance(y, Value) and (normalised := _local_response_norm(x, y)):
-        return normalised
+    match op, x, y:
+        case "Add", Value(), Constant() if _is(y, 0) and x.shape == shape:
+            return x
+        case "Add", Value(), Constant() if biased := _with_bias(x, y):
+            return biased
+        case "Max", Value(), Constant() if _is(y, 0):
+            return _relu(x)
+        case "Div", Value(op="ReduceSum", inputs=(Value() as image, _)), Constant() if _is(
+            y, math.prod(image.shape[1:3])
+        ):
+            pooled = _make("GlobalAveragePool", image, shape=(1, 1, 1, image.shape[3]), scope="")
+            return _make("Flatten", pooled, shape=shape, axis=1)
+        case "Mul", Value(), Value() if normalised := _local_response_norm(x, y):
+            return normalised
     return _elementwise(op, x, y, shape=shape)
 
 
@@ -376,11 +379,9 @@ def _local_response_norm(x: Value, factor: Value) -> Value | None:
                 Constant(array=power),
             ),
         ) if scale.size == bias.size == power.size == 1:
-            terms = []
-            while total.op == "Add":
-                total, term = total.inputs
-                terms.insert(0, term)
-            terms.insert(0, total)
+            terms: list[Value | Constant] = [total]
+            while isinstance(first := terms[0], Value) and first.op == "Add":
+                terms[:1] = first.inputs
         case _:
             return None
     for offset, term in enumerate(terms):
@@ -388,30 +389,38 @@ def _local_response_norm(x: Value, factor: Value) -> Value | None:
             case Value(
                 op="Slice",
                 inputs=(
-                    Value(op="Pad", inputs=(Value(op="Mul", inputs=(a, b)), widths, filler)),
-                    starts,
+                    Value(
+                        op="Pad",
+                        inputs=(Value(op="Mul", inputs=(a, b)), Constant(array=widths), filler),
+                    ),
+                    Constant(array=starts),
                     _,
-                    axes,
+                    Constant(array=axes),
                     _,
                 ),
             ):
-                channels = list(axes.array) == [1] and list(starts.array) == [offset]
+                channels = list(axes) == [1] and list(starts) == [offset]
                 reach = len(terms) // 2
                 if not (
                     channels
                     and a is b is x
                     and _is(filler, 0)
-                    and list(widths.array) == [0, reach, 0, 0] * 2
+                    and list(widths) == [0, reach, 0, 0] * 2
                 ):
                     return None
             case _:
                 return None
     if len(terms) % 2 == 0:
         return None
-    numbers = dict(
-        alpha=float(scale.item()) * len(terms), beta=-float(power.item()), bias=float(bias.item())
+    return _make(
+        "LRN",
+        x,
+        shape=x.shape,
+        size=len(terms),
+        alpha=float(scale.item()) * len(terms),
+        beta=-float(power.item()),
+        bias=float(bias.item()),
     )
-    return _make("LRN", x, shape=x.shape, size=len(terms), **numbers)
 
 
 # ---------------------------------------------------------------- shapes

@@ -6,17 +6,14 @@ weights are declared.
 
 import functools
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from squeeze_jax.convert.imported import Imported, Wanted
 from squeeze_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from squeeze_jax.network import Network
 
 NAME = "Caffe"
 SUFFIXES = (".caffemodel",)
@@ -61,7 +58,12 @@ class Layer(NamedTuple):
     blobs: list[np.ndarray]  # float32
 
 
-def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
+def recognizes(head: bytes) -> bool:
+    """Returns False: the format has no signature."""
+    return False
+
+
+def read(path: Path, wanted: Wanted) -> Imported:
     """Reads a network.
 
     Raises:
@@ -79,9 +81,15 @@ def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
     # but in one variant only.
     bypass = any(layer.type == "Eltwise" for layer in layers.values())
     models = (
-        [model] if model else [nets[-1 if bypass else 0] for nets in identify.RELEASED["caffe"]]
+        [wanted.model]
+        if wanted.model
+        else [nets[-1 if bypass else 0] for nets in identify.RELEASED["caffe"]]
     )
-    return identify.identify(path, NAME, [("caffe", (net,)) for net in models], arrays)
+    candidates: list[identify.Candidate] = [("caffe", (net,)) for net in models]
+    found = identify.identify(path, NAME, candidates, arrays, wanted.num_classes)
+    if wanted.model:
+        identify.check_definition(path, wanted.model, len(found.network.class_names))
+    return found
 
 
 def read_layers(path: Path) -> dict[str, Layer]:

@@ -9,16 +9,13 @@ more than 15 are skipped, entries of code 0, whose value is 0, fill in.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from squeeze_jax.convert.imported import Imported, Wanted
 from squeeze_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from squeeze_jax.network import Network
 
 NAME = "Deep Compression"
 SUFFIXES = (".net",)
@@ -27,17 +24,24 @@ CODEBOOK_SIZE = 256
 Shape = tuple[int, ...]
 
 
-def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
-    """Reads a network of 1,000 classes; the released file's unless a model is given.
+def recognizes(head: bytes) -> bool:
+    """Returns False: the format has no signature."""
+    return False
+
+
+def read(path: Path, wanted: Wanted) -> Imported:
+    """Reads a network, the released one of 1,000 classes unless the caller says otherwise.
 
     Raises:
       UserError: the file is damaged or not of this model, or the model has other weights than
-        kernels and biases.
+        kernels and biases, or computes something else than Caffe's network of these weights.
     """
     from squeeze_jax.convert import identify, parameter_names
 
-    model = model or {"name": "squeezenet_v1_0_released"}
-    table = parameter_names.weights(model, 1000, "caffe")
+    model = wanted.model or {"name": "squeezenet_v1_0_released"}
+    num_classes = wanted.num_classes or 1000
+    identify.check_definition(path, model, num_classes)
+    table = parameter_names.weights(model, num_classes, "caffe")
     leaves = [weight.path.rpartition("/")[2] for weight in table]
     if leaves != ["kernel", "bias"] * (len(table) // 2):
         raise UserError(
@@ -51,7 +55,7 @@ def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
     count, faults = identify.find_faults(arrays, table)
     if count:
         raise UserError(f"{path}: {faults}")
-    return identify.build_network(path, NAME, model, 1000, "caffe", table, arrays)
+    return Imported(identify.build_network(path, NAME, model, num_classes, "caffe", table, arrays))
 
 
 def read_layers(

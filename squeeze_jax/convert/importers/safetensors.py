@@ -1,41 +1,39 @@
 """Reads .safetensors files: PyTorch's state dicts without PyTorch."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 
-from squeeze_jax.convert import state_dict
+from squeeze_jax.convert import state_dict, wrappings
+from squeeze_jax.convert.imported import Imported, Wanted
 from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.metadata import KEY
+from squeeze_jax.convert.state_dict import StateDict
 from squeeze_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from squeeze_jax.network import Network
 
 NAME = "safetensors"
 SUFFIXES = (".safetensors",)
+_MAX_HEADER = 100_000_000  # bytes, as the format's own reader has it
 
 
-def read(path: Path, model: Mapping[str, Any] | None) -> "Network":
-    """Reads a network: the given model, or the one that metadata of ours describe.
+def recognizes(head: bytes) -> bool:
+    """Returns whether a file begins with a header's length and a JSON object."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER
+
+
+def read(path: Path, wanted: Wanted) -> Imported:
+    """Reads a network: the one that metadata of ours describe, or the given model.
 
     Raises:
       UserError: the file is damaged, or does not hold the given model, the one that its metadata
         describe, or any released one.
     """
-    arrays, metadata = read_arrays(path)
-    if KEY in metadata and not model:
-        from squeeze_jax.convert import identify
-
-        return identify.read_described(path, metadata[KEY], arrays)
-    return state_dict.identify_network(path, NAME, arrays, model)
+    return state_dict.identify_network(path, NAME, read_arrays(path), wanted)
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns float32 arrays by name, without BatchNorm's counters, and the metadata.
+def read_arrays(path: Path) -> StateDict:
+    """Returns float32 arrays by name, without counters, and the metadata.
 
     Raises:
       UserError: the file is no .safetensors file, or holds tensors of another type than floating
@@ -44,21 +42,33 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = [name for name in file.keys() if not name.endswith(state_dict.COUNTER)]  # noqa: SIM118
+            names, changes = wrappings.without_counters(file.keys())
             arrays = {name: file.get_tensor(name) for name in names}
     except (
         safetensors.SafetensorError,
         OSError,
         ValueError,
         TypeError,
+        KeyError,
         AttributeError,
         MemoryError,
     ) as e:
+        if path.stat().st_size and "incomplete" in str(e):
+            raise UserError(
+                f"{path}: it is cut off or damaged, not all of a .safetensors file"
+            ) from e
         raise UserError(
-            f"{path}: not a .safetensors file, or not all of one, or its numbers are of a type "
-            "that NumPy lacks"
+            f"{path}: not a .safetensors file, or its numbers are of a type that NumPy lacks"
         ) from e
-    floats = (np.float16, np.float32, np.float64)
-    if odd := [name for name, array in arrays.items() if array.dtype not in floats]:
+    # bfloat16 is no floating type to NumPy, and is known by its name. Masks may be of any type.
+    if odd := [
+        name
+        for name, array in arrays.items()
+        if not array.dtype.name.startswith(("float", "bfloat")) and not name.endswith("_mask")
+    ]:
         raise UserError(f"{path}: {list_names(odd)} is not of floating-point numbers")
-    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}, metadata
+    return StateDict(
+        {name: array.astype(np.float32, copy=False) for name, array in arrays.items()},
+        metadata.get(KEY),
+        changes,
+    )

@@ -361,9 +361,21 @@ def test_tables_that_do_not_fit_the_base_are_refused(entries):
         delta.resolve(shapes, entries, base)
 
 
+def test_a_base_that_saves_nothing_is_not_needed(tmp_path, monkeypatch, capsys):
+    base, net = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)
+    checkpoint.save_network(base, tmp_path / "old")
+    checkpoint.save_network(net, tmp_path / "new")
+    command = ["compress", tmp_path / "new", "-o", tmp_path / "new.sqz", "--base", tmp_path / "old"]
+    assert cli.main(list(map(str, command))) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == f"{tmp_path / 'old'} saves nothing: the file does not need it"
+    assert same_net(container.read((tmp_path / "new.sqz").read_bytes()), net)
+
+
 def test_deltas_on_the_command_line(tmp_path, monkeypatch, capsys):
     """A checkpoint as the base of writing, a .sqz file as that of reading."""
-    base, net = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)
+    base, other = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)
+    net = replace(base, params=base.params | {"conv10": other.params["conv10"]})
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["squeeze-jax", *map(str, arguments)])
@@ -376,6 +388,7 @@ def test_deltas_on_the_command_line(tmp_path, monkeypatch, capsys):
         "compress", tmp_path / "new", "-o", tmp_path / "delta.sqz", "--base", tmp_path / "old"
     )
     assert code == 0 and f"{(tmp_path / 'delta.sqz').stat().st_size:,} bytes" in out
+    assert "saves nothing" not in out
     assert (
         run(
             "decompress",

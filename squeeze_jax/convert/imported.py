@@ -1,0 +1,112 @@
+"""What an importer is asked for and what it returns, and how the caller completes that."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from squeeze_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from squeeze_jax.network import Network, Preprocessing
+
+
+class Wanted(NamedTuple):
+    """What the caller says that a file holds; the file has to tell what is None."""
+
+    model: Mapping[str, Any] | None = None  # name and options, as `network.build_model` takes them
+    num_classes: int | None = None
+
+
+class Imported(NamedTuple):
+    """A network from a file, and what the importer had to do for it."""
+
+    network: "Network"
+    changes: tuple[str, ...] = ()  # to names and arrays, as in "without the prefix 'module.'"
+    is_described: bool = False  # whether the file tells preprocessing and class names
+    assumed: str = ""  # what neither the file nor the caller told, as the command's flags
+
+    def remarks(self) -> list[str]:
+        """Returns a line on what was changed and a line on what was assumed, if anything was."""
+        changed = [f"changed: {'; '.join(self.changes)}"] if self.changes else []
+        assumed = f"assumed, as the file does not tell: {self.assumed}"
+        return [*changed, assumed] if self.assumed else changed
+
+
+def complete(
+    found: Imported, preprocessing: Mapping[str, Any], class_names: Sequence[str] | None
+) -> Imported:
+    """Puts the caller's preprocessing and class names in place of the file's or the assumed ones.
+
+    Args:
+      found: from an importer.
+      preprocessing: values by field of `Preprocessing`, the mean and deviation of 0..255. An image
+        size without `resize` keeps the ratio of the two.
+      class_names: by label; None keeps those that are there.
+
+    Raises:
+      UserError: a value is out of range, or there is not one name for each class.
+    """
+    network = found.network
+    given = {key: value for key, value in preprocessing.items() if value is not None}
+    values = replace(network.preprocessing, **given)
+    if "image_size" in given and "resize" not in given:
+        ratio = network.preprocessing.resize / network.preprocessing.image_size
+        values = replace(values, resize=round(values.image_size * ratio))
+    _check_preprocessing(values, given)
+    names = network.class_names if class_names is None else tuple(class_names)
+    if len(names) != len(network.class_names):
+        raise UserError(
+            f"{len(names)} class names are given, but the network has "
+            f"{len(network.class_names)} classes"
+        )
+    completed = replace(network, preprocessing=values, class_names=names)
+    if found.is_described:
+        return found._replace(network=completed)
+    flags = " ".join(
+        f"--{key.replace('_', '-')} {_format_value(value)}"
+        for key, value in asdict(values).items()
+        if key not in given
+    )
+    classes = "ImageNet's" if len(names) == 1000 else f"numbers 0 to {len(names) - 1}"
+    naming = f"class names {classes} (--class-names FILE gives others)"
+    assumed = [flags, *([naming] if class_names is None else [])]
+    return found._replace(network=completed, assumed=", ".join(filter(None, assumed)))
+
+
+def _format_value(value: Any) -> str:
+    return ",".join(f"{x:g}" for x in value) if isinstance(value, tuple) else str(value)
+
+
+def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any]) -> None:
+    """Rejects values that no image can be prepared with, those of `given` first.
+
+    Raises:
+      UserError: a value is out of range, or on PyTorch's scale of 0 to 1.
+    """
+    if unknown := given.keys() - {field.name for field in fields(values)}:
+        raise UserError(f"preprocessing has no {', '.join(sorted(unknown))}")
+    if not 0 < values.image_size <= values.resize:
+        raise UserError(
+            f"image size {values.image_size}, resize {values.resize}: the crop is at least 1 "
+            "pixel and no larger than the resized image"
+        )
+    if values.resize_mode not in ("squash", "short"):
+        raise UserError(f"resize mode is squash or short, got {values.resize_mode!r}")
+    if values.channel_order not in ("rgb", "bgr"):
+        raise UserError(f"channel order is rgb or bgr, got {values.channel_order!r}")
+    for name in ("mean", "std"):
+        numbers = getattr(values, name)
+        if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+            raise UserError(f"{name} is three numbers, got {_format_value(numbers)}")
+    if not all(x > 0 for x in values.std):
+        raise UserError(f"std is above 0, got {_format_value(values.std)}")
+    for name in ("mean", "std"):
+        numbers = getattr(values, name)
+        # A deviation of 1 and a mean of 0 are those of pixels that stay as they are.
+        if name in given and all(0 <= x <= 1 for x in numbers) and not set(numbers) <= {0.0, 1.0}:
+            times255 = tuple(255 * x for x in numbers)
+            raise UserError(
+                f"{name} {_format_value(numbers)} is on a scale of 0 to 1, but pixels are "
+                f"0 to 255: give {_format_value(times255)}"
+            )

@@ -1,0 +1,60 @@
+"""Opens a network from any file or folder that holds its weights."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from squeeze_jax.compress.sqz import container
+from squeeze_jax.convert import read_network
+from squeeze_jax.errors import UserError
+from squeeze_jax.network import Network, imagenet
+from squeeze_jax.train.checkpoint import load_network
+
+
+def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
+    """Returns the network of a checkpoint's folder, a .sqz file, or a file that importers read.
+
+    What an importer changed and assumed is printed.
+
+    Args:
+      path: the folder or file.
+      model: name and options, for a file of another library that does not tell.
+
+    Raises:
+      UserError: there is none, or it is damaged, of no known kind, or of another model.
+    """
+    if path.is_dir() or not path.exists():
+        return load_network(path)
+    if path.suffix == ".sqz":
+        return load_sqz_file(path)
+    options = dict(model or {})
+    found = read_network(path, options.pop("name", None), options)
+    for line in found.remarks():
+        print(f"{path}: {line}", file=sys.stderr)
+    return found.network
+
+
+def load_sqz_file(path: Path, base: Network | None = None) -> Network:
+    """Returns the network of a .sqz file, whatever its suffix.
+
+    Args:
+      path: the file.
+      base: the network that the file is an update of.
+
+    Raises:
+      UserError: it cannot be read, is damaged, or is an update of another network.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from e
+    try:
+        return container.read(content, known_classes(), base)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+
+
+def known_classes() -> Mapping[str, Sequence[str]]:
+    """Returns the lists of class names that a .sqz file may leave out."""
+    return {"imagenet": imagenet.class_names()}
