@@ -287,5 +287,5 @@ def test_every_kind_of_layer_is_rounded(model, images):
 
 
 def test_no_images_is_an_error(net, images):
-    with pytest.raises(UserError, match="no images"):
+    with pytest.raises(UserError, match="at least one image"):
         calibrate.calibrate(net, images[:0])
