@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,6 +90,11 @@ class LoadedNetwork:
         return self.network.class_names if self.network else self.classifier.class_names
 
     @property
+    def has_class_names(self) -> bool:
+        """Whether the classes have names; those of an import may only be numbered."""
+        return (self.network or self.classifier).has_class_names
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """What the network expects of its images."""
         return self.network.preprocessing if self.network else self.classifier.preprocessing
@@ -132,22 +138,36 @@ class LoadedNetwork:
         ]
 
     def open_data(
-        self, data: str | None = None, data_dir: str = "", split: str | None = None
+        self,
+        data: str | Source | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        labels_by_position: bool = False,
     ) -> Source:
         """Returns a data set under the network's labels.
 
+        Classes are matched by name, and by position where the network's have no names; then a line
+        on stderr says so.
+
         Args:
-          data: digits, folder, or a prepared TFDS data set; None: the evaluation images of the
-            data set that the network was trained on.
+          data: digits, folder, a prepared TFDS data set, or a source; None: the evaluation images
+            of the data set that the network was trained on.
           data_dir: where the data set is; for a folder, DIR/class/image.jpg.
           split: of a TFDS data set; None: test, validation, or the only one.
+          labels_by_position: match the classes by position, whatever their names.
 
         Raises:
           UserError: the data set cannot be read, or has classes that the network does not know.
         """
-        if data:
-            return relabel(load_split(data, data_dir, split), self.class_names)
-        return relabel(load_data(self._training_data())[1], self.class_names)
+        source = relabel(
+            self._open_unlabelled(data, data_dir, split),
+            self.class_names,
+            self.has_class_names,
+            labels_by_position,
+        )
+        if source.note:
+            print(source.note, file=sys.stderr)
+        return source
 
     def evaluate(
         self,
@@ -155,10 +175,10 @@ class LoadedNetwork:
         data_dir: str = "",
         split: str | None = None,
         batch_size: int = 32,
+        labels_by_position: bool = False,
     ) -> dict[str, float]:
         """Returns images, top1 and top5 (%) and the loss on a data set; see `open_data`."""
-        if data is None or isinstance(data, str):
-            data = self.open_data(data, data_dir, split)
+        data = self.open_data(data, data_dir, split, labels_by_position)
         with tqdm(total=len(data), unit="image", delay=1, leave=False, disable=None) as bar:
             return evaluation.evaluate(
                 self.classifier,
@@ -182,7 +202,7 @@ class LoadedNetwork:
         Args:
           path: the file.
           format: onnx, tflite, stablehlo, safetensors or pth; None: by the path's suffix.
-          data: what int8 is calibrated on; see `open_data`.
+          data: what int8 is calibrated on, without labels; see `open_data`.
           data_dir: likewise.
           split: likewise.
           calibration_images: how many of them.
@@ -196,9 +216,8 @@ class LoadedNetwork:
         """
         calibration = None
         if options.get("precision") == "int8":
-            if data is None or isinstance(data, str):
-                data = self.open_data(data, data_dir, split)
-            calibration = sample(data, self.preprocessing, calibration_images)
+            source = self._open_unlabelled(data, data_dir, split)
+            calibration = sample(source, self.preprocessing, calibration_images)
         content, deviation = self.export_bytes(
             format or Path(path).suffix.removeprefix("."), calibration, **options
         )
@@ -310,6 +329,16 @@ class LoadedNetwork:
                 "open the checkpoint that it was made of"
             )
         return self.network
+
+    def _open_unlabelled(
+        self, data: str | Source | None, data_dir: str, split: str | None
+    ) -> Source:
+        """Returns a data set under its own labels; see `open_data`."""
+        if isinstance(data, Source):
+            return data
+        if data:
+            return load_split(data, data_dir, split)
+        return load_data(self._training_data())[1]
 
     def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:

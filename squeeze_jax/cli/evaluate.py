@@ -4,7 +4,7 @@ import argparse
 import json
 
 from squeeze_jax.cli.checks import check_at_least_one
-from squeeze_jax.cli.data_arguments import add_data_arguments, open_data
+from squeeze_jax.cli.data_arguments import add_labelled_data_arguments, open_data
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 
 NAME = "evaluate"
@@ -16,7 +16,7 @@ EXAMPLE = "squeeze-jax evaluate net.sqz --data folder --data-dir my_images"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser, takes_exported=True)
-    add_data_arguments(parser)
+    add_labelled_data_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--format", choices=("text", "json"), default="text")
 

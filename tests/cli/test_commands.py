@@ -163,9 +163,7 @@ def checkpoint(tmp_path_factory):
     preprocessing = Preprocessing(32, 32, "squash", "rgb", (77.8,) * 3, (95.9,) * 3)
     folder = tmp_path_factory.mktemp("net") / "net"
     save_network(
-        Network(
-            model, tuple(f"digit {label}" for label in range(10)), preprocessing, params, stats
-        ),
+        Network(model, tuple(str(label) for label in range(10)), preprocessing, params, stats),
         folder,
     )
     return folder
@@ -195,7 +193,7 @@ def test_predict_as_text_and_json(run, checkpoint, picture):
     assert code == 0 and record["image"] == str(picture) and len(record["predictions"]) == 5
     probabilities = [prediction["probability"] for prediction in record["predictions"]]
     assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1 + 1e-6
-    assert record["predictions"][0]["class"] == f"digit {record['predictions'][0]['label']}"
+    assert record["predictions"][0]["class"] == str(record["predictions"][0]["label"])
     _, out, _ = run("predict", checkpoint, picture)
     assert out.splitlines()[1] == f"  {probabilities[0]:6.1%}  {record['predictions'][0]['class']}"
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from squeeze_jax.convert import state_dict
-from squeeze_jax.convert.messages import list_names
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 
 if TYPE_CHECKING:
     from squeeze_jax.network import Network

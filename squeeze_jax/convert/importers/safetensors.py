@@ -8,9 +8,8 @@ import numpy as np
 import safetensors
 
 from squeeze_jax.convert import state_dict
-from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.metadata import KEY
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 
 if TYPE_CHECKING:
     from squeeze_jax.network import Network
