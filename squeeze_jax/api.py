@@ -15,7 +15,7 @@ from tqdm import tqdm
 from squeeze_jax import models
 from squeeze_jax.compress import calibrate, quantize, rate_search
 from squeeze_jax.compress.sqz import container
-from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.config_parsing import Range, parse_section
 from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
     DataConfig,
@@ -268,12 +268,15 @@ class LoadedNetwork:
         Raises:
           UserError: a value out of range, or a size or loss that cannot be reached.
         """
+        for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
+            if value is not None:
+                Range(above=0).check(name, value)
         network = self.whole()
         options: dict[str, Any] = dict(
             base=base and base.whole(), coder=coder, known_classes=_known_classes()
         )
         calibrated, others = None, None
-        if target_bytes or max_loss or (bits and data):
+        if target_bytes is not None or max_loss is not None or (bits is not None and data):
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
             with tqdm(
                 total=calibrate.batches(len(images)),
@@ -284,15 +287,15 @@ class LoadedNetwork:
             ) as bar:
                 calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
         with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
-            if target_bytes and calibrated:
+            if target_bytes is not None and calibrated:
                 content = rate_search.to_size(
                     network, calibrated, target_bytes, on_layer=advance(bar), **options
                 )
-            elif max_loss and calibrated and others is not None:
+            elif max_loss is not None and calibrated and others is not None:
                 content = rate_search.to_loss(
                     network, calibrated, max_loss, others, on_layer=advance(bar), **options
                 )
-            elif bits:
+            elif bits is not None:
                 content = rate_search.to_bits(network, calibrated, bits, **options)
             else:
                 content = container.lossless(network, **options)
@@ -371,7 +374,7 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
       UserError: there is none, or it cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".sqz":
+    if path.suffix.lower() == ".sqz" and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):
             base = load(base)
         return load_sqz(path, base)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.checks import BATCH_SIZE, COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
     add_data_arguments,
@@ -56,8 +56,11 @@ def _format_options() -> "dict[str, dict[str, Option]]":
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file and says how far its logits are from the network's."""
     from squeeze_jax import api
+    from squeeze_jax.convert import EXPORTERS
+    from squeeze_jax.convert.exporters import suffixes
 
-    check_at_least_one(arguments, "batch", "calibration_images")
+    check_ranges(arguments, batch=BATCH_SIZE, calibration_images=COUNT)
+    check_suffix(arguments.output, suffixes(EXPORTERS[arguments.format]))
     network = api.load(arguments.checkpoint)
     if arguments.precision == "int8":
         check_data_named(arguments, network)

@@ -102,7 +102,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         ("processes", "How many processes there are; likewise."),
         ("process_id", "Which of them this one is, from 0; likewise."),
     ):
-        flags.DEFINE_integer(name, None, text, flag_values=values)
+        flags.DEFINE_integer(name, None, text, lower_bound=0, flag_values=values)
     _string(
         values,
         "compilation_cache",

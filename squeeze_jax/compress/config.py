@@ -1,6 +1,9 @@
 """The keys of a config's compress section."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from squeeze_jax.config_parsing import Range
 
 
 @dataclass(frozen=True)
@@ -10,4 +13,4 @@ class CompressConfig:
     coders: tuple[str, ...] = ()  # keys of compress.sqz.coders.CODERS
     # KL divergence, nats, that the outputs may take on, measured on training images; None: the very
     # same weights.
-    max_loss: float | None = None
+    max_loss: Annotated[float, Range(above=0)] | None = None

@@ -5,9 +5,17 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from flax import nnx
+
+from squeeze_jax.config_parsing import Range
+
+# What the constructors of several families take.
+PositiveInt = Annotated[int, Range(at_least=1)]
+Padding = Annotated[int, Range(at_least=0)]
+DropoutRate = Annotated[float, Range(at_least=0, below=1)]
+PositiveFloat = Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,16 @@ class Family:
             name: _plain_type(f"{self.module.__name__}.{name}", hints.get(name))
             for name in self.parameters()
             if name != "num_classes"
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """Returns the annotations of the options that have a Range, by option."""
+        hints = typing.get_type_hints(self.module.__init__, include_extras=True)
+        return {
+            name: hint
+            for name, hint in hints.items()
+            if name in self.parameters()
+            and any(typing.get_origin(each) is Annotated for each in (hint, *typing.get_args(hint)))
         }
 
 

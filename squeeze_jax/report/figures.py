@@ -163,7 +163,7 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 label="front",
             )
             for point, place in zip(front, best):
-                name = ", ".join(map(show, point.design.values())) or study.name
+                name = _cut(", ".join(map(show, point.design.values())) or study.name, 40)
                 panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
             panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
             panel.xaxis.set_major_formatter(EngFormatter())
@@ -374,11 +374,18 @@ def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     The figure grows by its rows.
     """
     room = 13 * figure.get_figwidth()  # letters to the inch
+    for handle in handles:
+        handle.set_label(_cut(str(handle.get_label()), int(room) - 7))
     columns = max(
         1, min(4, int(room / (7 + max(len(str(handle.get_label())) for handle in handles))))
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns))
+
+
+def _cut(text: str, room: int) -> str:
+    """Returns a text that has at most `room` letters."""
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _set_ticks(
@@ -391,7 +398,7 @@ def _set_ticks(
 ) -> None:
     """Sets a tick at each design point, its x below and its size above, where labels have room."""
     ours = {places[show(_x(study, point))] for point in points}
-    ticks = list(places.values()), list(places)
+    ticks = list(places.values()), [_cut(place, 40) for place in places]
     axes.set_xticks(*ticks)
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)

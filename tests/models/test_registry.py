@@ -36,16 +36,31 @@ def test_every_registered_model_has_golden_counts():
         ("squeezenet_v2", {}, "no model 'squeezenet_v2'.*squeezenet_v1_0"),
         ("squeezenet_v1_0", {"sqeeze": 1}, "no option sqeeze; it has num_classes"),
         ("squeezenet_v1_0", {"bypass": "double"}, "none, simple or complex"),
-        ("squeezenet_v1_0", {"pct3x3": 1.5}, "between 0 and 1"),
+        ("squeezenet_v1_0", {"pct3x3": 1.5}, "model.pct3x3 is 0 to 1; got 1.5"),
         ("squeezenet_v1_0", {"squeeze_ratio": 0.0}, "above 0"),
-        ("squeezenet_v1_0", {"base_e": 1}, "base_e >= 2"),
+        ("squeezenet_v1_0", {"base_e": 1}, "model.base_e is at least 2; got 1"),
         ("squeezenet_v1_0", {"pool_after": ("fire99",)}, "fire99"),
+        ("squeezenet_v1_0", {"squeeze_ratio": float("nan")}, "model.squeeze_ratio is above 0; got"),
+        ("squeezenet_v1_0", {"dropout": 1.5}, "model.dropout is at least 0 and below 1; got 1.5"),
+        ("squeezenet_v1_0", {"conv1_stride": 0}, "model.conv1_stride is at least 1; got 0"),
+        ("squeezenet_v1_0", {"num_fire": -1}, "model.num_fire is 0 to"),
+        ("squeezenet_v1_0", {"base_e": "x"}, "model.base_e is an int; got 'x'"),
+        ("squeezenext_23", {"conv1_kernel": 0}, "model.conv1_kernel is at least 1"),
+        ("squeezenext_23", {"groups": 0}, "model.groups is at least 1"),
+        ("mobilenet_v1", {"width": float("inf")}, "model.width is above 0; got inf"),
+        ("vgg16", {"dropout": -0.5}, "model.dropout is at least 0"),
         ("squeezenet_v1_0", {"init": "zero"}, "xavier"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(name, options, words):
     with pytest.raises(UserError, match=words):
         models.create(name, rngs=nnx.Rngs(0), **options)
+
+
+def test_every_number_of_a_family_has_a_range():
+    for family in models.FAMILIES.values():
+        numbers = {name for name, kind in family.options().items() if kind in (int, float)}
+        assert numbers - {"depth", "version"} <= family.numbers().keys()  # these have choices
 
 
 def test_none_keeps_the_default():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tflite
-from squeeze_jax.convert.importers import import_network
+from squeeze_jax.convert.importers import IMPORTERS, import_network
 from squeeze_jax.convert.options import Option, complete_options
 from squeeze_jax.errors import UserError
 
@@ -82,6 +82,11 @@ def export_network(
     return content, verify.check(network, classifier.run, images, precision)
 
 
+def suffixes(exporter: Exporter) -> tuple[str, ...]:
+    """Returns the suffixes by which a file of the format is opened, or imported, again."""
+    return (exporter.SUFFIX,) if exporter.open else IMPORTERS[exporter.SUFFIX].SUFFIXES
+
+
 def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifier":
     """Opens a written file: with its engine, or by importing the weights again."""
     if exporter.open is not None:
@@ -101,13 +106,14 @@ def open_exported(path: Path | str) -> "Classifier":
     """
     path = Path(path)
     openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
-    if path.suffix not in openers:
+    suffix = path.suffix.lower()
+    if suffix not in openers:
         *suffixes, last = openers
         raise UserError(
             f"{path} is neither a checkpoint's folder nor {', '.join(suffixes)} or {last}"
         )
     try:
-        return openers[path.suffix](path.read_bytes())
+        return openers[suffix](path.read_bytes())
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from e
     except ImportError as e:
