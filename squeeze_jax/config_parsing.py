@@ -3,10 +3,13 @@
 A number's range stands in its annotation: `momentum: Annotated[float, Range(at_least=0, below=1)]`.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import numbers
 import sys
 import typing
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from squeeze_jax.errors import UserError
@@ -14,6 +17,7 @@ from squeeze_jax.errors import UserError
 T = TypeVar("T")
 
 _NOUNS = {int: "an int", float: "a float", bool: "a bool", str: "a str"}
+_NUMBERS: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}  # NumPy's among them
 _PLURALS = {int: "ints", float: "floats", bool: "bools", str: "strs"}
 
 
@@ -104,7 +108,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         value = convert(value, kind, key)
         valid.check(key, value)
         return value
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) in (tuple, Sequence):
         item = typing.get_args(kind)[0]
         plain = item.__origin__ if typing.get_origin(item) is Annotated else item
         if not isinstance(value, tuple | list):
@@ -115,8 +119,9 @@ def convert(value: Any, kind: Any, key: str) -> Any:
             convert(each, item, f"each item of {key}") if plain in _NOUNS else _freeze(each)
             for each in value
         )
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) <= sys.float_info.max else value
+    if kind in _NUMBERS and isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an int larger than any float
+            value = kind(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UserError(f"{key} is {_NOUNS[kind]}; got {value!r}")
     return value

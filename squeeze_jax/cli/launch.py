@@ -84,6 +84,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         1,
         "How many trials to train at once, each on its share of the CPU cores, or of the GPUs.",
         lower_bound=1,
+        upper_bound=1024,
         flag_values=values,
     )
     flags.DEFINE_bool(

@@ -77,7 +77,7 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    for option, annotation in family.numbers().items():
+    for option, annotation in family.annotations().items():
         if option in options:
             options[option] = convert(options[option], annotation, f"model.{option}")
     build = cast(Callable[..., nnx.Module], family.module)

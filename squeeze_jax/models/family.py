@@ -11,11 +11,12 @@ from flax import nnx
 
 from squeeze_jax.config_parsing import Range
 
-# What the constructors of several families take.
-PositiveInt = Annotated[int, Range(at_least=1)]
-Padding = Annotated[int, Range(at_least=0)]
+# What the constructors of several families take. Larger layers fit no memory.
+LARGEST = 2**24
+PositiveInt = Annotated[int, Range(at_least=1, at_most=LARGEST)]
+Padding = Annotated[int, Range(at_least=0, at_most=LARGEST)]
 DropoutRate = Annotated[float, Range(at_least=0, below=1)]
-PositiveFloat = Annotated[float, Range(above=0)]
+PositiveFloat = Annotated[float, Range(above=0, at_most=1000)]
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ class Family:
             if name != "num_classes"
         }
 
-    def numbers(self) -> dict[str, Any]:
-        """Returns the annotations of the options that have a Range, by option."""
+    def annotations(self) -> dict[str, Any]:
+        """Returns the annotations of the constructor's keyword arguments, `rngs` left out.
+
+        Without those that are a `Literal`: the constructor checks its choices.
+        """
         hints = typing.get_type_hints(self.module.__init__, include_extras=True)
         return {
-            name: hint
-            for name, hint in hints.items()
-            if name in self.parameters()
-            and any(typing.get_origin(each) is Annotated for each in (hint, *typing.get_args(hint)))
+            name: hints[name]
+            for name in self.parameters()
+            if name in hints and typing.get_origin(hints[name]) is not typing.Literal
         }
 
 

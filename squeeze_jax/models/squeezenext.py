@@ -97,7 +97,7 @@ class SqueezeNext(nnx.Module):
         width: PositiveFloat = 1.0,
         depth: Literal[23, 34, 44] = 23,
         version: Literal[1, 2, 3, 4, 5] = 1,
-        blocks: Sequence[int] | None = None,
+        blocks: Sequence[PositiveInt] | None = None,
         groups: PositiveInt = 1,
         aggregation: bool = False,
         conv1_filters: PositiveInt = 64,

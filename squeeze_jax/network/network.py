@@ -12,7 +12,7 @@ from flax import nnx
 from squeeze_jax import cpu_affinity
 from squeeze_jax.errors import UserError
 from squeeze_jax.network.functional import build_model, predict, split_model, tree_bytes
-from squeeze_jax.network.labels import has_class_names
+from squeeze_jax.network.labels import has_class_names, is_unicode
 from squeeze_jax.network.paths import Tree
 from squeeze_jax.network.preprocessing import Preprocessing
 
@@ -93,7 +93,13 @@ class Network:
             raise UserError(f"this is not the metadata of a network: {e}") from e
 
     def metadata(self) -> dict[str, Any]:
-        """Returns all but the weights, ready for JSON, under the keys of a trial's config.json."""
+        """Returns all but the weights, ready for JSON, under the keys of a trial's config.json.
+
+        Raises:
+          UserError: a class name is not valid Unicode, so that no file can hold it.
+        """
+        if invalid := [name for name in self.class_names if not is_unicode(name)]:
+            raise UserError(f"class name {invalid[0]!r} is not valid UTF-8; rename the class")
         metadata = {
             "model": {key: value for key, value in self.model.items() if value is not None},
             "data": {

@@ -192,7 +192,7 @@ def _name(whole: str, point: Overrides) -> str:
 def _readable(value: Any) -> str:
     """Returns a value as part of a folder's name: (6, 6, 8, 1) -> 6-6-8-1."""
     text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return text.replace("/", "_")
+    return text.replace("/", "_").replace("\0", "_")
 
 
 def _get(config: ConfigDict, key: str) -> Any:

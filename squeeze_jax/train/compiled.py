@@ -68,7 +68,8 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
     model, recipe = config.model.to_mapping(), config.train
     batches = training_pipeline(config, data)
     steps = total_steps(config, data)
-    eval_batch = len(devices) * -(-recipe.eval_batch_size // len(devices))
+    eval_batch = min(recipe.eval_batch_size, data.num_eval)
+    eval_batch = len(devices) * -(-eval_batch // len(devices))
     evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
 
     abstract = nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))

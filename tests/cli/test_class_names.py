@@ -318,6 +318,19 @@ def test_a_class_name_that_is_not_utf8_is_refused_before_training(folder, tmp_pa
         open_data(DataConfig(name="folder", data_dir=str(images)))
 
 
+def test_a_network_of_such_a_class_is_used_but_not_written(run, save, folder, tmp_path):
+    """Older versions trained it."""
+    net = save(perfect("cat", "dog"))
+    record = json.loads((net / "config.json").read_text())
+    (net / "config.json").write_text(json.dumps(record | {"class_names": ["cat", "d\udce9g"]}))
+    code, out, _ = run("predict", net, folder(("?", 1)) / "?" / "0.png")
+    assert code == 0 and r"d\udce9g" in out.splitlines()[1]
+    for how in (("compress",), ("export", "--format", "stablehlo")):
+        file = tmp_path / f"net.{'sqz' if how == ('compress',) else 'stablehlo'}"
+        code, _, err = run(*how, net, "-o", file)
+        assert code == 2 and "not valid UTF-8" in err and not file.exists()
+
+
 def test_an_image_whose_path_is_not_utf8_is_classified(run, save, folder):
     images = folder((os.fsdecode(b"d\xe9g"), 1))
     path = images / os.fsdecode(b"d\xe9g") / "0.png"

@@ -338,12 +338,12 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             ("summary", "squeezenet_v1_1", "--set", "base_e=abc"),
             "model.base_e is an int; got 'abc'",
         ),
-        (("summary", "squeezenext_23", "--set", "width=1e999"), "model.width is above 0; got inf"),
+        (("summary", "squeezenext_23", "--set", "width=1e999"), "at most 1,000; got inf"),
         (("hardware", "squeezenet_v1_0", "--buffer-kb", "nan"), "nan KB"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (
             ("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x.onnx"),
-            "--batch is 1 to 1,048,",
+            "--batch is 1 to 1,024; got 0",
         ),
         (
             ("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x.stablehlo"),
