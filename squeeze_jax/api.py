@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from squeeze_jax import models
 from squeeze_jax.compress import calibrate, quantize, rate_search
 from squeeze_jax.compress.sqz import container
-from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.config_parsing import Range, parse_section
 from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
     DataConfig,
@@ -92,6 +93,11 @@ class LoadedNetwork:
         return self.network.class_names if self.network else self.classifier.class_names
 
     @property
+    def has_class_names(self) -> bool:
+        """Whether the classes have names; those of an import may only be numbered."""
+        return (self.network or self.classifier).has_class_names
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """What the network expects of its images."""
         return self.network.preprocessing if self.network else self.classifier.preprocessing
@@ -135,22 +141,36 @@ class LoadedNetwork:
         ]
 
     def open_data(
-        self, data: str | None = None, data_dir: str = "", split: str | None = None
+        self,
+        data: str | Source | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        labels_by_position: bool = False,
     ) -> Source:
         """Returns a data set under the network's labels.
 
+        Classes are matched by name, and by position where the network's have no names; then a line
+        on stderr says so.
+
         Args:
-          data: digits, folder, or a prepared TFDS data set; None: the evaluation images of the
-            data set that the network was trained on.
+          data: digits, folder, a prepared TFDS data set, or a source; None: the evaluation images
+            of the data set that the network was trained on.
           data_dir: where the data set is; for a folder, DIR/class/image.jpg.
           split: of a TFDS data set; None: test, validation, or the only one.
+          labels_by_position: match the classes by position, whatever their names.
 
         Raises:
           UserError: the data set cannot be read, or has classes that the network does not know.
         """
-        if data:
-            return relabel(load_split(data, data_dir, split), self.class_names)
-        return relabel(load_data(self._training_data())[1], self.class_names)
+        source = relabel(
+            self._open_unlabelled(data, data_dir, split),
+            self.class_names,
+            self.has_class_names,
+            labels_by_position,
+        )
+        if source.note:
+            print(source.note, file=sys.stderr)
+        return source
 
     def evaluate(
         self,
@@ -158,10 +178,10 @@ class LoadedNetwork:
         data_dir: str = "",
         split: str | None = None,
         batch_size: int = 32,
+        labels_by_position: bool = False,
     ) -> dict[str, float]:
         """Returns images, top1 and top5 (%) and the loss on a data set; see `open_data`."""
-        if data is None or isinstance(data, str):
-            data = self.open_data(data, data_dir, split)
+        data = self.open_data(data, data_dir, split, labels_by_position)
         with tqdm(total=len(data), unit="image", delay=1, leave=False, disable=None) as bar:
             return evaluation.evaluate(
                 self.classifier,
@@ -200,11 +220,8 @@ class LoadedNetwork:
         """
         calibration = None
         if options.get("precision") == "int8":
-            if data is None:
-                data = load_data(self._training_data())[1]
-            elif isinstance(data, str):
-                data = load_split(data, data_dir, split)
-            calibration = sample(data, self.preprocessing, calibration_images)
+            source = self._open_unlabelled(data, data_dir, split)
+            calibration = sample(source, self.preprocessing, calibration_images)
         content, deviation = self.export_bytes(
             format or Path(path).suffix.removeprefix("."), calibration, **options
         )
@@ -256,10 +273,13 @@ class LoadedNetwork:
         Raises:
           UserError: a value out of range, or a size or loss that cannot be reached.
         """
+        for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
+            if value is not None:
+                Range(above=0).check(name, value)
         network = self.whole()
         options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None
-        if target_bytes or max_loss or (bits and data):
+        if target_bytes is not None or max_loss is not None or (bits is not None and data):
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
             with tqdm(
                 total=calibrate.count_batches(len(images)),
@@ -273,15 +293,15 @@ class LoadedNetwork:
         def encode(base: Network | None) -> bytes:
             with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
                 step, to = advance(bar), {**options, "base": base}
-                if target_bytes and calibrated:
+                if target_bytes is not None and calibrated:
                     return rate_search.to_size(
                         network, calibrated, target_bytes, on_layer=step, **to
                     )
-                if max_loss and calibrated and others is not None:
+                if max_loss is not None and calibrated and others is not None:
                     return rate_search.to_loss(
                         network, calibrated, max_loss, others, on_layer=step, **to
                     )
-                if bits:
+                if bits is not None:
                     return rate_search.to_bits(network, calibrated, bits, **to)
                 return container.lossless(network, **to)
 
@@ -339,6 +359,16 @@ class LoadedNetwork:
             )
         return self.network
 
+    def _open_unlabelled(
+        self, data: str | Source | None, data_dir: str, split: str | None
+    ) -> Source:
+        """Returns a data set under its own labels; see `open_data`."""
+        if isinstance(data, Source):
+            return data
+        if data:
+            return load_split(data, data_dir, split)
+        return load_data(self._training_data())[1]
+
     def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:
             raise UserError(f"{self.path} does not tell what it was trained on: name the data")
@@ -370,7 +400,7 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
       UserError: there is none, or it cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".sqz":
+    if path.suffix.lower() == ".sqz" and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):
             base = load(base)
         return load_sqz(path, base)

@@ -1,4 +1,6 @@
-"""The one exception whose message is for the person at the terminal."""
+"""The one exception whose message is for the person at the terminal, and lists of names in it."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -7,3 +9,14 @@ class UserError(Exception):
     `launch.py` and `squeeze-jax` print it as `error: ...` and exit with 2. Any other exception is a
     bug and keeps its traceback.
     """
+
+
+def list_names(names: Sequence[str], limit: int = 3) -> str:
+    """Returns the first names on one line, and how many more there are.
+
+    Names from files may be anything: each is cut at 100 characters, and "?" stands for what cannot
+    be printed.
+    """
+    first = ["".join(c if c.isprintable() else "?" for c in name[:100]) for name in names[:limit]]
+    rest = len(names) - limit
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
     add_data_arguments,
     check_data_named,
 )
 from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_argument
-from squeeze_jax.errors import UserError
+from squeeze_jax.config_parsing import Range
 
 NAME = "compress"
 HELP = "write a .sqz file, lossless or of a given size or loss"
@@ -55,14 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file and says how large and how near to the network it is."""
     from squeeze_jax import api
+    from squeeze_jax.compress import quantize
 
-    check_at_least_one(arguments, "calibration_images", "target_bytes")
-    if arguments.max_loss is not None and not arguments.max_loss > 0:
-        raise UserError(
-            f"--max-loss is above 0 nats, got {arguments.max_loss}; without it the file is lossless"
-        )
+    check_ranges(
+        arguments,
+        bits=Range(at_least=quantize.FEWEST_BITS, at_most=quantize.MOST_BITS),
+        target_bytes=COUNT,
+        max_loss=Range(above=0),
+        calibration_images=COUNT,
+    )
+    check_suffix(arguments.output, [".sqz"])
     network = api.load(arguments.checkpoint)
-    if arguments.target_bytes or arguments.max_loss:
+    if arguments.target_bytes is not None or arguments.max_loss is not None:
         check_data_named(arguments, network, "--calibrate")
     written = network.compress(
         arguments.output,
@@ -82,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"outputs diverge by {written.divergence:.2g} nats from the net's own on "
             f"{written.num_images} images that calibration did not see"
         )
-    elif arguments.bits:
+    elif arguments.bits is not None:
         loss = f"{arguments.bits} bits a level"
     print(
         f"{written.path}: {written.num_bytes:,} bytes, "

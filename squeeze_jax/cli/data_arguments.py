@@ -28,6 +28,17 @@ def add_data_arguments(
     )
 
 
+def add_labelled_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of a data set whose labels are used."""
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--labels_by_position",
+        "--labels-by-position",
+        action="store_true",
+        help="match classes by position, not by name: for folders, in the order of their names",
+    )
+
+
 def add_calibration_images_argument(parser: argparse.ArgumentParser, words: str) -> None:
     """Adds --calibration-images."""
     parser.add_argument("--calibration-images", type=int, default=200, metavar="N", help=words)
@@ -52,4 +63,6 @@ def open_data(arguments: argparse.Namespace, network: "LoadedNetwork") -> "Sourc
       UserError: none is named, or it cannot be read.
     """
     check_data_named(arguments, network)
-    return network.open_data(arguments.data, arguments.data_dir, arguments.split)
+    return network.open_data(
+        arguments.data, arguments.data_dir, arguments.split, arguments.labels_by_position
+    )

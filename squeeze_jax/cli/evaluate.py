@@ -3,8 +3,8 @@
 import argparse
 import json
 
-from squeeze_jax.cli.checks import check_at_least_one
-from squeeze_jax.cli.data_arguments import add_data_arguments, open_data
+from squeeze_jax.cli.checks import BATCH_SIZE, check_ranges
+from squeeze_jax.cli.data_arguments import add_labelled_data_arguments, open_data
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 
 NAME = "evaluate"
@@ -16,7 +16,7 @@ EXAMPLE = "squeeze-jax evaluate net.sqz --data folder --data-dir my_images"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser, takes_exported=True)
-    add_data_arguments(parser)
+    add_labelled_data_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the accuracy."""
     from squeeze_jax import api
 
-    check_at_least_one(arguments, "batch_size")
+    check_ranges(arguments, batch_size=BATCH_SIZE)
     network = api.load(arguments.checkpoint)
     source = open_data(arguments, network)
     result = network.evaluate(source, batch_size=arguments.batch_size)

@@ -1,6 +1,7 @@
 """Turns errors that the user can mend into one line and an exit code."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 
@@ -8,12 +9,15 @@ from collections.abc import Callable
 def exit_code(run: Callable[[], int]) -> int:
     """Runs a command and returns its exit code; errors that the user cannot mend pass through.
 
+    What the terminal's encoding lacks, such as a file's name that is not UTF-8, is printed escaped.
     The code is 2 for a UserError and for a disk that is full or cannot be written, and
     128 + signal where the program was asked to stop and has saved everything.
     """
     from squeeze_jax.errors import UserError
     from squeeze_jax.train.interrupt import Interrupted
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return run()
     except UserError as e:

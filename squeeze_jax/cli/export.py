@@ -4,13 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
     add_data_arguments,
     check_data_named,
 )
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.config_parsing import Range
 
 if TYPE_CHECKING:
     from squeeze_jax.convert.options import Option
@@ -56,8 +57,11 @@ def _format_options() -> "dict[str, dict[str, Option]]":
 def run(arguments: argparse.Namespace) -> int:
     """Writes the file and says how far its logits are from the network's."""
     from squeeze_jax import api
+    from squeeze_jax.convert import EXPORTERS
+    from squeeze_jax.convert.exporters import suffixes
 
-    check_at_least_one(arguments, "batch", "calibration_images")
+    check_ranges(arguments, batch=Range(at_least=1, at_most=1024), calibration_images=COUNT)
+    check_suffix(arguments.output, suffixes(EXPORTERS[arguments.format]))
     network = api.load(arguments.checkpoint)
     if arguments.precision == "int8":
         check_data_named(arguments, network)

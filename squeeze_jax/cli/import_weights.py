@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from squeeze_jax.cli.checks import check_at_least_one
+from squeeze_jax.cli.checks import COUNT, PIXELS, check_ranges
 from squeeze_jax.cli.model_arguments import add_set_argument, model_options
 from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
 from squeeze_jax.errors import UserError
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.convert import read_network
     from squeeze_jax.train import checkpoint
 
-    check_at_least_one(arguments, "num_classes", "image_size", "resize")
+    check_ranges(arguments, num_classes=COUNT, image_size=PIXELS, resize=PIXELS)
     keys = ("image_size", "resize", "resize_mode", "channel_order", "mean", "std")
     given: dict[str, Any] = {key: getattr(arguments, key) for key in keys}
     found = read_network(

@@ -84,6 +84,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         1,
         "How many trials to train at once, each on its share of the CPU cores, or of the GPUs.",
         lower_bound=1,
+        upper_bound=1024,
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -102,7 +103,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         ("processes", "How many processes there are; likewise."),
         ("process_id", "Which of them this one is, from 0; likewise."),
     ):
-        flags.DEFINE_integer(name, None, text, flag_values=values)
+        flags.DEFINE_integer(name, None, text, lower_bound=0, flag_values=values)
     _string(
         values,
         "compilation_cache",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from squeeze_jax.cli.checks import PIXELS, check_ranges
 from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def trace_model(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
     from squeeze_jax.cost.trace import parameter_count
     from squeeze_jax.train.checkpoint import CONFIG_FILE
 
+    check_ranges(arguments, input_size=PIXELS)
     if not arguments.model:
         raise UserError("which model? squeeze-jax summary --list names them")
     name, options, size = arguments.model, {}, None

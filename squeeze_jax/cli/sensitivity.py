@@ -3,9 +3,10 @@
 import argparse
 import json
 
-from squeeze_jax.cli.checks import check_at_least_one
-from squeeze_jax.cli.data_arguments import add_data_arguments, open_data
+from squeeze_jax.cli.checks import BATCH_SIZE, check_ranges
+from squeeze_jax.cli.data_arguments import add_labelled_data_arguments, open_data
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.config_parsing import Range
 from squeeze_jax.errors import UserError
 
 NAME = "sensitivity"
@@ -17,7 +18,7 @@ EXAMPLE = "squeeze-jax sensitivity runs/sr_sweep-digits/trials/squeeze_ratio=0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser)
-    add_data_arguments(parser)
+    add_labelled_data_arguments(parser)
     parser.add_argument(
         "--fractions",
         default="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report.layer_table import text_table
     from squeeze_jax.train.sensitivity import sensitivity
 
-    check_at_least_one(arguments, "batch_size")
+    check_ranges(arguments, batch_size=BATCH_SIZE, max_loss=Range(at_least=0, at_most=100))
     fractions = _parse_fractions(arguments.fractions)
     loaded = api.load(arguments.checkpoint)
     network = loaded.whole()

@@ -4,7 +4,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from squeeze_jax.cli.checks import check_ranges
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.config_parsing import Range
 
 NAME = "serve-demo"
 HELP = "serve a web page to try the network: drop an image, see the five likeliest classes"
@@ -36,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax import api
     from squeeze_jax.convert import demo
 
+    check_ranges(arguments, port=Range(at_least=0, at_most=65535))
     loaded = api.load(arguments.checkpoint)
     model, _ = loaded.export_bytes("onnx")
     metadata = loaded.whole().metadata()

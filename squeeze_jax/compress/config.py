@@ -1,6 +1,9 @@
 """Defines the keys of a config's compress section."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from squeeze_jax.config_parsing import Range
 
 
 @dataclass(frozen=True)
@@ -14,4 +17,4 @@ class CompressConfig:
     """
 
     coders: tuple[str, ...] = ()
-    max_loss: float | None = None
+    max_loss: Annotated[float, Range(above=0)] | None = None

@@ -13,9 +13,8 @@ from flax import nnx
 from squeeze_jax import models
 from squeeze_jax.convert import parameter_names
 from squeeze_jax.convert.imported import Imported
-from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.parameter_names import Library, Weight
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import (
     Network,
@@ -25,6 +24,7 @@ from squeeze_jax.network import (
     split_model,
     validate_metadata,
 )
+from squeeze_jax.network.labels import numbered_classes
 
 Arrays = Mapping[str, np.ndarray]  # by foreign name
 Model = Mapping[str, Any]  # name and options, as `network.build_model` takes them
@@ -283,10 +283,11 @@ def build_network(
     is_imagenet = num_classes == 1000
     return Network(
         model,
-        imagenet.class_names() if is_imagenet else tuple(map(str, range(num_classes))),
+        imagenet.class_names() if is_imagenet else numbered_classes(num_classes),
         imagenet.CAFFE if library == "caffe" else imagenet.TORCH,
         *parameter_names.decode_weights(table, arrays),
         source=f"{path.name}, {kind}",
+        has_class_names=is_imagenet,
     )
 
 

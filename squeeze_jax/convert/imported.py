@@ -60,7 +60,12 @@ def complete(
             f"{len(names)} class names are given, but the network has "
             f"{len(network.class_names)} classes"
         )
-    completed = replace(network, preprocessing=values, class_names=names)
+    completed = replace(
+        network,
+        preprocessing=values,
+        class_names=names,
+        has_class_names=network.has_class_names or class_names is not None,
+    )
     if found.is_described:
         return found._replace(network=completed)
     flags = " ".join(

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from squeeze_jax.convert.messages import list_names
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 
 # Keys that hold the network's weights, the preferred first: averages follow what was trained.
 KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")

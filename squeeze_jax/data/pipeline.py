@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from squeeze_jax.config_parsing import parse_section, plain_section
 from squeeze_jax.data import sources
 from squeeze_jax.data.augment import AUGMENTATIONS, augment
 from squeeze_jax.data.config import DataConfig
@@ -35,7 +36,9 @@ def open_data(config: DataConfig) -> "Data":
     Raises:
       UserError: a setting makes no sense, or the data cannot be read.
     """
+    parse_section(DataConfig, plain_section(config), "data")  # ranges, if it was not parsed yet
     _check(config)
+    _check_scale(config)
     train, evaluation = sources.load(config)
     size = (len(train) + len(evaluation)) * config.resize**2 * 3
     if config.placement == "memory" or (config.placement == "auto" and size <= MEMORY_LIMIT):
@@ -358,7 +361,19 @@ def _check(config: DataConfig) -> None:
             f"data.image_size ({config.image_size}) must be positive "
             f"and not exceed data.resize ({config.resize})"
         )
-    if config.pad < 0 or config.workers < 0:
-        raise UserError("data.pad and data.workers must not be negative")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("data.mean and data.std need three values each, and data.std positive ones")
+
+
+def _check_scale(config: DataConfig) -> None:
+    """Rejects a mean or deviation of pixels in 0..1, as PyTorch's are, with a UserError.
+
+    Nobody means them of pixels in 0..255: deviations of 1 and a mean of 0 change nothing.
+    """
+    for key in ("mean", "std"):
+        if 0 < max(values := getattr(config, key)) < 1:
+            scaled = ", ".join(f"{255 * value:.5g}" for value in values)
+            raise UserError(
+                f"data.{key} is of pixels in 0..255, and {values} looks like one of 0..1: "
+                f"give ({scaled})"
+            )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from squeeze_jax.errors import UserError
+from squeeze_jax.network.labels import match_labels
 
 Example = tuple[np.ndarray, int]
 
@@ -64,6 +64,7 @@ class Relabelled(Source):
     class_names: tuple[str, ...]
     label_of: Sequence[int]  # the network's label by the source's
     name: str
+    note: str = ""  # tells the user how classes were matched, if not by name
 
     def __len__(self) -> int:
         return len(self.source)
@@ -77,26 +78,22 @@ class Relabelled(Source):
         return [(image, self.label_of[label]) for image, label in self.source.read(indices)]
 
 
-def relabel(source: Source, class_names: Sequence[str]) -> Source:
+def relabel(
+    source: Source,
+    class_names: Sequence[str],
+    has_class_names: bool = True,
+    by_position: bool = False,
+) -> Relabelled:
     """Returns `source` with the labels of a net whose outputs are `class_names`.
 
-    Classes are matched by name where each of the source's is one of the net's ("n01440764" and
-    "tench" are both "n01440764 tench"), and by number where there are equally many.
+    Args:
+      source: the data set.
+      class_names: the net's.
+      has_class_names: whether the net's classes have names; see `network.labels`.
+      by_position: whether to match by position in any case.
 
     Raises:
-      UserError: neither holds.
+      UserError: the classes do not match.
     """
-    known: dict[str, int] = {}
-    for label, name in enumerate(class_names):
-        for alias in (name, *name.split(" ", 1)):
-            known.setdefault(alias, label)
-    if all(name in known for name in source.class_names):
-        label_of = [known[name] for name in source.class_names]
-        return Relabelled(source, tuple(class_names), label_of, source.name)
-    if source.num_classes == len(class_names):
-        return Relabelled(source, tuple(class_names), range(source.num_classes), source.name)
-    unknown = [name for name in source.class_names if name not in known]
-    raise UserError(
-        f"{source.name} has {source.num_classes} classes and the network {len(class_names)}; "
-        f"{len(unknown)} of them are not the network's, such as {unknown[0]!r}"
-    )
+    found = match_labels(source.name, source.class_names, class_names, has_class_names, by_position)
+    return Relabelled(source, tuple(class_names), found.labels, source.name, found.note)

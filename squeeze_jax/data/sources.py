@@ -6,6 +6,7 @@ from typing import Protocol
 from squeeze_jax.data import digits, folder, tfds
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.source import Source
+from squeeze_jax.network.labels import check_class_names
 
 
 class SourceModule(Protocol):
@@ -28,9 +29,11 @@ def load(config: DataConfig) -> tuple[Source, Source]:
     """Returns the training and the evaluation images that a config names.
 
     Raises:
-      UserError: the data are not there, not in the layout expected, or not prepared.
+      UserError: the data are not there, not in the layout expected, or not prepared; or a class
+        name is not UTF-8, or stands for two classes.
     """
-    return SOURCES.get(config.name, tfds).load(config)
+    train, evaluation = SOURCES.get(config.name, tfds).load(config)
+    return _checked(train), _checked(evaluation)
 
 
 def load_split(name: str, data_dir: str, split: str | None) -> Source:
@@ -46,4 +49,10 @@ def load_split(name: str, data_dir: str, split: str | None) -> Source:
       UserError: the data or the split are not there.
     """
     config = dataclasses.replace(DataConfig(), name=name, data_dir=data_dir)
-    return SOURCES.get(name, tfds).load_split(config, split)
+    return _checked(SOURCES.get(name, tfds).load_split(config, split))
+
+
+def _checked(source: Source) -> Source:
+    """Returns the source; raises UserError where its class names are no names."""
+    check_class_names(source.name, source.class_names)
+    return source

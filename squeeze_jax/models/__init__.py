@@ -9,6 +9,7 @@ from typing import cast
 
 from flax import nnx
 
+from squeeze_jax.config_parsing import convert
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import alexnet, darknet, mobilenet, squeezenet, squeezenext, vgg
 from squeeze_jax.models.family import Family, Variant
@@ -76,6 +77,9 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    for option, annotation in family.annotations().items():
+        if option in options:
+            options[option] = convert(options[option], annotation, f"model.{option}")
     build = cast(Callable[..., nnx.Module], family.module)
     try:
         return build(rngs=rngs, **{**variant.options, **options})

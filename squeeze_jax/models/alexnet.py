@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import DropoutRate, Family, PositiveInt, Variant
 
 
 class AlexNet(nnx.Module):
@@ -22,9 +22,9 @@ class AlexNet(nnx.Module):
     def __init__(
         self,
         *,
-        num_classes: int = 1000,
+        num_classes: PositiveInt = 1000,
         variant: Literal["caffe", "torchvision"] = "caffe",
-        dropout: float = 0.5,
+        dropout: DropoutRate = 0.5,
         rngs: nnx.Rngs,
     ):
         """Builds the net.

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import Family, PositiveInt, Variant
 
 # (filters, kernel) of each convolution; None is a 2x2/2 max pool.
 LAYERS: tuple[tuple[int, int] | None, ...] = (
@@ -23,7 +23,7 @@ class TinyDarknet(nnx.Module):
     BatchNorm and leaky ReLU (0.1) follow each of the convolutions conv1, conv2, ...
     """
 
-    def __init__(self, *, num_classes: int = 1000, rngs: nnx.Rngs):
+    def __init__(self, *, num_classes: PositiveInt = 1000, rngs: nnx.Rngs):
         """Builds the net.
 
         Args:

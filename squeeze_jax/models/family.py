@@ -5,9 +5,18 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from flax import nnx
+
+from squeeze_jax.config_parsing import Range
+
+# What the constructors of several families take. Larger layers fit no memory.
+LARGEST = 2**24
+PositiveInt = Annotated[int, Range(at_least=1, at_most=LARGEST)]
+Padding = Annotated[int, Range(at_least=0, at_most=LARGEST)]
+DropoutRate = Annotated[float, Range(at_least=0, below=1)]
+PositiveFloat = Annotated[float, Range(above=0, at_most=1000)]
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,18 @@ class Family:
             name: _plain_type(f"{self.module.__name__}.{name}", hints.get(name))
             for name in self.parameters()
             if name != "num_classes"
+        }
+
+    def annotations(self) -> dict[str, Any]:
+        """Returns the annotations of the constructor's keyword arguments, `rngs` left out.
+
+        Without those that are a `Literal`: the constructor checks its choices.
+        """
+        hints = typing.get_type_hints(self.module.__init__, include_extras=True)
+        return {
+            name: hints[name]
+            for name in self.parameters()
+            if name in hints and typing.get_origin(hints[name]) is not typing.Literal
         }
 
 

@@ -36,17 +36,7 @@ def fire_widths(
       pct3x3: fraction of the expand filters that are 3x3.
       squeeze_ratio: squeeze filters for each expand filter.
 
-    Raises:
-      ValueError: a metaparameter is out of range.
     """
-    if not 0 <= pct3x3 <= 1:
-        raise ValueError(f"pct3x3 is the fraction of 3x3 filters, between 0 and 1; got {pct3x3}")
-    if squeeze_ratio <= 0:
-        raise ValueError(f"squeeze_ratio must be above 0; got {squeeze_ratio}")
-    if base_e < 2 or incr_e < 0 or freq < 1:
-        raise ValueError(
-            f"base_e >= 2, incr_e >= 0 and freq >= 1 are needed; got {base_e}, {incr_e}, {freq}"
-        )
     expand = base_e + incr_e * (index // freq)
     expand3x3 = round(expand * pct3x3)
     if 0 < pct3x3 < 1:

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import Family, PositiveFloat, PositiveInt, Variant
 
 # (output channels, stride) of each depth-wise separable block
 BLOCKS = (
@@ -21,7 +21,9 @@ class MobileNet(nnx.Module):
     A block is a depth-wise 3x3 and a 1x1 convolution: depthwise1, pointwise1, depthwise2, ...
     """
 
-    def __init__(self, *, num_classes: int = 1000, width: float = 1.0, rngs: nnx.Rngs):
+    def __init__(
+        self, *, num_classes: PositiveInt = 1000, width: PositiveFloat = 1.0, rngs: nnx.Rngs
+    ):
         """Builds the net.
 
         Args:

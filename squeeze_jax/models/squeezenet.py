@@ -5,13 +5,22 @@ v1.0, v1.1 and every point of the paper's sweeps are settings of one module.
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 from flax import nnx
 
+from squeeze_jax.config_parsing import Range
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import (
+    LARGEST,
+    DropoutRate,
+    Family,
+    Padding,
+    PositiveFloat,
+    PositiveInt,
+    Variant,
+)
 from squeeze_jax.models.fire import Fire, fire_widths
 
 # name -> (kernels of all layers, kernel of conv10). Biases start at 0.
@@ -39,22 +48,22 @@ class SqueezeNet(nnx.Module):
     def __init__(
         self,
         *,
-        num_classes: int = 1000,
-        base_e: int = 128,
-        incr_e: int = 128,
-        freq: int = 2,
-        pct3x3: float = 0.5,
-        squeeze_ratio: float = 0.125,
+        num_classes: PositiveInt = 1000,
+        base_e: Annotated[int, Range(at_least=2, at_most=LARGEST)] = 128,
+        incr_e: Annotated[int, Range(at_least=0, at_most=LARGEST)] = 128,
+        freq: PositiveInt = 2,
+        pct3x3: Annotated[float, Range(at_least=0, at_most=1)] = 0.5,
+        squeeze_ratio: PositiveFloat = 0.125,
         bypass: Bypass = "none",
-        num_fire: int = 8,
-        conv1_filters: int = 96,
-        conv1_kernel: int = 7,
-        conv1_stride: int = 2,
-        conv1_pad: int = 0,
+        num_fire: Annotated[int, Range(at_least=0, at_most=1000)] = 8,
+        conv1_filters: PositiveInt = 96,
+        conv1_kernel: PositiveInt = 7,
+        conv1_stride: PositiveInt = 2,
+        conv1_pad: Padding = 0,
         pool_after: Sequence[str] = ("conv1", "fire4", "fire8"),
-        conv10_pad: int = 0,
+        conv10_pad: Padding = 0,
         conv10_relu: bool = True,
-        dropout: float = 0.5,
+        dropout: DropoutRate = 0.5,
         batch_norm: bool = False,
         init: Literal["xavier", "torchvision", "he"] = "xavier",
         rngs: nnx.Rngs,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import Family, Padding, PositiveFloat, PositiveInt, Variant
 
 # depth -> blocks in each of the four stages. 34 is not published; these counts fit its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
@@ -93,19 +93,19 @@ class SqueezeNext(nnx.Module):
     def __init__(
         self,
         *,
-        num_classes: int = 1000,
-        width: float = 1.0,
+        num_classes: PositiveInt = 1000,
+        width: PositiveFloat = 1.0,
         depth: Literal[23, 34, 44] = 23,
         version: Literal[1, 2, 3, 4, 5] = 1,
-        blocks: Sequence[int] | None = None,
-        groups: int = 1,
+        blocks: Sequence[PositiveInt] | None = None,
+        groups: PositiveInt = 1,
         aggregation: bool = False,
-        conv1_filters: int = 64,
-        conv1_kernel: int | None = None,
-        conv1_stride: int = 2,
-        conv1_pad: int = 0,
+        conv1_filters: PositiveInt = 64,
+        conv1_kernel: PositiveInt | None = None,
+        conv1_stride: PositiveInt = 2,
+        conv1_pad: Padding = 0,
         pool1: bool = True,
-        bottleneck: int = 128,
+        bottleneck: PositiveInt = 128,
         separable: Literal["alternate", "wide_first"] = "alternate",
         classifier_bias: bool = False,
         rngs: nnx.Rngs,

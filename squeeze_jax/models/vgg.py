@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Variant
+from squeeze_jax.models.family import DropoutRate, Family, PositiveInt, Variant
 
 # depth -> 3x3 convolutions in each of the five stages
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -24,9 +24,9 @@ class VGG(nnx.Module):
     def __init__(
         self,
         *,
-        num_classes: int = 1000,
+        num_classes: PositiveInt = 1000,
         depth: Literal[16, 19] = 16,
-        dropout: float = 0.5,
+        dropout: DropoutRate = 0.5,
         rngs: nnx.Rngs,
     ):
         """Builds the net.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from squeeze_jax.network.labels import is_unicode
 from squeeze_jax.network.preprocessing import Preprocessing
 
 
@@ -36,7 +37,9 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
         "layers": all(
             n <= len(shapes) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))
         ),
-        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "classes": isinstance(classes, list)
+        and all(isinstance(name, str) and is_unicode(name) for name in classes)
+        and isinstance(metadata.get("has_class_names", True), bool),
         "number of classes": len(classes) == metadata["num_classes"] > 0,
         "image size": all(isinstance(n, int) and 0 < n <= widest for n in sizes)
         and data.image_size <= data.resize,

@@ -12,6 +12,7 @@ from flax import nnx
 from squeeze_jax import cpu_affinity
 from squeeze_jax.errors import UserError
 from squeeze_jax.network.functional import build_model, predict, split_model, tree_bytes
+from squeeze_jax.network.labels import has_class_names, is_unicode
 from squeeze_jax.network.paths import Tree
 from squeeze_jax.network.preprocessing import Preprocessing
 
@@ -27,6 +28,7 @@ class Classifier(NamedTuple):
     class_names: Sequence[str]  # by label
     # preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes]
     run: Callable[[np.ndarray], np.ndarray]
+    has_class_names: bool = True  # False: an import numbered the classes
 
     @classmethod
     def from_metadata(
@@ -43,7 +45,10 @@ class Classifier(NamedTuple):
         """
         try:
             return cls(
-                Preprocessing.from_metadata(metadata["data"]), tuple(metadata["class_names"]), run
+                Preprocessing.from_metadata(metadata["data"]),
+                tuple(metadata["class_names"]),
+                run,
+                has_class_names(metadata),
             )
         except (KeyError, TypeError) as e:
             raise UserError(f"this is not the metadata of a network: {e}") from e
@@ -59,13 +64,14 @@ class Network:
     params: Tree
     stats: Tree
     source: str = ""  # where the weights came from, in words
+    has_class_names: bool = True  # False: an import numbered the classes
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], params: Tree, stats: Tree) -> "Network":
         """Returns the network of `metadata()`, or of a trial's config.json, and its weights.
 
         Args:
-          metadata: model, data, class_names and source.
+          metadata: model, data, class_names, source and has_class_names.
           params: nested dicts of parameters.
           stats: nested dicts of BatchNorm statistics.
 
@@ -81,13 +87,20 @@ class Network:
                 params,
                 stats,
                 metadata.get("source", ""),
+                has_class_names(metadata),
             )
         except (KeyError, TypeError) as e:
             raise UserError(f"this is not the metadata of a network: {e}") from e
 
     def metadata(self) -> dict[str, Any]:
-        """Returns all but the weights, ready for JSON, under the keys of a trial's config.json."""
-        return {
+        """Returns all but the weights, ready for JSON, under the keys of a trial's config.json.
+
+        Raises:
+          UserError: a class name is not valid Unicode, so that no file can hold it.
+        """
+        if invalid := [name for name in self.class_names if not is_unicode(name)]:
+            raise UserError(f"class name {invalid[0]!r} is not valid UTF-8; rename the class")
+        metadata = {
             "model": {key: value for key, value in self.model.items() if value is not None},
             "data": {
                 key: list(value) if isinstance(value, tuple) else value
@@ -97,6 +110,9 @@ class Network:
             "class_names": list(self.class_names),
             "source": self.source,
         }
+        if has_class_names(metadata) != self.has_class_names:
+            metadata["has_class_names"] = self.has_class_names
+        return metadata
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -125,5 +141,8 @@ class Network:
                 jax.jit(functools.partial(predict, graphdef)), *jax.device_put(weights)
             )
         return Classifier(
-            self.preprocessing, self.class_names, lambda images: np.asarray(run(images))
+            self.preprocessing,
+            self.class_names,
+            lambda images: np.asarray(run(images)),
+            self.has_class_names,
         )

@@ -177,7 +177,7 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 label="front",
             )
             for point, place in zip(front, best, strict=True):
-                name = ", ".join(map(show, point.design.values())) or study.name
+                name = _cut(", ".join(map(show, point.design.values())) or study.name, 40)
                 panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
             panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
             panel.xaxis.set_major_formatter(EngFormatter())
@@ -390,11 +390,18 @@ def _legend_entries(
 def _add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Adds a legend below the axes, in as many columns as fit, and makes the figure higher."""
     room = 13 * figure.get_figwidth()  # 13 characters an inch
+    for handle in handles:
+        handle.set_label(_cut(str(handle.get_label()), int(room) - 7))
     columns = max(
         1, min(4, int(room / (7 + max(len(str(handle.get_label())) for handle in handles))))
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(handles) // columns))
+
+
+def _cut(text: str, room: int) -> str:
+    """Returns a text that has at most `room` letters."""
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _set_ticks(
@@ -405,9 +412,9 @@ def _set_ticks(
     places: dict[str, float],
     numeric: bool,
 ) -> None:
-    """Sets ticks at the design points, with x below and the size above, where labels have room."""
+    """Sets a tick at each design point, its x below and its size above, where labels have room."""
     ours = {places[show(_x_value(study, point))] for point in points}
-    ticks = list(places.values()), list(places)
+    ticks = list(places.values()), [_cut(place, 40) for place in places]
     axes.set_xticks(*ticks)
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)

@@ -7,7 +7,8 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from squeeze_jax.study.trials import Trial, make_trials
+from squeeze_jax.study.trials import Trial, check_values, make_trials
+from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import fill_from_checkpoint
 
 
@@ -52,10 +53,12 @@ class Plan:
           **options: the other attributes of a plan.
 
         Raises:
-          UserError: see `make_trials` and `fill_from_checkpoint`.
+          UserError: see `make_trials`, `check_values` and `fill_from_checkpoint`.
         """
         config = fill_from_checkpoint(config)
         derive = getattr(module, "derive", None)
-        trials = make_trials(config, module.sweep, set_by_user, derive)
         folder = workdir or Path("runs") / f"{config.study}-{config.preset}"
+        existing = Workdir(folder).trial_names()
+        trials = make_trials(config, module.sweep, set_by_user, derive, existing)
+        check_values(trials)
         return cls(config, trials, folder, **options)

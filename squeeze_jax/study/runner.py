@@ -32,6 +32,7 @@ from squeeze_jax.train import (
     Interrupted,
     TrialConfig,
     check_config,
+    describe_start,
     interruptible,
     total_steps,
     train,
@@ -70,6 +71,8 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     done = _agreed([_done(workdir, trial) for trial in trials])
     waiting = [trial for trial, is_done in zip(trials, done, strict=True) if not is_done]
     index, jobs = job
+    if _first_process() and index == 0:
+        _tell_starts([trial for trial in trials if trial.name not in problems], data_of)
     begin = index * len(waiting) // jobs  # each job begins with design points of its own
     waiting = waiting[begin:] + waiting[:begin]
     steps = {
@@ -257,6 +260,17 @@ def _within_budget(
         left_out = ", ".join(trial.name for trial in trials if trial not in kept)
         print(f"over the budget, left out: {left_out}", file=sys.stderr)
     return kept
+
+
+def _tell_starts(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> None:
+    """Prints, once each, what is to be said of the checkpoints that trials start from."""
+    notes = [
+        describe_start(trial.parsed, data_of[trial.name])
+        for trial in trials
+        if trial.parent is None
+    ]
+    for note in dict.fromkeys(filter(None, notes)):
+        print(note, file=sys.stderr)
 
 
 def _starting_from(trial: Trial, init_from: str) -> TrialConfig:

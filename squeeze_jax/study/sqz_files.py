@@ -26,8 +26,6 @@ def check_settings(settings: CompressConfig) -> None:
     """Rejects, with a UserError, a `compress` section that cannot be used."""
     if unknown := [coder for coder in settings.coders if coder not in CODERS]:
         raise UserError(f"compress.coders: {unknown[0]!r} is none of {', '.join(CODERS)}")
-    if settings.max_loss is not None and not settings.max_loss > 0:
-        raise UserError(f"compress.max_loss is above 0 nats, or not set; got {settings.max_loss}")
 
 
 def measure_names(coders: Sequence[str]) -> list[str]:

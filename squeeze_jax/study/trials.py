@@ -1,29 +1,35 @@
 """From a config, its sweep() and its derive() to named trials, each with a whole config."""
 
 import copy
+import hashlib
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
 from squeeze_jax.compress.config import CompressConfig
-from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.config_parsing import Range, convert, parse_section
 from squeeze_jax.errors import UserError
+from squeeze_jax.study.schema import current_key
 from squeeze_jax.train import TrialConfig
 
 Overrides = Mapping[str, Any]
 # train.init_from = "trial:NAME" starts a trial from another one of the same study.
 INIT_FROM, TRIAL_PREFIX = "train.init_from", "trial:"
+Seeds = Annotated[int, Range(at_least=1, at_most=10**5)]  # a list of trials is made of them
+MAX_NAME = 100  # bytes; file systems take 143 to 255
+Limit = Annotated[float, Range(above=0)] | None
 
 
 @dataclass(frozen=True)
 class Trial:
     """One training of a study."""
 
-    name: str  # "squeeze_ratio=0.25,seed=1": unique in the study, and a folder's name
+    name: str  # "squeeze_ratio=0.25,seed=1": unique in the study, and a folder's name, see `_name`
     overrides: dict[str, Any]  # dotted key -> value
     config: ConfigDict
 
@@ -49,6 +55,7 @@ def make_trials(
     sweep: Callable[[ConfigDict], Iterable[Overrides]],
     set_by_user: Iterable[str] = (),
     derive: Callable[[ConfigDict], None] | None = None,
+    existing: Collection[str] = (),
 ) -> list[Trial]:
     """Returns the trials that `sweep(config)` yields, in its order.
 
@@ -63,36 +70,56 @@ def make_trials(
       set_by_user: dotted keys set on the command line.
       derive: sets, in a trial's own config, what follows from its overrides: the learning rate of a
         stage, or the trial that it starts from (train.init_from = "trial:NAME", an earlier trial).
+      existing: names of trials that the workdir has; they stay as they are, however long.
 
     Raises:
-      UserError: an override of no key of the config; two trials of one name; a key both swept and
-        set by the user; a key of either that `derive` changes, or one that it sets and the config
-        lacks; a trial that does not start from an earlier one.
+      UserError: seeds or a budget out of range; an override of no key of the config; two trials of
+        one name; a key both swept and set by the user; a key of either that `derive` changes, or
+        one that it sets and the config lacks; a trial that does not start from an earlier one.
     """
+    if "seeds" in config:
+        convert(config["seeds"], Seeds, "seeds")
+    for key, limit in config.to_dict()["budget"].items():
+        convert(limit, Limit, f"budget.{key}")
     set_by_user = list(set_by_user)
-    points = [dict(overrides) for overrides in sweep(config)]
-    if not points:
+    yielded = [dict(overrides) for overrides in sweep(config)]
+    if not yielded:
         raise UserError("the sweep has no trials (is seeds 0?)")
-    swept = list(dict.fromkeys(key for point in points for key in point))
+    today = {key: current_key(key) for point in yielded for key in point}
+    for old, new in today.items():
+        if old != new:
+            print(f"the sweep's {old} is called {new} now", file=sys.stderr)
+    swept = list(dict.fromkeys(today.values()))
     if clash := [key for key in set_by_user if key in swept]:
         raise UserError(
             f"{', '.join(clash)} is swept by this config, so it cannot be set on the command line; "
             "edit sweep() or use configs/squeezenet.py"
         )
-    short = short_names(swept)
-    trials = []
-    for point in points:
+    short = short_names(today)  # by the keys as yielded: trials of older versions keep their names
+    trials, names = [], {}
+    for overrides in yielded:
+        whole = ",".join(f"{short[key]}={_readable(value)}" for key, value in overrides.items())
+        point = {today[key]: value for key, value in overrides.items()}
+        name = names[whole] = whole if whole in existing else _name(whole, point)
         own = copy.deepcopy(config)
         for key, value in point.items():
             _set(own, key, value)
-        name = ",".join(f"{short[key]}={_readable(value)}" for key, value in point.items())
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
+        start = _get(own, INIT_FROM).removeprefix(TRIAL_PREFIX)
+        if names.get(start, start) != start:
+            _set(own, INIT_FROM, TRIAL_PREFIX + names[start])
         trials.append(Trial(name, point, own))
-    names = Counter(trial.name for trial in trials)
-    if twice := [name for name, count in names.items() if count > 1]:
+    counts = Counter(trial.name for trial in trials)
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"the sweep yields {twice[0]} more than once")
     _check_parents(trials)
     return trials
+
+
+def check_values(trials: Iterable[Trial]) -> None:
+    """Rejects values of a wrong type or out of range, swept ones too, with a UserError."""
+    for trial in trials:
+        _ = trial.parsed, trial.compress
 
 
 def _derive(
@@ -157,10 +184,20 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if count[name] == 1 else key for key, name in last.items()}
 
 
+def _name(whole: str, point: Overrides) -> str:
+    """Returns a trial's name; where it is longer than MAX_NAME, its start, a hash and the seed."""
+    if len(whole.encode(errors="surrogatepass")) <= MAX_NAME:
+        return whole
+    digest = hashlib.sha256(repr(list(point.items())).encode(errors="surrogatepass")).hexdigest()
+    end = f"~{digest[:10]}" + (f",seed={point['seed']}" if "seed" in point else "")
+    start = whole.encode(errors="surrogatepass")[: MAX_NAME - len(end)]
+    return start.decode(errors="ignore") + end
+
+
 def _readable(value: Any) -> str:
     """Returns a value as part of a folder's name: (6, 6, 8, 1) -> 6-6-8-1."""
     text = "-".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return text.replace("/", "_")
+    return text.replace("/", "_").replace("\0", "_")
 
 
 def _get(config: ConfigDict, key: str) -> Any:

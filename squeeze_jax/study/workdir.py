@@ -52,6 +52,10 @@ class Workdir:
         """Returns the folder of a trial's files."""
         return self.path / "trials" / name
 
+    def trial_names(self) -> set[str]:
+        """Returns the names of the trials that have a folder."""
+        return {folder.name for folder in self.path.glob("trials/*")}
+
     # ------------------------------------------------------------ study.json
 
     def open_study(

@@ -4,7 +4,7 @@ from squeeze_jax.train.callbacks import Callback, Progress
 from squeeze_jax.train.compiled import CompiledTrial, check_config, compile_trial, total_steps
 from squeeze_jax.train.config import TrainConfig, TrialConfig
 from squeeze_jax.train.constraints import CONSTRAINTS
-from squeeze_jax.train.finetune import fill_from_checkpoint
+from squeeze_jax.train.finetune import describe_start, fill_from_checkpoint
 from squeeze_jax.train.interrupt import Interrupted, interruptible
 from squeeze_jax.train.loop import train
 from squeeze_jax.train.optimizers import OPTIMIZERS
@@ -22,6 +22,7 @@ __all__ = [
     "TrialConfig",
     "check_config",
     "compile_trial",
+    "describe_start",
     "fill_from_checkpoint",
     "interruptible",
     "total_steps",

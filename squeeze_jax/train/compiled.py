@@ -16,6 +16,8 @@ from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.evaluation import total
 from squeeze_jax.train.state import TrainState, create
 
+MAX_STEPS = 10**8  # of a trial, whose learning rates are computed at once
+
 
 @dataclass(frozen=True, eq=False)
 class CompiledTrial:
@@ -66,7 +68,8 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
     model, recipe = config.model.to_mapping(), config.train
     batches = training_pipeline(config, data)
     steps = total_steps(config, data)
-    eval_batch = len(devices) * -(-recipe.eval_batch_size // len(devices))
+    eval_batch = min(recipe.eval_batch_size, data.num_eval)
+    eval_batch = len(devices) * -(-eval_batch // len(devices))
     evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
 
     abstract = nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
@@ -111,11 +114,6 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
 def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> None:
     """Rejects, with a UserError, what can be known to be wrong before anything is compiled."""
     recipe = config.train
-    if recipe.grad_accum_steps < 0:
-        raise UserError(
-            "train.grad_accum_steps is at least 1, or 0 for as many micro-batches as are fastest; "
-            f"got {recipe.grad_accum_steps}"
-        )
     if recipe.batch_size % (len(devices) * max(1, recipe.grad_accum_steps)):
         accumulation = f" x train.grad_accum_steps {recipe.grad_accum_steps}"
         raise UserError(
@@ -124,11 +122,14 @@ def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> 
         )
     if recipe.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {recipe.dtype!r}")
-    if recipe.log_every < 1:
-        raise UserError(f"train.log_every is at least 1, got {recipe.log_every}")
     training_pipeline(config, data)
     if total_steps(config, data) < 1:
         raise UserError("train.epochs and train.steps make no step at all")
+    if total_steps(config, data) > MAX_STEPS:
+        raise UserError(
+            f"train.epochs and train.steps make {total_steps(config, data):,} steps; "
+            f"at most {MAX_STEPS:,} can be trained"
+        )
     optimizers.check_optimizer(recipe)
     optimizers.schedule(recipe, total_steps(config, data))
     trackers.check_trackers(recipe)

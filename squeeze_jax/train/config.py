@@ -2,38 +2,42 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from squeeze_jax.config_parsing import parse_section
+from squeeze_jax.config_parsing import Range, convert, parse_section
 from squeeze_jax.data import DataConfig
-from squeeze_jax.errors import UserError
 from squeeze_jax.network import ModelConfig
+
+Count = Annotated[int, Range(at_least=0)]
+BatchSize = Annotated[int, Range(at_least=1, at_most=2**20)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Seed = Annotated[int, Range(at_least=0, below=2**32)]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The recipe; the defaults train a plain SqueezeNet from scratch at small scale."""
 
-    epochs: float = 10.0
-    steps: int = 0  # optimizer steps, in place of epochs where above 0
-    batch_size: int = 64  # images a step over all devices
+    epochs: NonNegative = 10.0
+    steps: Count = 0  # optimizer steps, in place of epochs where above 0
+    batch_size: BatchSize = 64  # images a step over all devices
     # Micro-batches of a batch, one after another (Caffe's iter_size); 0: as many as are fastest.
-    grad_accum_steps: int = 0
+    grad_accum_steps: Count = 0
     optimizer: str = "sgd"  # a key of OPTIMIZERS
-    learning_rate: float = 0.05  # the peak of the schedule
+    learning_rate: NonNegative = 0.05  # the peak of the schedule
     schedule: str = "linear"  # to 0; or constant, poly, cosine
-    power: float = 1.0  # of poly
-    warmup: float = 0.1  # fraction of the steps
-    warmup_from: float = 0.0  # learning rate
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
-    clip_norm: float = 1.0  # of the gradient; 0: none
-    label_smoothing: float = 0.0
+    power: NonNegative = 1.0  # of poly
+    warmup: Annotated[float, Range(at_least=0, below=1)] = 0.1  # fraction of the steps
+    warmup_from: NonNegative = 0.0  # learning rate
+    momentum: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    weight_decay: NonNegative = 2e-4
+    clip_norm: NonNegative = 1.0  # of the gradient; 0: none
+    label_smoothing: Annotated[float, Range(at_least=0, below=1)] = 0.0
     dtype: str = "float32"  # or bfloat16
-    eval_batch_size: int = 256
-    eval_every: int = 0  # steps; 0: at the end only
-    log_every: int = 20  # steps
-    checkpoint_every: int = 0  # steps; 0: at the end, and when asked to stop
+    eval_batch_size: BatchSize = 256
+    eval_every: Count = 0  # steps; 0: at the end only
+    log_every: Annotated[int, Range(at_least=1)] = 20  # steps
+    checkpoint_every: Count = 0  # steps; 0: at the end, and when asked to stop
     trackers: tuple[str, ...] = ()  # keys of TRACKERS, besides "jsonl", which is always on
     # Whose weights training starts from, its classifier only where the classes are the same: a
     # checkpoint, a .sqz file, a file that `squeeze-jax import` reads, or "trial:NAME", an earlier
@@ -46,7 +50,7 @@ class TrainConfig:
     prune_density: tuple[tuple[str, float], ...] = ()
     # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared;
     # 0: none.
-    codebook_bits: int = 0
+    codebook_bits: Annotated[int, Range(at_least=0, at_most=8)] = 0
     # The kernels of init_from that are multiples of one step, as those of a lossy .sqz file, stay
     # so, and zeros zero.
     qat: bool = False
@@ -66,12 +70,11 @@ class TrialConfig:
         """Returns the part of a trial's whole config, a mapping or a ConfigDict, that it trains by.
 
         Raises:
-          UserError: an unknown key, or a value of another type, in the data or train section.
+          UserError: an unknown key, or a value of another type or out of range, in the data or
+            train section.
         """
-        if not isinstance(config["seed"], int):
-            raise UserError(f"seed is an int; got {config['seed']!r}")
         return cls(
-            config["seed"],
+            convert(config["seed"], Seed, "seed"),
             ModelConfig.from_mapping(config["model"]),
             parse_section(DataConfig, config["data"], "data"),
             parse_section(TrainConfig, config["train"], "train"),

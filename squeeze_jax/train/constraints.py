@@ -71,13 +71,6 @@ class Pruned(Constraint):
 class Clustered(Constraint):
     """`train.codebook_bits`: the weights of a kernel share few values, which are trained."""
 
-    def check(self, config: TrainConfig, params: Tree) -> None:
-        """Rejects a number of bits outside 1 to 8."""
-        if not 1 <= config.codebook_bits <= 8:
-            raise UserError(
-                f"train.codebook_bits is 1 to 8, or 0 for no sharing; got {config.codebook_bits}"
-            )
-
     def prepare(self, config: TrainConfig, params: Tree) -> Tree:
         """Returns weights of few values a kernel."""
         return cluster_weights(params, config.codebook_bits)

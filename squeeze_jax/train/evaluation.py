@@ -74,7 +74,7 @@ def evaluate_each(
     Returns:
       For each of `runs` what `evaluate` returns.
     """
-    pipeline = data.evaluation(batch_size)
+    pipeline = data.evaluation(min(batch_size, data.num_eval))
     fetch, add = (
         jax.jit(lambda batch: pipeline.fetch({}, batch, None)),
         jax.jit(metrics.evaluation_sums),

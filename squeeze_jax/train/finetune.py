@@ -22,6 +22,7 @@ from squeeze_jax.network import (
     replace_leaves,
     weight_shapes,
 )
+from squeeze_jax.network.labels import LabelMap, match_labels
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.weights import open_weights
 
@@ -56,7 +57,7 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     """Returns a function of (params, stats), freshly drawn, to those that training starts from.
 
     These are those of `train.init_from` where it names a network. The classifier keeps the fresh
-    weights, unless that network's classes are the data's.
+    weights, unless that network's classes are the data's; see `match_classes`.
 
     Raises:
       UserError: it names no network, or one of another design point.
@@ -64,14 +65,11 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     if not config.train.init_from:
         return lambda params, stats: (params, stats)
     network = _load(config.train.init_from, config.model.to_mapping())
-    same_classes = tuple(network.class_names) == tuple(data.class_names)
-    fresh = set() if same_classes else _classifier(config.model.to_mapping(), data.num_classes)
     known = leaves_by_path(network.params) | leaves_by_path(network.stats)
-    wanted = {
-        path: leaf
-        for path, leaf in _shapes(config.model.to_mapping(), data.num_classes).items()
-        if path not in fresh
-    }
+    shapes = _shapes(config.model.to_mapping(), data.num_classes)
+    axes = _class_axes(config.model.to_mapping(), data.num_classes)
+    classes = match_classes(network, data)
+    wanted = {path: leaf for path, leaf in shapes.items() if classes or path not in axes}
     if wrong := [
         path
         for path, leaf in wanted.items()
@@ -79,6 +77,9 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     ]:
         names = wrong[0] + (f" and {len(wrong) - 1} more do" if len(wrong) > 1 else " does")
         raise UserError(f"{config.train.init_from} is of another design point: {names} not fit")
+    if classes:
+        order = list(classes.labels)
+        known |= {path: known[path].take(order, axis) for path, axis in axes.items()}
 
     def start(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
         weights = {
@@ -88,6 +89,30 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
         return replace_leaves(params, weights), replace_leaves(stats, weights)
 
     return start
+
+
+def match_classes(network: Network, data: Data) -> LabelMap | None:
+    """Returns a network's label for each class of the data; None where its classes are others."""
+    if len(network.class_names) != data.num_classes:
+        return None
+    try:
+        return match_labels(
+            data.train_source.name, data.class_names, network.class_names, network.has_class_names
+        )
+    except UserError:
+        return None
+
+
+def describe_start(config: TrialConfig, data: Data) -> str:
+    """Returns what to tell the user about the classifier that training starts from; "" if nothing.
+
+    Raises:
+      UserError: the checkpoint is none.
+    """
+    if not config.train.init_from:
+        return ""
+    classes = match_classes(_load(config.train.init_from, config.model.to_mapping()), data)
+    return classes.note if classes else ""
 
 
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
@@ -103,10 +128,14 @@ def _shapes(model: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     return leaves_by_path(params) | leaves_by_path(stats)
 
 
-def _classifier(model: Mapping[str, Any], num_classes: int) -> set[str]:
-    """Returns the paths of parameters whose shape depends on the number of classes."""
+def _class_axes(model: Mapping[str, Any], num_classes: int) -> dict[str, int]:
+    """Returns the axis of the classes of each weight that has one, by path."""
     some, more = (_shapes(model, count) for count in (num_classes, num_classes + 1))
-    return {path for path in some if some[path].shape != more[path].shape}
+    return {
+        path: next(i for i, size in enumerate(leaf.shape) if size != more[path].shape[i])
+        for path, leaf in some.items()
+        if leaf.shape != more[path].shape
+    }
 
 
 def _load(path: str, model: Mapping[str, Any]) -> Network:

@@ -25,10 +25,8 @@ def schedule(config: TrainConfig, steps: int) -> Schedule:
       steps: optimizer steps in all; the decay reaches 0 there.
 
     Raises:
-      UserError: an unknown schedule, a warm-up outside [0, 1).
+      UserError: an unknown schedule.
     """
-    if not 0 <= config.warmup < 1:
-        raise UserError(f"train.warmup is a fraction of the steps in [0, 1), got {config.warmup}")
     peak, warmup = config.learning_rate, round(config.warmup * steps)
     rest = max(1, steps - warmup)
     decays = {

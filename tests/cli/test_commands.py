@@ -167,9 +167,7 @@ def checkpoint(tmp_path_factory):
     preprocessing = Preprocessing(32, 32, "squash", "rgb", (77.8,) * 3, (95.9,) * 3)
     folder = tmp_path_factory.mktemp("net") / "net"
     save_network(
-        Network(
-            model, tuple(f"digit {label}" for label in range(10)), preprocessing, params, stats
-        ),
+        Network(model, tuple(str(label) for label in range(10)), preprocessing, params, stats),
         folder,
     )
     return folder
@@ -199,7 +197,7 @@ def test_predict_as_text_and_json(run, checkpoint, picture):
     assert code == 0 and record["image"] == str(picture) and len(record["predictions"]) == 5
     probabilities = [prediction["probability"] for prediction in record["predictions"]]
     assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1 + 1e-6
-    assert record["predictions"][0]["class"] == f"digit {record['predictions'][0]['label']}"
+    assert record["predictions"][0]["class"] == str(record["predictions"][0]["label"])
     _, out, _ = run("predict", checkpoint, picture)
     assert out.splitlines()[1] == f"  {probabilities[0]:6.1%}  {record['predictions'][0]['class']}"
 
@@ -360,7 +358,10 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
     [
         (("evaluate", "NET"), "which data"),
         (("evaluate", "NET", "--data", "digits", "--split", "val"), "train and test, not 'val'"),
-        (("evaluate", "NET", "--data", "digits", "--batch-size", 0), "--batch-size is at least 1"),
+        (
+            ("evaluate", "NET", "--data", "digits", "--batch-size", 0),
+            "--batch-size is 1 to 1,048,576",
+        ),
         (("evaluate", "/nowhere", "--data", "digits"), "/nowhere is no checkpoint"),
         (
             ("predict", __file__, __file__),
@@ -370,23 +371,55 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
         (("decompress", __file__, "-o", "x"), "test_commands.py: not a .sqz file"),
         (
-            ("compress", "NET", "-o", "x", "--target-bytes", 1000),
+            ("compress", "NET", "-o", "x.sqz", "--target-bytes", 1000),
             "which data? Give --calibrate NAME",
         ),
-        (("compress", "NET", "-o", "x", "--max-loss", 0), "--max-loss is above 0 nats"),
-        (("compress", "NET", "-o", "x", "--bits", 1), "levels must have 2 to 16 bits, not 1"),
-        (("import", "/nowhere.pth", "-o", "x"), "no such file"),
+        (("compress", "NET", "-o", "x.sqz", "--max-loss", 0), "--max-loss is above 0; got 0"),
+        (("compress", "NET", "-o", "x.sqz", "--max-loss", "inf"), "--max-loss is above 0; got inf"),
+        (("compress", "NET", "-o", "x.sqz", "--max-loss", "nan"), "--max-loss is above 0; got nan"),
+        (("compress", "NET", "-o", "x.sqz", "--bits", 0), "--bits is 2 to 16; got 0"),
+        (("compress", "NET", "-o", "x.sqz", "--bits", 17), "--bits is 2 to 16; got 17"),
+        (("compress", "NET", "-o", "x.sqz", "--target-bytes", 0), "--target-bytes is at least 1"),
+        (("compress", "NET", "-o", "x.bin"), "--output ends in .sqz, by which it is opened again"),
+        (("export", "NET", "--format", "onnx", "-o", "x.tflite"), "--output ends in .onnx"),
+        (("export", "NET", "--format", "pth", "-o", "x.onnx"), "--output ends in .pth or .pt"),
+        (("export", "NET", "--format", "onnx", "-o", "x"), "--output ends in .onnx"),
+        (("sensitivity", "NET", "--data", "digits", "--max-loss", "nan"), "is 0 to 100; got nan"),
         (
             ("import", __file__, "-o", "x", "--class-names", "/nowhere.txt"),
             "/nowhere.txt: No such file",
         ),
-        (("import", __file__, "-o", "x", "--image-size", 0), "--image-size is at least 1"),
-        (("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x"), "--batch is at least 1"),
+        (("import", __file__, "-o", "x", "--image-size", 0), "--image-size is 1 to 16,384; got 0"),
         (
-            ("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x"),
+            ("sensitivity", "NET", "--data", "digits", "--fractions", "nan"),
+            "--fractions are numbers",
+        ),
+        (
+            ("evaluate", "NET", "--data", "digits", "--batch-size", 10**12),
+            "1 to 1,048,576; got 1000",
+        ),
+        (("serve-demo", "NET", "--port", 70000), "--port is 0 to 65,535; got 70000"),
+        (("summary", "squeezenet_v1_1", "--input-size", 0), "--input-size is 1 to 16,384; got 0"),
+        (("summary", "squeezenet_v1_1", "--set", "dropout=1.5"), "model.dropout is at least 0 and"),
+        (
+            ("summary", "squeezenet_v1_1", "--set", "base_e=abc"),
+            "model.base_e is an int; got 'abc'",
+        ),
+        (("summary", "squeezenext_23", "--set", "width=1e999"), "at most 1,000; got inf"),
+        (("hardware", "squeezenet_v1_0", "--buffer-kb", "nan"), "nan KB"),
+        (("import", "/nowhere.pth", "-o", "x"), "no such file"),
+        (
+            ("export", "NET", "--format", "onnx", "--batch", 0, "-o", "x.onnx"),
+            "--batch is 1 to 1,024; got 0",
+        ),
+        (
+            ("export", "NET", "--format", "stablehlo", "--opset", 17, "-o", "x.stablehlo"),
             "--format stablehlo has no opset",
         ),
-        (("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x"), "which data"),
+        (
+            ("export", "NET", "--format", "onnx", "--precision", "int8", "-o", "x.onnx"),
+            "which data",
+        ),
         (("serve-demo", "NET", "--runtime", "/nowhere", "-o", "x"), "/nowhere"),
     ],
 )

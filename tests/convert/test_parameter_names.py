@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from squeeze_jax.convert import parameter_names as names
-from squeeze_jax.convert.messages import list_names
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.network import weight_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -36,16 +37,48 @@ def test_every_registered_model_has_golden_counts():
         ("squeezenet_v2", {}, "no model 'squeezenet_v2'.*squeezenet_v1_0"),
         ("squeezenet_v1_0", {"sqeeze": 1}, "no option sqeeze; it has num_classes"),
         ("squeezenet_v1_0", {"bypass": "double"}, "none, simple or complex"),
-        ("squeezenet_v1_0", {"pct3x3": 1.5}, "between 0 and 1"),
+        ("squeezenet_v1_0", {"pct3x3": 1.5}, "model.pct3x3 is 0 to 1; got 1.5"),
         ("squeezenet_v1_0", {"squeeze_ratio": 0.0}, "above 0"),
-        ("squeezenet_v1_0", {"base_e": 1}, "base_e >= 2"),
+        ("squeezenet_v1_0", {"base_e": 1}, "model.base_e is 2 to 16,777,216; got 1"),
         ("squeezenet_v1_0", {"pool_after": ("fire99",)}, "fire99"),
+        ("squeezenet_v1_0", {"squeeze_ratio": float("nan")}, "model.squeeze_ratio is above 0 and"),
+        ("squeezenet_v1_0", {"dropout": 1.5}, "model.dropout is at least 0 and below 1; got 1.5"),
+        ("squeezenet_v1_0", {"conv1_stride": 0}, "model.conv1_stride is 1 to 16,777,216; got 0"),
+        ("squeezenet_v1_0", {"num_fire": -1}, "model.num_fire is 0 to"),
+        ("squeezenet_v1_0", {"base_e": "x"}, "model.base_e is an int; got 'x'"),
+        ("squeezenext_23", {"conv1_kernel": 0}, "model.conv1_kernel is 1 to"),
+        ("squeezenext_23", {"groups": 0}, "model.groups is 1 to"),
+        (
+            "mobilenet_v1",
+            {"width": float("inf")},
+            "model.width is above 0 and at most 1,000; got inf",
+        ),
+        ("squeezenext_23", {"blocks": (1, "a", 2, 1)}, "each item of model.blocks is an int"),
+        ("squeezenext_23", {"blocks": (1, 1, 0, 1)}, "each item of model.blocks is 1 to"),
+        ("squeezenext_23", {"blocks": 4}, "model.blocks is a tuple of ints; got 4"),
+        ("squeezenet_v1_0", {"pool_after": (1, 2)}, "each item of model.pool_after is a str"),
+        ("squeezenet_v1_0", {"batch_norm": "yes"}, "model.batch_norm is a bool; got 'yes'"),
+        ("vgg16", {"dropout": -0.5}, "model.dropout is at least 0"),
         ("squeezenet_v1_0", {"init": "zero"}, "xavier"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(name, options, words):
     with pytest.raises(UserError, match=words):
         models.create(name, rngs=nnx.Rngs(0), **options)
+
+
+def test_every_number_of_a_family_has_a_range():
+    for family in models.FAMILIES.values():
+        numbers = {name for name, kind in family.options().items() if kind in (int, float)}
+        for name in numbers - {"depth", "version"}:  # these have choices
+            assert "Range" in str(family.annotations()[name])
+
+
+def test_numbers_of_numpy_are_numbers():
+    model = models.create(
+        "squeezenet_v1_1", rngs=nnx.Rngs(0), base_e=np.int64(8), dropout=np.float32(0.5)
+    )
+    assert model.dropout == 0.5
 
 
 def test_none_keeps_the_default():

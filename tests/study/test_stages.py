@@ -351,7 +351,7 @@ def test_compression_stops_when_asked_to(copied, monkeypatch):
             {"compress.coders": ("huffman", "zip")},
             "compress.coders: 'zip' is none of arithmetic, huffman",
         ),
-        ({"compress.max_loss": 0.0}, "compress.max_loss is above 0 nats"),
+        ({"compress.max_loss": 0.0}, "compress.max_loss is above 0; got 0.0"),
     ],
 )
 def test_settings_that_can_not_be_meant_are_told_before_anything_is_written(

@@ -1,12 +1,13 @@
 """Configs and sweeps -> trials: every study of the project, and what is wrong with a sweep."""
 
 import importlib
+from types import SimpleNamespace
 
 import pytest
 
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import make_trials
+from squeeze_jax.study import Plan, make_trials
 
 POINTS = {
     "sr_sweep": 5,
@@ -116,6 +117,96 @@ def test_names_tell_keys_apart():
 def test_a_bad_sweep_is_one_clear_line(points, set_by_user, words):
     with pytest.raises(UserError, match=words):
         make_trials(base.get_config("digits", "x"), lambda config: points, set_by_user)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": 0}, "seeds is 1 to 100,000; got 0"),
+        ({"seeds": -1}, "seeds is 1 to"),
+        ({"seeds": 10**9}, "seeds is 1 to"),
+        ({"budget.max_params": 0}, "budget.max_params is above 0; got 0"),
+        ({"budget.max_macs": -5}, "budget.max_macs is above 0"),
+    ],
+)
+def test_numbers_of_the_study_have_ranges(changes, words):
+    config = base.get_config("digits", "x")
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=words):
+        make_trials(config, lambda config: [{"seed": seed} for seed in range(config.seeds)])
+
+
+def plan(tmp_path, *points, **parts):
+    module = SimpleNamespace(sweep=lambda config: points, **parts)
+    return Plan.of(module, base.get_config("digits", "x"), (), tmp_path, command="test")
+
+
+def test_swept_values_are_checked_before_any_trial(tmp_path):
+    for key, value, words in (
+        ("train.learning_rate", -1.0, "train.learning_rate is at least 0; got -1.0"),
+        ("seed", -3, "seed is at least 0"),
+        ("data.std", (0.0, 1.0, 1.0), "each item of data.std"),
+        ("compress.max_loss", float("inf"), "compress.max_loss is above 0; got inf"),
+    ):
+        with pytest.raises(UserError, match=words):
+            plan(tmp_path, {"train.dtype": "float32"}, {key: value})
+    assert not list(tmp_path.iterdir())
+
+
+LAYERS = tuple((f"fire{i}/{part}", 0.4) for i in range(2, 10) for part in ("squeeze", "expand1x1"))
+
+
+def test_the_name_of_a_trial_is_short_whatever_is_swept(tmp_path):
+    points = [
+        {"train.prune_density": (*LAYERS, ("conv10", density)), "seed": seed}
+        for density in (0.4, 0.7)
+        for seed in (0, 1)
+    ]
+    trials = plan(tmp_path, *points).trials
+    names = [trial.name for trial in trials]
+    assert len(set(names)) == 4 and all(len(name) <= 100 for name in names)
+    assert all(name.startswith("prune_density=('fire2_squeeze', 0.4)-") for name in names)
+    assert [name[-7:] for name in names] == [",seed=0", ",seed=1"] * 2
+    assert [trial.overrides for trial in trials] == points
+    assert [trial.name for trial in plan(tmp_path, *points).trials] == names  # of every launch
+    for trial in trials:
+        (tmp_path / "trials" / trial.name).mkdir(parents=True)
+
+
+def test_names_of_100_bytes_and_those_of_older_workdirs_stay(tmp_path):
+    """Up to 255 bytes they were folders."""
+    fits, longer = ("x" * (100 - len("init_from=")), "x" * (101 - len("init_from=")))
+    points = [{"train.init_from": value} for value in (fits, longer)]
+    [kept, cut] = plan(tmp_path, *points).trials
+    assert kept.name == f"init_from={fits}" and cut.name != f"init_from={longer}"
+    (tmp_path / "trials" / f"init_from={longer}").mkdir(parents=True)
+    assert plan(tmp_path, *points).trials[1].name == f"init_from={longer}"
+
+
+def test_letters_of_several_bytes_are_not_cut_apart(tmp_path):
+    [trial] = plan(tmp_path, {"train.init_from": "é" * 80}).trials
+    assert len(trial.name.encode()) <= 100 and trial.name.startswith("init_from=éé")
+
+
+def test_a_stage_finds_the_long_name_that_it_starts_from(tmp_path):
+    whole = "prune_density=" + "-".join(str(pair).replace("/", "_") for pair in LAYERS)
+
+    def derive(config):
+        if config.train.schedule == "cosine":
+            config.train.init_from = f"trial:{whole},schedule=constant"
+
+    points = [
+        {"train.prune_density": LAYERS, "train.schedule": name} for name in ("constant", "cosine")
+    ]
+    dense, later = plan(tmp_path, *points, derive=derive).trials
+    assert later.parent == dense.name and later.config.train.init_from == f"trial:{dense.name}"
+
+
+def test_a_sweep_under_an_older_key_is_read_under_todays(tmp_path, capsys):
+    [trial] = plan(tmp_path, {"train.keep": (("*", 0.5),), "seed": 0}).trials
+    assert trial.name == "keep=('*', 0.5),seed=0"  # as older versions called it
+    assert trial.overrides == {"train.prune_density": (("*", 0.5),), "seed": 0}
+    assert "train.keep is called train.prune_density now" in capsys.readouterr().err
 
 
 def test_an_unknown_preset_is_named():

@@ -185,7 +185,7 @@ def test_one_compiled_trial_starts_from_any_checkpoint(config, digits, checkpoin
     [
         ({"prune_density": (("fire9", 0.5),)}, "no layer is called 'fire9'"),
         ({"prune_density": (("*", 1.1),)}, "1.1"),
-        ({"codebook_bits": 9}, "codebook_bits is 1 to 8, or 0 for no sharing; got 9"),
+        ({"codebook_bits": 9}, "codebook_bits is 0 to 8; got 9"),
         ({"codebook_bits": -1}, "got -1"),
         ({"codebook_bits": 4, "qat": True}, "set one"),
     ],

@@ -68,5 +68,3 @@ def test_the_papers_schedule_has_no_warmup():
 def test_bad_settings_are_named():
     with pytest.raises(UserError, match="constant, linear, poly, cosine.*'step'"):
         optimizers.schedule(settings(schedule="step"), 10)
-    with pytest.raises(UserError, match="warmup.*1.5"):
-        optimizers.schedule(settings(warmup=1.5), 10)

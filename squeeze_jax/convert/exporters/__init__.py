@@ -88,6 +88,11 @@ def _installation(error: ImportError) -> str:
     return f"{error.name}: pip install 'squeeze_jax[{extra}]'"
 
 
+def suffixes(exporter: Exporter) -> tuple[str, ...]:
+    """Returns the suffixes by which a file of the format is opened, or imported, again."""
+    return (exporter.SUFFIX,) if exporter.open else IMPORTERS[exporter.SUFFIX].SUFFIXES
+
+
 def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifier":
     """Opens a written file: with its engine, or by importing the weights again."""
     if exporter.open is not None:
@@ -113,12 +118,13 @@ def open_exported(path: Path | str) -> "Classifier":
     """
     path = Path(path)
     openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
-    if path.suffix not in openers:
-        is_weights = path.suffix.lower() in IMPORTERS
+    suffix = path.suffix.lower()
+    if suffix not in openers:
+        is_weights = suffix in IMPORTERS
         hint = "; `squeeze-jax import` makes a checkpoint of it" if is_weights else ""
         raise UserError(f"{path} is neither a checkpoint's folder nor {runnable_suffixes()}{hint}")
     try:
-        return openers[path.suffix](path.read_bytes())
+        return openers[suffix](path.read_bytes())
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from e
     except ImportError as e:

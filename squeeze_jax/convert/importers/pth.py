@@ -15,11 +15,10 @@ from typing import Any
 
 from squeeze_jax.convert import state_dict, wrappings
 from squeeze_jax.convert.imported import Imported, Wanted
-from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.metadata import METADATA
 from squeeze_jax.convert.placeholders import Placeholder, placeholders
 from squeeze_jax.convert.state_dict import StateDict
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 
 NAME = "PyTorch"
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")

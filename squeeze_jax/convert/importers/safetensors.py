@@ -7,10 +7,9 @@ import safetensors
 
 from squeeze_jax.convert import state_dict, wrappings
 from squeeze_jax.convert.imported import Imported, Wanted
-from squeeze_jax.convert.messages import list_names
 from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.convert.state_dict import StateDict
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 
 NAME = "safetensors"
 SUFFIXES = (".safetensors",)
