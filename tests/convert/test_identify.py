@@ -74,7 +74,7 @@ def test_what_is_missing_left_over_misshapen_or_not_finite_is_named_in_one_line(
     with pytest.raises(UserError) as error:
         import_network(saved(tmp_path, **changes), NAME, OPTIONS)
     assert str(error.value).partition("not squeezenet_v1_0")[2] == (
-        " with num_fire=1 with base_e=8 with squeeze_ratio=0.25 with conv1_filters=8 with conv1_kernel=3 with pool_after=['conv1']"
+        " with num_fire=1, base_e=8, squeeze_ratio=0.25, conv1_filters=8, conv1_kernel=3, pool_after=['conv1']"
         " in torchvision's names: lacks features.0.bias; has also a?b; features.0.weight is [1, 2], not [8, 3, 3, 3];"
         " not finite is classifier.1.bias"
     )
