@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint.save_network(found.network, arguments.output)
     print(
         f"{arguments.output}: {found.network.model['name']}, "
-        f"{len(found.network.class_names)} classes, from {found.network.source}"
+        f"{len(found.network.class_names)} classes, "
+        f"from {found.network.source or arguments.source.name}"
     )
     for line in found.remarks():
         print(line)

@@ -265,6 +265,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_what_is_refused_names_its_cause_and_nothing_warns(tmp_path, kind):
     write, words = REFUSED[kind]
     write(tmp_path / "net.pth")
