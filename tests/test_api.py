@@ -55,6 +55,7 @@ def test_build_and_trace_count_the_parameters_of_the_paper():
     assert sum(layer.parameters for layer in layers) == 1_248_424
 
 
+@pytest.mark.slow
 def test_trace_takes_a_module_of_ones_own():
     module = nnx.Conv(3, 5, (3, 3), padding="VALID", rngs=nnx.Rngs(0))
     (layer,) = squeeze_jax.trace(module, (10, 8, 3))
@@ -72,6 +73,7 @@ def test_predict_orders_the_classes_and_takes_arrays(network):
     assert network.predict([images[1]], top=1)[0] == predictions[1][:1]
 
 
+@pytest.mark.slow
 def test_files_of_a_network_answer_as_it_does(network, tmp_path):
     """A lossless .sqz file to the last digit, an exported file to rounding."""
     image = [np.random.default_rng(1).integers(0, 256, (48, 48, 3), np.uint8)]

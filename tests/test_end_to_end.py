@@ -64,6 +64,7 @@ def sweep(tmp_path_factory, cache):
     return workdir, flags, completed("configs/sr_sweep.py", *flags)
 
 
+@pytest.mark.slow
 def test_sweep_leaves_table_figure_and_report(sweep):
     """One row a trial, with its costs and its numbers; one line a trial while it runs."""
     workdir, _, process = sweep
@@ -103,6 +104,7 @@ def test_sweep_leaves_readable_pictures(sweep):
     assert "squeeze_ratio=0.125,seed=0" in (workdir / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_second_launch_trains_nothing(sweep):
     """All trials are skipped and their files are left alone."""
     workdir, flags, _ = sweep
@@ -116,6 +118,7 @@ def test_second_launch_trains_nothing(sweep):
     } == before
 
 
+@pytest.mark.slow
 def test_changed_config_is_told(sweep):
     """An old workdir is not mixed with trials of another config.
 
@@ -126,6 +129,7 @@ def test_changed_config_is_told(sweep):
     assert "train.momentum was 0.9, is 0.5" in message
 
 
+@pytest.mark.slow
 def test_report_of_a_partial_sweep(sweep):
     """`squeeze-jax report` draws again what is there; a trial without a result is pending."""
     workdir, _, _ = sweep
@@ -169,6 +173,7 @@ def report(workdir: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_report_of_no_sweep(tmp_path):
     """One line says that the folder is no workdir."""
     process = report(tmp_path)
@@ -176,6 +181,7 @@ def test_report_of_no_sweep(tmp_path):
     assert process.stderr == f"error: {tmp_path} is not a sweep's workdir: it has no study.json\n"
 
 
+@pytest.mark.slow
 def test_folder_accumulation_and_bfloat16(images, tmp_path, cache):
     """Own images, a batch in two parts, computing in bfloat16."""
     flags = (
@@ -199,6 +205,7 @@ def test_folder_accumulation_and_bfloat16(images, tmp_path, cache):
     assert lines[-1]["step"] == 4
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_and_the_others_trained(study, tmp_path, cache):
     """One trial's net doesn't fit its images, another one meets a fault while it runs.
 
@@ -243,6 +250,7 @@ def error(config: str, *flags: str, code: int = 2) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "flags", "told"),
     [
@@ -291,6 +299,7 @@ def test_wrong_setting_is_one_line(config, flags, told, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_missing_data_set_names_the_command(tmp_path):
     """CIFAR-10 that was never fetched."""
     message = error(
@@ -301,6 +310,7 @@ def test_missing_data_set_names_the_command(tmp_path):
     assert "tfds build cifar10" in message and str(tmp_path) in message
 
 
+@pytest.mark.slow
 def test_corrupt_image_is_named(images, tmp_path):
     """A file that is no image, found while decoding."""
     corrupt = images / "dog" / "3.png"
@@ -313,6 +323,7 @@ def test_corrupt_image_is_named(images, tmp_path):
     assert str(corrupt) in message
 
 
+@pytest.mark.slow
 def test_folder_without_classes(tmp_path):
     """The layout that was expected is part of the message."""
     (tmp_path / "images").mkdir()
@@ -324,6 +335,7 @@ def test_folder_without_classes(tmp_path):
     assert "no class folders" in message and "<class>/<image>" in message
 
 
+@pytest.mark.slow
 def test_file_in_the_workdirs_place(tmp_path):
     """A workdir that cannot be made."""
     (tmp_path / "work").write_text("")
@@ -351,6 +363,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True, timeout=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [4096, 65536])
 def test_full_disk_is_one_line_and_the_same_command_completes(free, small_disk, tmp_path, cache):
     """With a page left study.json does not fit, with 64 KiB the checkpoint does not.

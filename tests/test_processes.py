@@ -101,6 +101,7 @@ def two_processes(tmp_path_factory, cache) -> tuple[Path, list[tuple[str, str]]]
     return workdir, finish(start_two(workdir, cache))
 
 
+@pytest.mark.slow
 def test_two_processes(one_device, two_processes):
     """Each feeds half of every batch; the numbers are one device's to rounding.
 

@@ -202,6 +202,7 @@ def test_predict_as_text_and_json(run, checkpoint, picture):
     assert out.splitlines()[1] == f"  {probabilities[0]:6.1%}  {record['predictions'][0]['class']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "stablehlo"])
 def test_an_exported_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path, format):
     if format == "onnx":
@@ -226,6 +227,7 @@ def test_a_sqz_file_is_used_like_a_checkpoint(run, checkpoint, picture, tmp_path
     assert run("predict", tmp_path / "again", picture) == run("predict", checkpoint, picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [("--target-bytes", 900), ("--max-loss", 1e-8), ("--bits", 6), ("--bits", 6, "--base", "NET")],

@@ -73,6 +73,7 @@ def tied(gradients, params):
     return tie_gradients().update(gradients, tie_gradients().init(params))[0]
 
 
+@pytest.mark.slow
 def test_tied_gradients_are_those_of_the_shared_values():
     """Compares with automatic differentiation through the codebook.
 
@@ -107,6 +108,7 @@ def test_a_kernel_that_starts_at_zero_is_trained_weight_by_weight():
     )
 
 
+@pytest.mark.slow
 def test_groups_stay_bit_equal_under_clipping_momentum_and_decay():
     """Compiled, over sizes that leave remainders in vector loops."""
     params = {

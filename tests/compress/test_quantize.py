@@ -121,6 +121,7 @@ def test_a_layer_of_zeros_stays_one():
     assert not rounded.levels.any() and rounded.bits == 0 and rounded.step > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer, size",
     [
@@ -161,6 +162,7 @@ def test_a_large_fully_connected_layer_comes_in_equal_blocks():
     assert calibrate.dense_blocks(25088) == 7  # VGG's fc6
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_fisher_information(net, images):
     """Compares with the exact sum over labels of p times the gradient of log p, by autodiff."""
     few = images[:2]
@@ -183,6 +185,7 @@ def test_gradients_are_those_of_the_fisher_information(net, images):
     assert found.outputs.sum() == pytest.approx(np.trace(exact), rel=0.1)
 
 
+@pytest.mark.slow
 def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrated, images):
     held_out = images[24:]
     plain = rate_search.to_bits(net, None, 5)
@@ -195,6 +198,7 @@ def test_calibrated_files_lose_less_than_plain_ones_of_their_size(net, calibrate
     assert losses[1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, monkeypatch):
     """`quantize` comes closer to the network than rounding each layer alone, as `estimate` does."""
     together = quantize.quantize(net, calibrated, 3e-5)
@@ -217,6 +221,7 @@ def test_the_drift_of_rounded_layers_is_made_up_for(net, calibrated, images, mon
     assert losses[0] < losses[1]
 
 
+@pytest.mark.slow
 def test_a_loss_is_kept_to(net, calibrated, images):
     content = rate_search.to_loss(net, calibrated, 1e-3, images[24:])
     assert 0.5e-3 < quantize.divergence_from(net, images[24:])(container.read(content)) <= 1e-3
@@ -243,6 +248,7 @@ def test_bits_bound_the_levels(net, bits):
             assert np.abs(tensor.values() - whole[path]).max() <= tensor.dequantiser.step * 0.5001
 
 
+@pytest.mark.slow
 def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     rng = np.random.default_rng(1)
     params = jax.tree.map(
@@ -259,6 +265,7 @@ def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     assert quantize.divergence_from(changed, held_out)(container.read(update, base=net)) <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -62,6 +62,7 @@ def test_an_entry_outside_its_layer(tmp_path):
         deep_compression.read_layers(written(tmp_path, bytes(content)), [((1, 3, 1, 1), (1,))])
 
 
+@pytest.mark.slow
 def test_the_released_file_gives_the_reference_logits():
     folder = os.environ.get("SQUEEZE_JAX_PRETRAINED")
     if not folder or not (Path(folder) / "compressed_SqueezeNet.net").is_file():

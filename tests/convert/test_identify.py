@@ -88,6 +88,7 @@ def test_long_lists_are_cut(tmp_path):
         import_network(saved(tmp_path), "squeezenet_v1_0")
 
 
+@pytest.mark.slow
 def test_a_damaged_released_net_is_still_known(tmp_path):
     arrays = state_dict(random_net({"name": "squeezenet_v1_1"}), "torchvision")
     del arrays["features.3.squeeze.bias"]

@@ -119,6 +119,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family(name):
     """The same logits at batch 1 and 3, by the operators one expects.
@@ -223,6 +224,7 @@ def test_names_attributes_and_metadata(small):
     assert "BGR" in model.doc_string and "squashed to 256x256" in model.doc_string
 
 
+@pytest.mark.slow
 def test_float16(small):
     """Half the bytes, nearly the same logits, float32 at either end."""
     full, half = exporter.to_onnx(small), exporter.to_onnx(small, dtype="float16")

@@ -47,6 +47,7 @@ def data(net):
     return stablehlo.to_stablehlo(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -64,6 +65,7 @@ def test_computes_what_flax_computes(name, options):
     )
 
 
+@pytest.mark.slow
 def test_runs_where_there_is_only_jax(tmp_path, net, data):
     (tmp_path / "net.stablehlo").write_bytes(metadata.attach(data, net))
     images = some_images(net, 2)
@@ -78,6 +80,7 @@ def test_runs_where_there_is_only_jax(tmp_path, net, data):
     )
 
 
+@pytest.mark.slow
 def test_any_batch_on_any_platform(net, data):
     """One file.
 

@@ -58,6 +58,7 @@ REFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_imported_and_exported_nets_compute_the_same(tmp_path, name):
     reference = torch_nets.randomise(REFERENCES[name]())

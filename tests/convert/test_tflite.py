@@ -47,6 +47,7 @@ def test_squeezenet_is_its_convolutions_joins_and_pools(model):
     assert tflite.operators(model) == Counter(CONV_2D=26, CONCATENATION=8, MAX_POOL_2D=3, MEAN=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [

@@ -26,6 +26,7 @@ def table(network):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", ARRAYS)
 @pytest.mark.parametrize("row", TABLE3, ids=lambda row: row["model"])
 def test_time_and_energy(table, array, row):

@@ -14,6 +14,7 @@ from squeeze_jax.cost import trace
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [row for row in json.loads((GOLDEN / "counts.json").read_text()) if row["macs"]],

@@ -104,6 +104,7 @@ def test_starting_late_costs_no_epochs(folder):
     assert take(train, 1, start=10**12)[0]["index"].dtype == np.int32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad, image_size", [(0, 10), (2, 10), (0, 7)])
 def test_streaming_changes_nothing_augmentation_included(folder, pad, image_size):
     augmentation = {"pad": pad, "mirror": True, "image_size": image_size}
@@ -121,6 +122,7 @@ def test_streaming_changes_nothing_augmentation_included(folder, pad, image_size
     )
 
 
+@pytest.mark.slow
 @PLACEMENTS
 @pytest.mark.parametrize("split", ["train", "evaluation"])
 def test_processes_shares_make_up_the_batch(folder, placement, split):

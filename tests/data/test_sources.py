@@ -229,6 +229,7 @@ def test_tfds_slices_of_splits(prepared):
     assert (len(train), len(evaluation)) == (3, 2)
 
 
+@pytest.mark.slow
 def test_tfds_needs_no_tensorflow(prepared):
     """In a process of its own: another test may have imported it."""
     code = f"""

@@ -60,6 +60,7 @@ def test_centre_crop(size, start):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, pad, mirror", [(5, 0, True), (8, 2, False), (8, 0, True), (6, 1, True)]
 )
@@ -102,6 +103,7 @@ def test_mirror_alone_crops_nothing_and_crop_alone_mirrors_nothing():
     assert " rev[" not in primitives(5, False) and "gather" in primitives(5, False)
 
 
+@pytest.mark.slow
 def test_a_registered_augmentation_comes_last_with_a_key_of_its_own(monkeypatch):
     """The crop and the flip draw the same whether it is on or not."""
     noise = lambda image, key, config: image + jax.random.uniform(key)  # noqa: E731

@@ -76,6 +76,7 @@ def test_conv2d_is_the_definition(backend, size, kernel, stride, padding, groups
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (1, 3))])
 @pytest.mark.parametrize("size", [(3, 3), (8, 8), (9, 6), (6, 13)])
@@ -94,6 +95,7 @@ def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
     assert error.max() < {"float32": 1e-6, "bfloat16": 2**-7}[dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "size", "padding", "products"),
     [
@@ -138,6 +140,7 @@ def test_max_pool_rounds_up(backend, size, dtype):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @GEOMETRIES
 def test_gradients_agree_between_backends(dtype, size, kernel, stride, padding, groups):
@@ -213,6 +216,7 @@ def test_relu_and_pool_commute_with_their_gradients(backend):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("train", [False, True])
 def test_parts_joined_before_or_after_their_activation(backend, train):
@@ -235,6 +239,7 @@ def test_too_small_an_input_is_named(backend):
             functional.max_pool(jnp.zeros((1, 1, 1, 1)))
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_examples_key_alone():
     x = jnp.ones((6, 5, 5, 8))
     keys = jax.random.split(jax.random.key(0), 6)

@@ -20,6 +20,7 @@ def abstract(name, **options):
     return nnx.eval_shape(lambda: models.create(name, rngs=nnx.Rngs(0), **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", COUNTS, ids=lambda row: f"{row['model']}-{row['options']}-{row['input_size']}"
 )

@@ -66,6 +66,7 @@ def written_out(params, x, net):
     return np.maximum(conv("conv10", x, pad=1 if net == "v1_0_released" else 0), 0).mean((1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net", ["v1_0", "v1_0_released", "v1_1", "simple_bypass", "complex_bypass"]
 )
@@ -87,6 +88,7 @@ def test_forward_is_the_papers(net):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_conv10_relu_is_an_option():
     options = dict(rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, conv1_kernel=3, init="he")
     images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 33, 33, 3)), jnp.float32)
@@ -114,6 +116,7 @@ def test_batch_norm_replaces_the_bias_and_normalises():
     assert float(jnp.max(jnp.abs(model.conv1.bn.mean[...]))) > 0
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training_only():
     model = models.create(
         "squeezenet_v1_1", rngs=nnx.Rngs(0), num_classes=5, base_e=8, incr_e=8, init="he"

@@ -17,6 +17,7 @@ from tests.models.test_ops import convolution, max_pooling
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/squeezenext_layers.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith("squeezenext")])
 def test_layer_for_layer(name):
     layers = trace.trace_layers(lambda: models.create(name, rngs=nnx.Rngs(0)), (227, 227, 3))
@@ -77,6 +78,7 @@ def written_out(params, stats, x, blocks, rewired):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 5])
 def test_forward_is_the_papers(version):
     blocks = (2, 1, 2, 1)

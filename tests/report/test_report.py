@@ -98,6 +98,7 @@ def test_self_contained_with_unique_ids(sweep, finished):
     assert not {"link", "script", "img", "iframe"} & set(shown.tags)
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes(sweep, finished):
     workdir = sweep(finished)
     first = [path.read_bytes() for path in draw(workdir)]

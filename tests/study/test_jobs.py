@@ -153,6 +153,7 @@ print(os.getpid(), len(count), file=sys.stderr)
     assert [line.split()[1] for line in capfd.readouterr().err.splitlines()] == ["1", "1"]
 
 
+@pytest.mark.slow
 @several
 def test_a_study_by_two_jobs_is_that_of_one(tmp_path):
     """Every trial once; to the last digit what a single process on all cores makes of it."""
@@ -175,6 +176,7 @@ def test_a_study_by_two_jobs_is_that_of_one(tmp_path):
     assert (tmp_path / "both" / "report.html").exists() and both.stdout.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

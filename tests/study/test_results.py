@@ -132,6 +132,7 @@ def _hold(workdir, got, release):
         release.wait(600)
 
 
+@pytest.mark.slow
 def test_a_trial_belongs_to_one_launcher_until_its_process_ends(tmp_path):
     context = multiprocessing.get_context("spawn")
     got, release = context.Queue(), context.Event()

@@ -113,6 +113,7 @@ def copied(trained, tmp_path) -> Path:
 # ---------------------------------------------------------------- stages
 
 
+@pytest.mark.slow
 def test_each_seed_starts_from_its_own_dense_net(trained):
     nets = {name: load_network(folder(trained, name)) for name in DENSE + COPY}
     for dense, copy in zip(DENSE, COPY, strict=True):
@@ -122,6 +123,7 @@ def test_each_seed_starts_from_its_own_dense_net(trained):
     assert [result(trained, name)["steps"] for name in DENSE + COPY] == [66, 66, 1, 1]
 
 
+@pytest.mark.slow
 def test_seeds_of_a_stage_share_a_program(trained, copied, monkeypatch):
     built, build = [], program_cache.compile_trial
     monkeypatch.setattr(
@@ -133,6 +135,7 @@ def test_seeds_of_a_stage_share_a_program(trained, copied, monkeypatch):
     assert timeless(copied) == timeless(trained)
 
 
+@pytest.mark.slow
 def test_interrupted_between_stages_and_resumed(trained, copied, monkeypatch):
     again(copied, *COPY)
 
@@ -149,6 +152,7 @@ def test_interrupted_between_stages_and_resumed(trained, copied, monkeypatch):
     assert timeless(copied) == timeless(trained)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_start_has_not_learned_fails_until_it_has(copied):
     again(copied, *COPY)
     good = result(copied, DENSE[0])
@@ -162,6 +166,7 @@ def test_a_trial_whose_start_has_not_learned_fails_until_it_has(copied):
     assert run(copied, config_of()) == {"ok": 4}
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_fail_that_trial_alone(copied):
     """Nothing can know it before the first stage is trained."""
     again(copied, *COPY)
@@ -176,6 +181,7 @@ def test_weights_that_do_not_fit_fail_that_trial_alone(copied):
     )
 
 
+@pytest.mark.slow
 def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatch):
     """It is pending while that one runs, and starts in the same launch if that one ends."""
     again(copied, *COPY)
@@ -233,6 +239,7 @@ def test_a_study_whose_derive_changed_is_refused(copied):
         study.run(Plan(config, study.make_trials(config, points, derive=other), copied, "test"))
 
 
+@pytest.mark.slow
 def test_launch_passes_derive_what_the_command_line_set(tmp_path):
     path = tmp_path / "study.py"
     path.write_text(
@@ -293,6 +300,7 @@ def test_columns_only_where_asked_for(trained, compressed):
     assert [name for name in before if name not in after] == []
 
 
+@pytest.mark.slow
 def test_a_net_that_can_not_be_compressed_fails_nothing_else(trained, copied, monkeypatch):
     config = config_of(**{"compress.coders": ("huffman",)})
     again(copied, COPY[1])
@@ -313,6 +321,7 @@ def test_a_net_that_can_not_be_compressed_fails_nothing_else(trained, copied, mo
     )
 
 
+@pytest.mark.slow
 def test_lossy_files_are_smaller_and_nearly_as_accurate(trained, compressed, copied):
     config = config_of(
         **{"compress.coders": ("arithmetic",), "compress.max_loss": 0.001, "seeds": 1}

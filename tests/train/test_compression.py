@@ -77,6 +77,7 @@ def kernels(weights):
     return {path: weight for path, weight in weights.items() if path.endswith("kernel")}
 
 
+@pytest.mark.slow
 def test_pruned_weights_stay_zero(config, digits, tmp_path):
     config.train.update(prune_density=KEEP, steps=5, momentum=0.9, weight_decay=0.01)
     start, end = weights_around(config, digits, tmp_path)
@@ -91,6 +92,7 @@ def test_pruned_weights_stay_zero(config, digits, tmp_path):
     )  # biases, which start at zero, included
 
 
+@pytest.mark.slow
 def test_shared_weights_stay_shared(config, digits, checkpoint, tmp_path):
     """Pruned and shared at once, from a sparse net, with a layer that stays as it is."""
     config.train.update(
@@ -120,6 +122,7 @@ def coarse(checkpoint, tmp_path):
     return tmp_path / "coarse", data
 
 
+@pytest.mark.slow
 def test_weights_stay_on_their_grid(config, digits, coarse, tmp_path):
     """With a frozen layer. The trained net's file is as small as the one that it came from.
 

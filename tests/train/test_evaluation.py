@@ -21,6 +21,7 @@ def net(config):
     )
 
 
+@pytest.mark.slow
 def test_evaluation_is_numpys(net):
     """Top-1, top-5 and loss of every image, from the module called on one batch."""
     source = load_split("digits", "", None)

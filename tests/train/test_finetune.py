@@ -153,6 +153,7 @@ def test_the_same_classes_keep_the_classifier(config, net, checkpoint, digits):
         np.testing.assert_array_equal(leaf, given[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_frozen_layers_and_their_statistics_stay(config, net, checkpoint, letters, tmp_path):
     config.train.update(init_from=checkpoint, freeze=("conv1", "fire2/squeeze"), learning_rate=0.05)
     compiled = compile_trial(TrialConfig.parse(config), letters, jax.devices())

@@ -48,6 +48,7 @@ def parameters(config, data, directory):
         return jax.device_get(checkpoints.restore(compiled.initial_shapes).params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_norm", "top1"), [(False, 60), (True, 90)])
 def test_it_learns_the_digits(config, digits, tmp_path, batch_norm, top1):
     """Three seeds reached 78 to 84 % without BatchNorm and 96 to 97 % with it."""
@@ -68,12 +69,14 @@ def test_it_learns_the_digits(config, digits, tmp_path, batch_norm, top1):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 def test_chance_is_told(config, digits, tmp_path):
     config.train.update(learning_rate=0.0, steps=2)
     result = run(config, digits, tmp_path)
     assert result["status"] == "chance" and result["top1"] < 25
 
 
+@pytest.mark.slow
 def test_divergence_is_told_and_ends_the_trial(config, digits, tmp_path):
     config.train.update(learning_rate=1e30, warmup=0.0, clip_norm=0.0, steps=60, log_every=3)
     result = run(config, digits, tmp_path)
@@ -81,6 +84,7 @@ def test_divergence_is_told_and_ends_the_trial(config, digits, tmp_path):
     assert result["steps"] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 4, 5])
 def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop_at):
     config.model.dropout = 0.5
@@ -134,6 +138,7 @@ def test_a_bad_recipe_is_one_clear_line(config, digits, changes, words):
         check_config(TrialConfig.parse(config), digits, jax.devices()[:2])
 
 
+@pytest.mark.slow
 def test_evaluation_sees_every_image_once(config, digits, tmp_path):
     """360 images in batches of 100: the last one is padded."""
     config.train.update(steps=1, log_every=1, eval_batch_size=100)
@@ -142,6 +147,7 @@ def test_evaluation_sees_every_image_once(config, digits, tmp_path):
     assert math.isfinite(result["loss"])
 
 
+@pytest.mark.slow
 def test_a_sweep_over_rates_compiles_once(config, tmp_path, monkeypatch):
     """Rates and schedules are arguments of the compiled step; each trial trains as if alone."""
     built, make_train_step = [], step.make_train_step
@@ -195,6 +201,7 @@ def test_registered_trackers_and_callbacks_see_the_run(config, digits, tmp_path,
     assert steps == [(step, step in (3, 6)) for step in range(7)]
 
 
+@pytest.mark.slow
 def test_a_registered_optimizer_trains(config, digits, tmp_path, monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "adam", lambda config, rate: [optax.adam(rate)])
     config.train.update(optimizer="adam", learning_rate=0.003, steps=4)

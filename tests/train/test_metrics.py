@@ -14,6 +14,7 @@ def batch():
     return rng.standard_normal((200, 10)).astype(np.float32) * 3, rng.integers(0, 10, 200)
 
 
+@pytest.mark.slow
 def test_sums_are_scikit_learns(batch):
     logits, labels = batch
     sums = metrics.evaluation_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200))
@@ -31,6 +32,7 @@ def test_sums_are_scikit_learns(batch):
     np.testing.assert_array_equal(sums["labels"], np.bincount(labels, minlength=10))
 
 
+@pytest.mark.slow
 def test_weight_leaves_padding_out(batch):
     logits, labels = map(jnp.asarray, batch)
     weight = (jnp.arange(200) < 150).astype(jnp.float32)
@@ -42,6 +44,7 @@ def test_weight_leaves_padding_out(batch):
         np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_constant_net_scores_at_chance():
     labels = jnp.arange(100) % 10
     sums = metrics.evaluation_sums(jnp.zeros((100, 10)), labels, jnp.ones(100))
@@ -49,11 +52,13 @@ def test_a_constant_net_scores_at_chance():
     assert not metrics.left_chance(sums)
 
 
+@pytest.mark.slow
 def test_non_finite_logits_are_wrong():
     sums = metrics.evaluation_sums(jnp.full((10, 10), jnp.nan), jnp.arange(10), jnp.ones(10))
     assert float(sums["top1"]) == float(sums["top5"]) == 0
 
 
+@pytest.mark.slow
 def test_chance_is_the_commonest_class():
     """A net that always answers a class that 90 % of the images have has learned nothing."""
     labels = jnp.where(jnp.arange(1000) < 900, 0, 1)

@@ -33,6 +33,7 @@ def data(net):
     return evaluation_data(load_split("digits", "", None), net.preprocessing)
 
 
+@pytest.mark.slow
 def test_sensitivity_is_that_of_nets_pruned_one_by_one(net, data):
     ticks = []
     result = sensitivity(net, data, FRACTIONS, 1.0, 180, lambda: ticks.append(1))

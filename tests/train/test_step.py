@@ -30,6 +30,7 @@ def assert_close(a, b, rtol=2e-4):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(1e-6, float(np.abs(y).max())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [4, 0])
 def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeypatch):
     config.model.dropout = 0.5
@@ -45,6 +46,7 @@ def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeyp
         assert_close(four.running, one.running)
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(config, digits):
     """With dropout, crops and mirroring on: a draw belongs to an example, not to a device."""
     config.model.dropout = 0.5
@@ -57,6 +59,7 @@ def test_two_devices_equal_one(config, digits):
         assert_close(b.running, a.running)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
     exact = list(states(config, digits, jax.devices()[:1]))[-1]
     config.train.dtype = "bfloat16"
@@ -69,6 +72,7 @@ def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
     )
 
 
+@pytest.mark.slow
 def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     config.model.batch_norm = True
     stats = next(states(config, digits, jax.devices()[:2])).stats["conv1"]["bn"]
@@ -85,6 +89,7 @@ def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * halves.var(1).mean(0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_running_sums_start_over_at_each_log_line(config, digits):
     config.train.log_every = 2
     losses = [
@@ -97,6 +102,7 @@ def test_running_sums_start_over_at_each_log_line(config, digits):
     assert losses == pytest.approx([single[0], single[0] + single[1], single[2]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits(config, digits):
     first, second = (list(states(config, digits, jax.devices()))[-1] for _ in range(2))
     for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):

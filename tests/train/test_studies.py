@@ -70,6 +70,7 @@ def test_dsds_control_differs_in_the_mask_alone():
         assert masked.to_dict() == control.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_nets_of_equal_params_are_of_equal_size(preset):
     trials = trials_of(equal_params, preset, seeds=1)

@@ -207,6 +207,7 @@ def test_c_refuses_with_one_line(program, tmp_path, damage):
     )
 
 
+@pytest.mark.slow
 def test_a_few_hundred_damaged_files(tmp_path):
     program = fuzz.build(tmp_path, "-DSQZ_FUZZ") if fuzz.compiler() else None
     counts, failures, _ = fuzz.run(720, 1, program)
