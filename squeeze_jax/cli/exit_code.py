@@ -20,10 +20,6 @@ def exit_code(run: Callable[[], int]) -> int:
         return _report(str(e), 2)
     except Interrupted as e:
         return _report(str(e), e.exit_code)
-    except KeyboardInterrupt:
-        return _report(
-            "interrupted; run the same command again to continue from the last checkpoint", 130
-        )
     except OSError as e:
         if e.errno == errno.ENOSPC:
             return _report(

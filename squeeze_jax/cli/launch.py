@@ -155,7 +155,7 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     from squeeze_jax.configs import base
     from squeeze_jax.report import page
     from squeeze_jax.study.api import launch_command
-    from squeeze_jax.study.executors.jobs import job_index
+    from squeeze_jax.study.executors.jobs import job_index, stop_with_parent
 
     # Orbax logs every file that it writes, and the traceback of what it raises.
     logging.set_verbosity(logging.FATAL)
@@ -166,6 +166,8 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     if values.distributed:
         jax.distributed.initialize(values.coordinator, values.processes, values.process_id)
     is_job = job_index()[1] > 1
+    if is_job:
+        stop_with_parent()
     executor = values.executor or ("jobs" if values.jobs > 1 else "local")
     if executor not in study.EXECUTORS:
         raise UserError(f"--executor is one of {', '.join(study.EXECUTORS)}; got {executor}")

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.signals import raised_signals
 
 NAME = "serve-demo"
 HELP = "serve a web page to try the network: drop an image, see the five likeliest classes"
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         demo.write_page(arguments.output, metadata, model, arguments.runtime)
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, raised_signals():
         demo.write_page(Path(folder) / "page", metadata, model, arguments.runtime)
         demo.serve(Path(folder) / "page", arguments.port)
     return 0

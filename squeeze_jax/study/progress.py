@@ -3,6 +3,7 @@
 One bar over all its steps on a terminal, plain lines elsewhere.
 """
 
+import contextlib
 import sys
 import time
 from typing import Any, TextIO
@@ -110,6 +111,7 @@ class Progress:
 
     def _say(self, line: str) -> None:
         if self._plain:
-            print(line, file=self._plain, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # its reader has ended; training goes on
+                print(line, file=self._plain, flush=True)
         else:
             self._bar.write(line, file=self._bar.fp)

@@ -116,14 +116,14 @@ class _Run:
 
         Writes and returns both.
         """
+        self._check_signals()
         result = self.workdir.read_result(trial.name)
         if result is None or not _agreed([_finished(self.workdir, trial.name)])[0]:
             problem = self._problem(trial)
             result = {"status": "failed", "reason": problem} if problem else self._train(trial)
             self._write(trial, result)
         if sqz_files.is_due(trial.compress, result):
-            if (signum := self.asked_to_stop(0)) is not None:
-                raise Interrupted(signum)
+            self._check_signals()
             try:
                 result |= self._compress(trial)
                 result.pop("reason", None)  # of an attempt before
@@ -131,6 +131,10 @@ class _Run:
                 result["reason"] = f"not compressed: {self._reason(trial, e)}"
             self._write(trial, result)
         return result
+
+    def _check_signals(self) -> None:
+        if (signum := self.asked_to_stop(0)) is not None:
+            raise Interrupted(signum)
 
     def _problem(self, trial: Trial) -> str | None:
         """Returns what keeps the trial from being trained."""

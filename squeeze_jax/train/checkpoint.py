@@ -34,6 +34,7 @@ class Checkpoints:
             preservation_policy=_keeps_latest(),
             cleanup_tmp_directories=True,
         )
+        self._saved_step = self.latest_step
 
     @property
     def latest_step(self) -> int | None:
@@ -42,9 +43,15 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def save(self, state: TrainState) -> None:
-        """Saves in the background; returns once `state` may be donated."""
+        """Saves in the background; returns once `state` may be donated.
+
+        Does nothing at a step that is saved already: the states of one step are equal.
+        """
+        if (step := int(state.step)) == self._saved_step:
+            return
         with _full_disk_as_oserror():
-            self._checkpointer.save_async(int(state.step), state._asdict(), force=True)
+            self._checkpointer.save_async(step, state._asdict(), force=True)
+        self._saved_step = step
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the newest checkpoint, with the shapes, types and shardings of `like`.
