@@ -28,7 +28,7 @@ from squeeze_jax.data import (
 )
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
+from squeeze_jax.files import check_file, write_atomically
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Classifier, Network, Preprocessing, imagenet
 from squeeze_jax.network.preprocessing import preprocess
@@ -192,8 +192,11 @@ class LoadedNetwork:
           The largest deviation of the file's logits, relative to the largest logit.
 
         Raises:
-          UserError: no such format or option; or the file deviates, and is not written.
+          UserError: no such format or option; the path is a folder; or the file deviates, and is
+            not written.
+          WriteError: it cannot be written.
         """
+        check_file(Path(path))
         calibration = None
         if options.get("precision") == "int8":
             if data is None or isinstance(data, str):
@@ -247,8 +250,11 @@ class LoadedNetwork:
           base: a network that readers have; the file holds what differs.
 
         Raises:
-          UserError: a value out of range, or a size or loss that cannot be reached.
+          UserError: a value out of range, a size or loss that cannot be reached, or the path is a
+            folder.
+          WriteError: the file cannot be written.
         """
+        check_file(Path(path))
         network = self.whole()
         options: dict[str, Any] = dict(
             base=base and base.whole(), coder=coder, known_classes=_known_classes()

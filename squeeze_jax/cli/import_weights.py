@@ -5,6 +5,7 @@ from pathlib import Path
 
 from squeeze_jax.cli.model_arguments import add_set_argument, model_options
 from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
+from squeeze_jax.files import check_new
 
 NAME = "import"
 HELP = "make a checkpoint of PyTorch's, Caffe's or Deep Compression's weights"
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.convert import import_network
     from squeeze_jax.train import checkpoint
 
+    check_new(arguments.output)
     network = import_network(arguments.source, arguments.model, model_options(arguments))
     checkpoint.save_network(network, arguments.output)
     print(

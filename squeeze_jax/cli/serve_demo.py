@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.files import check_new
 from squeeze_jax.signals import raised_signals
 
 NAME = "serve-demo"
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax import api
     from squeeze_jax.convert import demo
 
+    if arguments.output:
+        check_new(arguments.output)
     loaded = api.load(arguments.checkpoint)
     model, _ = loaded.export_bytes("onnx")
     metadata = loaded.whole().metadata()

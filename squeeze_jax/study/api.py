@@ -41,7 +41,7 @@ def run_study(
 
     Raises:
       UserError: a setting that cannot be used, or a job ended before the study did.
-      OSError: the disk is full; what was finished is kept.
+      WriteError: the disk is full, or cannot be written; what was finished is kept.
     """
     path = find_config_file(str(config))
     module = load_config_file(path)
