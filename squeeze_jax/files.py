@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def _replacing(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
                 yield partial
                 os.replace(partial, path)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 @contextlib.contextmanager
@@ -175,7 +176,7 @@ def _remove_leftovers(path: Path) -> None:
             # Another machine's process holds the lock.
             with contextlib.suppress(OSError), _locked(found) as is_left:
                 if is_left:
-                    _remove(found)
+                    remove(found)
 
 
 def _runs_elsewhere(pid: int) -> bool:
@@ -189,9 +190,13 @@ def _runs_elsewhere(pid: int) -> bool:
     return pid != os.getpid()
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Removes a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+    for _ in range(20):
+        if not path.exists():
+            return
+        # Again while Orbax's threads still write: they go on for a moment after a save has failed.
+        shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.1 if path.exists() else 0)

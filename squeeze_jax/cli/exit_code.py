@@ -1,5 +1,6 @@
 """Turns errors that the user can mend into one line and an exit code."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -55,7 +56,7 @@ def _advice(failed: "WriteError", resumes: bool) -> str:
 
     if failed.filename is None:
         _discard_output()
-        return f"cannot write the output: {failed.strerror}"
+        return f"cannot write the output or a temporary file: {failed.strerror}"
     remedy = "free some space" if failed.errno in FULL else "make it writable"
     remedy += " and run the same command again to continue" if resumes else " or write elsewhere"
     return f"cannot write {failed.filename}: {failed.strerror}; {remedy}"
@@ -63,7 +64,8 @@ def _advice(failed: "WriteError", resumes: bool) -> str:
 
 def _discard_output() -> None:
     """Drops what is still to be printed: Python would try again at its end, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # an output that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(message: str, code: int) -> int:

@@ -1,7 +1,6 @@
 """Saving and restoring a training state: the only file that imports Orbax."""
 
 import json
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import WriteError, new_folder, write_errors
+from squeeze_jax.files import WriteError, new_folder, remove, write_errors
 from squeeze_jax.network import Network, weight_shapes
 from squeeze_jax.train.state import TrainState
 
@@ -85,13 +84,16 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        failed = isinstance(error, WriteError)
         try:
             with write_errors(self._directory):
                 self._checkpointer.close()
         except WriteError:
-            for partial in self._directory.glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(partial, ignore_errors=True)
+            failed = True
             raise
+        finally:
+            for partial in self._directory.glob("*.orbax-checkpoint-tmp") if failed else ():
+                remove(partial)
 
 
 def _keeps_latest() -> Any:
