@@ -19,7 +19,7 @@ from pathlib import Path
 
 from squeeze_jax.report import tables
 
-CLI = [sys.executable, "-m", "squeeze_jax.cli"]
+CLI = [sys.executable, "-m", "squeeze_jax"]
 LAUNCH = [sys.executable, "launch.py", "--config", "configs/quantized.py:cifar10"]
 WITHOUT_GRID = ["--config.train.qat=False", "--config.compress.coders=()"]
 HEAD = ["way", "net", "bytes", "top1"]
