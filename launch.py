@@ -5,7 +5,7 @@ The same as `squeeze-jax launch`: see `python launch.py --help`.
 
 import sys
 
-from squeeze_jax.cli.launch import main
+from squeeze_jax.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(["launch", *sys.argv[1:]])

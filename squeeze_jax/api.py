@@ -30,7 +30,7 @@ from squeeze_jax.data import (
 )
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
+from squeeze_jax.files import check_file, write_atomically
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Classifier, Network, Preprocessing
 from squeeze_jax.network.preprocessing import preprocess
@@ -216,8 +216,11 @@ class LoadedNetwork:
           The largest deviation of the file's logits, relative to the largest logit.
 
         Raises:
-          UserError: no such format or option; or the file deviates, and is not written.
+          UserError: no such format or option; the path is a folder; or the file deviates, and is
+            not written.
+          WriteError: it cannot be written.
         """
+        check_file(Path(path))
         calibration = None
         if options.get("precision") == "int8":
             source = self._open_unlabelled(data, data_dir, split)
@@ -271,11 +274,14 @@ class LoadedNetwork:
             by that, the file is one that needs no base.
 
         Raises:
-          UserError: a value out of range, or a size or loss that cannot be reached.
+          UserError: a value out of range, a size or loss that cannot be reached, or the path is a
+            folder.
+          WriteError: the file cannot be written.
         """
         for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
             if value is not None:
                 Range(above=0).check(name, value)
+        check_file(Path(path))
         network = self.whole()
         options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None

@@ -22,7 +22,7 @@ from squeeze_jax.report import tables
 from squeeze_jax.study import Workdir
 from squeeze_jax.study.records import FINISHED
 
-CLI = [sys.executable, "-m", "squeeze_jax.cli"]
+CLI = [sys.executable, "-m", "squeeze_jax"]
 LAUNCH = [sys.executable, "launch.py", "--config", "configs/quantized.py:cifar10"]
 WITHOUT_QAT = ["--config.train.qat=False", "--config.compress.coders=()"]
 TRIAL = "seed=0"  # the only trial of configs/quantized.py

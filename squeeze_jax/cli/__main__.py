@@ -1,7 +1,5 @@
-"""Lets `python -m squeeze_jax.cli` do what `squeeze-jax` does."""
+"""Lets `python -m squeeze_jax.cli` do what `python -m squeeze_jax` does."""
 
-import sys
+import runpy
 
-from squeeze_jax.cli import main
-
-sys.exit(main())
+runpy.run_module("squeeze_jax", run_name="__main__")

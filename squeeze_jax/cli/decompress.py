@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_output_argument
+from squeeze_jax.files import check_new
 
 NAME = "decompress"
 HELP = "make a checkpoint of a .sqz file"
@@ -22,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the checkpoint and says which network it is."""
     from squeeze_jax import api
 
+    check_new(arguments.output)
     loaded = api.load_sqz(arguments.file, api.load(arguments.base) if arguments.base else None)
     loaded.save(arguments.output)
     print(f"{arguments.output}: {loaded.whole().model['name']}, {len(loaded.class_names)} classes")

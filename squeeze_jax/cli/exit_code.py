@@ -1,45 +1,77 @@
 """Turns errors that the user can mend into one line and an exit code."""
 
+import contextlib
 import errno
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from squeeze_jax.files import WriteError
 
 
-def exit_code(run: Callable[[], int]) -> int:
+def exit_code(run: Callable[[], int], resumes: bool = False) -> int:
     """Runs a command and returns its exit code; errors that the user cannot mend pass through.
 
     What the terminal's encoding lacks, such as a file's name that is not UTF-8, is printed escaped.
-    The code is 2 for a UserError and for a disk that is full or cannot be written, and
-    128 + signal where the program was asked to stop and has saved everything.
+    The code is 2 for a UserError and for a file that cannot be read or written, and 128 + signal
+    where the program was asked to stop and has saved everything.
+
+    Args:
+      run: the command.
+      resumes: the same command again continues where it ended.
     """
+    from absl import logging
+
     from squeeze_jax.errors import UserError
+    from squeeze_jax.files import find_write_error
     from squeeze_jax.train.interrupt import Interrupted
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Orbax logs every file that it writes, and the traceback of what it raises.
+    logging.set_verbosity(logging.FATAL)
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
     except UserError as e:
-        return _report(str(e), 2)
+        return _report(f"error: {e}", 2)
     except Interrupted as e:
         return _report(str(e), e.exit_code)
-    except KeyboardInterrupt:
-        return _report(
-            "interrupted; run the same command again to continue from the last checkpoint", 130
-        )
-    except OSError as e:
-        if e.errno == errno.ENOSPC:
-            return _report(
-                "the disk is full; make room and run the same command again to continue, "
-                "nothing finished is lost",
-                2,
-            )
-        if e.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EDQUOT):
-            return _report(f"cannot write: {e}", 2)
+    except BrokenPipeError:  # as in `squeeze-jax summary ... | head`
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except Exception as e:
+        if (failed := find_write_error(e)) is not None:
+            return _report(f"error: {_advice(failed, resumes)}", 2)
+        known = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+        if isinstance(e, OSError) and e.errno in known and e.filename:
+            return _report(f"error: {e.filename}: {e.strerror}", 2)
         raise
 
 
+def _advice(failed: "WriteError", resumes: bool) -> str:
+    """Returns what cannot be written, why, and what to do."""
+    from squeeze_jax.files import FULL
+
+    if failed.filename is None:
+        _discard_output()
+        return f"cannot write the output or a temporary file: {failed.strerror}"
+    remedy = "free some space" if failed.errno in FULL else "make it writable"
+    remedy += " and run the same command again to continue" if resumes else " or write elsewhere"
+    return f"cannot write {failed.filename}: {failed.strerror}; {remedy}"
+
+
+def _discard_output() -> None:
+    """Drops what is still to be printed: Python would try again at its end, and complain."""
+    with contextlib.suppress(OSError):  # an output that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _report(message: str, code: int) -> int:
-    print(f"error: {message}" if code == 2 else message, file=sys.stderr)
+    print(message, file=sys.stderr)
     return code

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import check_file, write_atomically
 
 NAME = "hardware"
 HELP = "estimate cycles, energy and DRAM traffic on the SqueezeNext paper's accelerator"
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         draw = {".png": figures.png, ".svg": figures.svg}.get(arguments.roofline.suffix)
         if draw is None:
             raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
-        arguments.roofline.write_bytes(draw(figures.roofline_figure(arguments.model, record)))
+        check_file(arguments.roofline)
+        roofline = draw(figures.roofline_figure(arguments.model, record))
+        write_atomically(arguments.roofline, roofline)
     print(layer_table.format_record(record, arguments.format, layer_table.hardware_text))
     return 0

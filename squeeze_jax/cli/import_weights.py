@@ -8,6 +8,7 @@ from squeeze_jax.cli.checks import COUNT, PIXELS, check_ranges
 from squeeze_jax.cli.model_arguments import add_set_argument, model_options
 from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import check_new
 
 NAME = "import"
 HELP = "make a checkpoint of PyTorch's, Caffe's or Deep Compression's weights"
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.convert import read_network
     from squeeze_jax.train import checkpoint
 
+    check_new(arguments.output)
     check_ranges(arguments, num_classes=COUNT, image_size=PIXELS, resize=PIXELS)
     keys = ("image_size", "resize", "resize_mode", "channel_order", "mean", "std")
     given: dict[str, Any] = {key: getattr(arguments, key) for key in keys}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from squeeze_jax.errors import UserError
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     """Runs the study that the arguments name, or lists the studies; returns the exit code."""
     from squeeze_jax.cli.exit_code import exit_code
 
-    return exit_code(lambda: _launch(argv))
+    return exit_code(lambda: _launch(argv), resumes=True)
 
 
 def _launch(argv: list[str]) -> int:
@@ -156,10 +156,8 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     from squeeze_jax.configs import base
     from squeeze_jax.report import page
     from squeeze_jax.study.api import launch_command
-    from squeeze_jax.study.executors.jobs import job_index
+    from squeeze_jax.study.executors.jobs import job_index, stop_with_parent
 
-    # Orbax logs every file that it writes, and the traceback of what it raises.
-    logging.set_verbosity(logging.FATAL)
     if values.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", values.compilation_cache)
         # A small trial is made of small programs.
@@ -167,6 +165,8 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     if values.distributed:
         jax.distributed.initialize(values.coordinator, values.processes, values.process_id)
     is_job = job_index()[1] > 1
+    if is_job:
+        stop_with_parent()
     executor = values.executor or ("jobs" if values.jobs > 1 else "local")
     if executor not in study.EXECUTORS:
         raise UserError(f"--executor is one of {', '.join(study.EXECUTORS)}; got {executor}")

@@ -7,6 +7,8 @@ from pathlib import Path
 from squeeze_jax.cli.checks import check_ranges
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 from squeeze_jax.config_parsing import Range
+from squeeze_jax.files import check_new
+from squeeze_jax.signals import raised_signals
 
 NAME = "serve-demo"
 HELP = "serve a web page to try the network: drop an image, see the five likeliest classes"
@@ -39,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.convert import demo
 
     check_ranges(arguments, port=Range(at_least=0, at_most=65535))
+    if arguments.output:
+        check_new(arguments.output)
     loaded = api.load(arguments.checkpoint)
     model, _ = loaded.export_bytes("onnx")
     metadata = loaded.whole().metadata()
@@ -46,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         demo.write_page(arguments.output, metadata, model, arguments.runtime)
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, raised_signals():
         demo.write_page(Path(folder) / "page", metadata, model, arguments.runtime)
         demo.serve(Path(folder) / "page", arguments.port)
     return 0

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import new_folder
 
 VERSION = "1.30.0"  # of onnxruntime-web
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
@@ -82,7 +83,8 @@ def write_page(
       runtime: the npm package onnxruntime-web, to copy from; None lets the page load it from a CDN.
 
     Raises:
-      UserError: the folder exists or cannot be made, or the package lacks files.
+      UserError: the folder exists, or the package lacks files.
+      WriteError: it cannot be written; nothing is left behind.
     """
     files = {} if runtime is None else read_runtime(runtime)
     page = resources.files("squeeze_jax.convert").joinpath("demo.html").read_text(encoding="utf-8")
@@ -93,19 +95,14 @@ def write_page(
     }
     for key, value in (values | {"runtime": CDN if runtime is None else "./ort/"}).items():
         page = page.replace(f"{{{{{key}}}}}", value)
-    try:
-        directory.mkdir(parents=True)
-    except FileExistsError as e:
-        raise UserError(f"{directory} exists already; name a new folder for the page") from e
-    except OSError as e:
-        raise UserError(f"cannot make the folder {directory}: {e}") from e
-    (directory / "index.html").write_text(page, encoding="utf-8")
-    (directory / "net.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-    (directory / "model.onnx").write_bytes(model)
-    if files:
-        (directory / "ort").mkdir()
-        for name, content in files.items():
-            (directory / "ort" / name).write_bytes(content)
+    with new_folder(directory) as partial:
+        (partial / "index.html").write_text(page, encoding="utf-8")
+        (partial / "net.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
+        (partial / "model.onnx").write_bytes(model)
+        if files:
+            (partial / "ort").mkdir()
+            for name, content in files.items():
+                (partial / "ort" / name).write_bytes(content)
 
 
 class Handler(SimpleHTTPRequestHandler):

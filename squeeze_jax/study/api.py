@@ -14,12 +14,10 @@ from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.schema import current_key, flatten
 from squeeze_jax.study.workdir import Workdir
 
-_LAUNCH = "import sys; from squeeze_jax.cli.launch import main; sys.exit(main(sys.argv[1:]))"
-
 
 def launch_command(*arguments: str) -> list[str]:
     """Returns the command line of a process that runs `squeeze-jax launch` with these arguments."""
-    return [sys.executable, "-c", _LAUNCH, *arguments]
+    return [sys.executable, "-m", "squeeze_jax", "launch", *arguments]
 
 
 def run_study(
@@ -43,7 +41,7 @@ def run_study(
 
     Raises:
       UserError: a setting that cannot be used, or a job ended before the study did.
-      OSError: the disk is full; what was finished is kept.
+      WriteError: the disk is full, or cannot be written; what was finished is kept.
     """
     path = find_config_file(str(config))
     module = load_config_file(path)

@@ -1,5 +1,6 @@
 """Shows the progress of a sweep: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import Any, TextIO
@@ -113,6 +114,7 @@ class Progress:
 
     def _print(self, line: str) -> None:
         if self._plain:
-            print(line, file=self._plain, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # its reader has ended; training goes on
+                print(line, file=self._plain, flush=True)
         else:
             self._bar.write(line, file=self._bar.fp)

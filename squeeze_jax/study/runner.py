@@ -7,7 +7,6 @@ that one has ended well.
 
 import contextlib
 import dataclasses
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from jax.experimental import multihost_utils
 from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import find_write_error
 from squeeze_jax.study import sqz_files
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.program_cache import ProgramCache
@@ -32,6 +32,7 @@ from squeeze_jax.train import (
     Interrupted,
     TrialConfig,
     check_config,
+    checkpoint_bytes,
     describe_start,
     interruptible,
     total_steps,
@@ -57,7 +58,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     Raises:
       UserError: bad data, a config that no trial can run with, a workdir of another config.
       Interrupted: asked to stop; everything is saved.
-      OSError: a full disk; everything that was finished is kept.
+      WriteError: the disk is full, or cannot be written; everything that was finished is kept.
     """
     workdir = Workdir(plan.workdir)
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
@@ -65,6 +66,8 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
     costs, problems = _preflight(plan.trials, data_of)
     trials = _within_budget(plan.trials, costs, plan.config.to_dict()["budget"])
+    trainable = [trial for trial in trials if trial.name not in problems]
+    _check_free_space(workdir, trainable, data_of, plan.jobs)
     if _first_process():
         workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
         workdir.write_table()
@@ -119,14 +122,14 @@ class _Run:
 
         Writes and returns both.
         """
+        self._check_signals()
         result = self.workdir.read_result(trial.name)
         if result is None or not _agreed([_finished(self.workdir, trial.name)])[0]:
             problem = self._problem(trial)
             result = {"status": "failed", "reason": problem} if problem else self._train(trial)
             self._write(trial, result)
         if sqz_files.is_due(trial.compress, result):
-            if (signum := self.asked_to_stop(0)) is not None:
-                raise Interrupted(signum)
+            self._check_signals()
             try:
                 result |= self._compress(trial)
                 result.pop("reason", None)  # of an attempt before
@@ -134,6 +137,10 @@ class _Run:
                 result["reason"] = f"not compressed: {self._reason(trial, e)}"
             self._write(trial, result)
         return result
+
+    def _check_signals(self) -> None:
+        if (signum := self.asked_to_stop(0)) is not None:
+            raise Interrupted(signum)
 
     def _problem(self, trial: Trial) -> str | None:
         """Returns what keeps the trial from being trained."""
@@ -186,9 +193,10 @@ class _Run:
         return sqz_files.measure(files, program)
 
     def _reason(self, trial: Trial, error: Exception) -> str:
-        """Returns an exception in one line and keeps its traceback; raises a full disk again."""
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise error  # the next trial would meet it as well
+        """Returns an exception in one line and keeps its traceback; raises a WriteError again."""
+        if (failed := find_write_error(error)) is not None:  # the next trial would meet it as well
+            failed.filename = failed.filename or str(self.workdir.trial_directory(trial.name))
+            raise failed from error
         if isinstance(error, UserError):
             return str(error)
         if _first_process():
@@ -271,6 +279,36 @@ def _tell_starts(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> None:
     ]
     for note in dict.fromkeys(filter(None, notes)):
         print(note, file=sys.stderr)
+
+
+def _check_free_space(
+    workdir: Workdir, trials: Sequence[Trial], data_of: Mapping[str, Data], jobs: int
+) -> None:
+    """Rejects, with a UserError, a disk that cannot hold the checkpoints still to be written.
+
+    Each trial keeps one, and has two while it saves.
+    """
+    sizes = {}
+    needed, largest = 0, 0
+    for trial in trials:
+        if _finished(workdir, trial.name):
+            continue
+        key = repr(trial.parsed.compiled_part())
+        if key not in sizes:
+            sizes[key] = checkpoint_bytes(trial.parsed, data_of[trial.name])
+        largest = max(largest, sizes[key])
+        needed += 0 if workdir.has_checkpoint(trial.name) else sizes[key]
+    needed += jobs * largest
+    free = workdir.free_bytes()
+    if not _agreed([needed <= free])[0]:
+        raise UserError(
+            f"{workdir.path} needs {_megabytes(needed)} for checkpoints, and its disk has "
+            f"{_megabytes(free)} left; free some space or give another --workdir"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _starting_from(trial: Trial, init_from: str) -> TrialConfig:

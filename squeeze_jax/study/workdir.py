@@ -15,6 +15,7 @@ import fcntl
 import io
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,13 @@ from ml_collections import ConfigDict
 
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
+from squeeze_jax.files import check_file, nearest_existing, write_atomically, write_errors
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
 from squeeze_jax.study.records import STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, last_part, short_names
-from squeeze_jax.train.checkpoint import CONFIG_FILE, METRICS_FILE
+from squeeze_jax.train.checkpoint import CONFIG_FILE, METRICS_FILE, WEIGHTS
 
 # Keys that say which trials there are, how they are drawn and which files are made of them.
 FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders")
@@ -177,14 +178,26 @@ class Workdir:
         The system releases the lock when the launcher's process ends, however it ends.
         """
         directory = self.trial_directory(name)
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "lock").open("w") as file:
+        with write_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            file = (directory / "lock").open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
                 yield True
+
+    def has_checkpoint(self, name: str) -> bool:
+        """Returns whether the trial has saved its state."""
+        return any(
+            path.name.isdecimal() for path in (self.trial_directory(name) / WEIGHTS).glob("*")
+        )
+
+    def free_bytes(self) -> int:
+        """Returns how many bytes the disk of the folder still takes."""
+        return shutil.disk_usage(nearest_existing(self.path)).free
 
     def write_config(self, trial: Trial, data: Data) -> None:
         """Writes the trial's config and its class names, for whoever opens its checkpoint alone."""
@@ -210,7 +223,7 @@ class Workdir:
 
     def write_error(self, name: str, traceback: str) -> None:
         """Keeps the traceback of a trial that failed."""
-        (self.trial_directory(name) / "error.txt").write_text(traceback)
+        write_atomically(self.trial_directory(name) / "error.txt", traceback)
 
     def sqz_path(self, name: str, coder: str) -> Path:
         """Returns the path of a trial's compressed network."""
@@ -342,13 +355,12 @@ class Workdir:
         """Writes a file of the report, such as sweep.png.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: a folder has its name.
+          WriteError: it cannot be written.
         """
         path = self.path / name
-        try:
-            write_atomically(path, content)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        check_file(path)
+        write_atomically(path, content)
         return path
 
 

@@ -1,7 +1,13 @@
 """Training one network: pure steps, data parallelism, checkpoints, and the loop that uses them."""
 
 from squeeze_jax.train.callbacks import Callback, Progress
-from squeeze_jax.train.compiled import CompiledTrial, check_config, compile_trial, total_steps
+from squeeze_jax.train.compiled import (
+    CompiledTrial,
+    check_config,
+    checkpoint_bytes,
+    compile_trial,
+    total_steps,
+)
 from squeeze_jax.train.config import TrainConfig, TrialConfig
 from squeeze_jax.train.constraints import CONSTRAINTS
 from squeeze_jax.train.finetune import describe_start, fill_from_checkpoint
@@ -21,6 +27,7 @@ __all__ = [
     "TrainConfig",
     "TrialConfig",
     "check_config",
+    "checkpoint_bytes",
     "compile_trial",
     "describe_start",
     "fill_from_checkpoint",

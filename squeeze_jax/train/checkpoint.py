@@ -1,6 +1,5 @@
 """Saving and restoring a training state: the only file that imports Orbax."""
 
-import errno
 import json
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +10,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
+from squeeze_jax.files import WriteError, new_folder, remove, write_errors
 from squeeze_jax.network import Network, weight_shapes
 from squeeze_jax.train.state import TrainState
 
@@ -24,16 +23,19 @@ class Checkpoints:
     """The checkpoints of one run, of which the newest is kept.
 
     A save is atomic, so that a kill leaves the previous one whole. Use as a context manager:
-    leaving it waits for the save under way. On a full disk any method raises OSError with errno
-    ENOSPC.
+    leaving it waits for the save under way. Where the disk is full or cannot be written, any method
+    raises WriteError, and leaving it removes what was half written.
     """
 
     def __init__(self, directory: Path):
-        self._checkpointer = ocp.training.Checkpointer(
-            str(directory.absolute()),
-            preservation_policy=_keeps_latest(),
-            cleanup_tmp_directories=True,
-        )
+        self._directory = directory
+        with write_errors(directory):
+            self._checkpointer = ocp.training.Checkpointer(
+                str(directory.absolute()),
+                preservation_policy=_keeps_latest(),
+                cleanup_tmp_directories=True,
+            )
+        self._saved_step = self.latest_step
 
     @property
     def latest_step(self) -> int | None:
@@ -42,9 +44,15 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def save(self, state: TrainState) -> None:
-        """Saves in the background; returns once `state` may be donated."""
-        with _full_disk_as_oserror():
-            self._checkpointer.save_async(int(state.step), state._asdict(), force=True)
+        """Saves in the background; returns once `state` may be donated.
+
+        Does nothing at a step that is saved already: the states of one step are equal.
+        """
+        if (step := int(state.step)) == self._saved_step:
+            return
+        with write_errors(self._directory):
+            self._checkpointer.save_async(step, state._asdict(), force=True)
+        self._saved_step = step
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the newest checkpoint, with the shapes, types and shardings of `like`.
@@ -76,8 +84,16 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _full_disk_as_oserror():
-            self._checkpointer.close()
+        failed = isinstance(error, WriteError)
+        try:
+            with write_errors(self._directory):
+                self._checkpointer.close()
+        except WriteError:
+            failed = True
+            raise
+        finally:
+            for partial in self._directory.glob("*.orbax-checkpoint-tmp") if failed else ():
+                remove(partial)
 
 
 def _keeps_latest() -> Any:
@@ -85,34 +101,18 @@ def _keeps_latest() -> Any:
     return ocp.training.preservation_policies.LatestN(1)
 
 
-class _full_disk_as_oserror:
-    """Raises OSError on a full disk, which TensorStore reports as a ValueError."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error is not None and not isinstance(error, OSError) and "ENOSPC" in str(error):
-            raise OSError(
-                errno.ENOSPC, "no space left on the device while saving a checkpoint"
-            ) from error
-
-
 def save_network(net: Network, directory: Path) -> None:
     """Writes a network as a trial's folder holds it: config.json and checkpoints/.
 
     Raises:
       UserError: the folder exists already.
-      OSError: it cannot be written.
+      WriteError: it cannot be written; nothing is left behind.
     """
-    if directory.exists():
-        raise UserError(f"{directory} exists already")
-    with (
-        _full_disk_as_oserror(),
-        ocp.training.Checkpointer(str((directory / WEIGHTS).absolute())) as checkpointer,
-    ):
-        checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
-    write_atomically(directory / CONFIG_FILE, json.dumps(net.metadata(), indent=1))
+    with new_folder(directory) as partial:
+        weights = str((partial / WEIGHTS).absolute())
+        with ocp.training.Checkpointer(weights) as checkpointer:
+            checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
+        (partial / CONFIG_FILE).write_text(json.dumps(net.metadata(), indent=1))
 
 
 def load_network(directory: Path) -> Network:

@@ -141,6 +141,16 @@ def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> 
             constraint.check(recipe, params)
 
 
+def checkpoint_bytes(config: TrialConfig, data: Data) -> int:
+    """Returns the bytes of a trial's training state, from shapes alone."""
+    params, stats = weight_shapes(
+        {"model": config.model.to_mapping(), "num_classes": data.num_classes}
+    )
+    optimizer = optimizers.make_optimizer(config.train, params)
+    state = jax.eval_shape(lambda params, stats: create(params, stats, optimizer, 0), params, stats)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
 def total_steps(config: TrialConfig, data: Data) -> int:
     """Returns the optimizer steps of a trial."""
     return config.train.steps or round(

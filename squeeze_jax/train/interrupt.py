@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from squeeze_jax.signals import handled_signals
+
 
 class Interrupted(Exception):
     """The run was asked to stop, and all is saved; the same command continues it."""
@@ -23,14 +25,15 @@ class Interrupted(Exception):
 def interruptible() -> Iterator[Callable[[int], int | None]]:
     """Yields a function of a step: the signal that asks to stop before it, or None.
 
-    A second Ctrl-C stops at once. Several processes must agree on the step they save at, so there
-    the preemption notice of jax.distributed decides.
+    A second Ctrl-C has its former effect: it ends the process at once. Several processes must agree
+    on the step they save at, so there the preemption notice of jax.distributed decides.
     """
     received: list[int] = []
 
     def note(signum, frame):
         if received and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            earlier = before[signal.SIGINT]
+            (earlier if callable(earlier) else signal.default_int_handler)(signum, frame)
         received.append(signum)
 
     if jax.process_count() > 1:
@@ -40,9 +43,5 @@ def interruptible() -> Iterator[Callable[[int], int | None]]:
             )
         )
         return
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled_signals(note) as before:
         yield lambda step: received[0] if received else None
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

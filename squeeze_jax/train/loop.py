@@ -41,7 +41,7 @@ def train(
 
     Raises:
       Interrupted: asked to stop; the state is saved.
-      OSError: a full disk.
+      WriteError: the disk is full, or cannot be written.
     """
     devices, pipeline = compiled.devices, training_pipeline(config, data)
     learning_rates = optimizers.learning_rates(config.train, compiled.total_steps)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_atomically
+from squeeze_jax.files import append, write_atomically
 from squeeze_jax.train.checkpoint import METRICS_FILE
 from squeeze_jax.train.config import TrainConfig
 
@@ -37,8 +37,7 @@ class JsonLines:
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line."""
         if jax.process_index() == 0:
-            with self._path.open("a") as file:
-                file.write(json.dumps(dict(record)) + "\n")
+            append(self._path, json.dumps(dict(record)))
 
 
 # By name: a trial's folder and the step that it starts from or was restored at -> a tracker.

@@ -126,7 +126,7 @@ def test_folder_exists(tmp_path):
     with pytest.raises(UserError, match="exists already"):
         demo.write_page(tmp_path, metadata(), b"", None)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make"):
+    with pytest.raises(UserError, match="file is no folder"):
         demo.write_page(tmp_path / "file" / "page", metadata(), b"", None)
 
 

@@ -15,8 +15,10 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.study.executors import jobs
 from tests.launching import (
     DEADLINE,
+    ROOT,
     TINY,
     completed,
+    environment,
     finished_lines,
     launch,
     rows,
@@ -40,9 +42,20 @@ def devices(monkeypatch):
     return have
 
 
+def wait_until(condition):
+    """Polls; fails when the deadline passes."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def script(text):
     """A command that runs some Python."""
     return [sys.executable, "-c", "import os, signal, sys, time\n" + text]
+
+
+LET_THROUGH = "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])\n"
 
 
 def test_cores_are_shared_alike_and_what_is_left_over_rests(devices):
@@ -135,7 +148,7 @@ def test_a_signal_reaches_each_once(tmp_path, capfd, signum):
     text = f"""
 count = []
 signal.signal({int(signum)}, lambda *_: count.append(1))
-open({str(tmp_path)!r} + "/" + str(os.getpid()), "w").close()
+{LET_THROUGH}open({str(tmp_path)!r} + "/" + str(os.getpid()), "w").close()
 while not count:
     time.sleep(0.01)
 time.sleep(0.3)
@@ -143,14 +156,55 @@ print(os.getpid(), len(count), file=sys.stderr)
 """
 
     def stop():
-        deadline = time.monotonic() + DEADLINE
-        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
         os.kill(os.getpid(), signum)
 
     threading.Thread(target=stop).start()
     assert jobs.run_command(2, script(text)) == 0
     assert [line.split()[1] for line in capfd.readouterr().err.splitlines()] == ["1", "1"]
+
+
+def test_a_job_that_is_just_starting_waits_with_a_signal(capfd, monkeypatch):
+    """Ctrl-C in the start of Python is a traceback, unless it waits for the job's own handler."""
+    text = f"""
+signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
+{LET_THROUGH}
+time.sleep({DEADLINE})
+"""
+
+    def start(*arguments, **options):
+        process = popen(*arguments, **options)
+        process.send_signal(signal.SIGINT)
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(jobs, "_shares", lambda count: count * [([], {})])
+    monkeypatch.setattr(subprocess, "Popen", start)
+    assert jobs.run_command(2, script(text)) == 7
+    assert capfd.readouterr().err == ""
+
+
+@several
+def test_jobs_end_when_their_parent_is_killed(tmp_path):
+    """Each is asked to stop as by SIGTERM, and nobody is left to train."""
+    job = f"""
+from squeeze_jax.study.executors.jobs import stop_with_parent
+def end(*_):
+    print("nobody reads this", file=sys.stderr)
+    open("{tmp_path}/ended-" + str(os.getpid()), "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+{LET_THROUGH}
+stop_with_parent()
+open("{tmp_path}/began-" + str(os.getpid()), "w").close()
+time.sleep({DEADLINE})
+"""
+    text = f"from squeeze_jax.study.executors import jobs\njobs.run_command(2, {script(job)!r})"
+    parent = subprocess.Popen(script(text), cwd=ROOT, env=environment())
+    wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
+    parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    wait_until(lambda: len(list(tmp_path.glob("ended-*"))) == 2)
 
 
 @pytest.mark.slow

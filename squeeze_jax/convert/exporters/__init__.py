@@ -14,6 +14,8 @@ from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tfl
 from squeeze_jax.convert.importers import IMPORTERS, import_network
 from squeeze_jax.convert.options import Option, complete_options
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_errors
+from squeeze_jax.signals import held_signals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,9 +100,10 @@ def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifi
     if exporter.open is not None:
         return exporter.open(content)
     options = dict(network.model)
-    with tempfile.TemporaryDirectory() as folder:
+    with held_signals(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{exporter.SUFFIX}"
-        path.write_bytes(content)
+        with write_errors(path):
+            path.write_bytes(content)
         return import_network(path, options.pop("name"), options).classifier()
 
 

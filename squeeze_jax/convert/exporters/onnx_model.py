@@ -28,6 +28,7 @@ from squeeze_jax.convert.folding import fold_batch_norm
 from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, Tree, forward
+from squeeze_jax.signals import held_signals
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 
@@ -140,7 +141,7 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto
         for node in model.graph.node
         if node.op_type == "Flatten" and node.input[0] in mean
     ]
-    with tempfile.TemporaryDirectory() as folder, _without_warnings():
+    with held_signals(), tempfile.TemporaryDirectory() as folder, _without_warnings():
         full, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         # A file, because from a model the library moves the weights into files of its own.
         onnx.save(model, full)

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 from squeeze_jax.cpu_affinity import usable_cores
 from squeeze_jax.errors import UserError
+from squeeze_jax.signals import STOP_SIGNALS, handled_signals, held_signals
 from squeeze_jax.study.plan import Plan
 
 _VARIABLE = "SQUEEZE_JAX_JOB"  # in the environment of each process: "0/2", "1/2"
@@ -24,6 +26,20 @@ def job_index() -> tuple[int, int]:
     """Returns (index, count) of the job that this process is; (0, 1) outside of any."""
     index, _, count = os.environ.get(_VARIABLE, "0/1").partition("/")
     return int(index), int(count)
+
+
+def stop_with_parent() -> None:
+    """Makes SIGTERM stop this process, a job, once the process that started it has ended.
+
+    A parent that is killed can send no signal, but the system closes the pipe that it holds.
+    """
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody reads it any more
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run(plan: Plan) -> int:
@@ -37,7 +53,8 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
     Args:
       jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs where
         JAX uses these. What is left over stays idle, so that trials are equally fast.
-      command: the command line.
+      command: the command line of a process that lets the signals to stop through, as
+        `exit_on_signals` does, and that calls `stop_with_parent`.
 
     Returns:
       The largest exit code; 128 + signal for a job that a signal ended.
@@ -58,17 +75,23 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
                 printed.add(line)
 
     processes, readers = [], []
-    with _forward_signals(processes):
+    with _forward_signals(processes) as all_started:
         for job, (cores, variables) in enumerate(shares):
-            with _cpu_affinity(cores):
-                environment = threads | os.environ | variables | {_VARIABLE: f"{job}/{jobs}"}
+            environment = threads | os.environ | variables | {_VARIABLE: f"{job}/{jobs}"}
+            with _cpu_affinity(cores), _blocked_signals():
                 # A group of its own: Ctrl-C reaches it through this process alone, and once.
                 process = subprocess.Popen(
-                    command, env=environment, stderr=subprocess.PIPE, text=True, process_group=0
+                    command,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=0,
                 )
             processes.append(process)
             readers.append(threading.Thread(target=pass_on, args=(process.stderr,)))
             readers[-1].start()
+        all_started()
         codes = [process.wait() for process in processes]
     for reader in readers:
         reader.join()
@@ -85,9 +108,14 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
 def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
     """Returns each job's CPU cores, and what its environment says of its GPUs."""
     # Asked of another process: one that has opened a GPU holds its memory.
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE], stdout=subprocess.PIPE, text=True, check=True
-    )
+    with held_signals():
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            process_group=0,
+        )
     backend, count = probe.stdout.split()
     cores: list[list[int]] = [[] for _ in range(jobs)]
     if hasattr(os, "sched_setaffinity"):
@@ -133,16 +161,41 @@ def _cpu_affinity(cores: Sequence[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _forward_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Sends SIGTERM and SIGINT on to the processes while inside."""
+def _blocked_signals() -> Iterator[None]:
+    """Makes the signals to stop wait, in a process started inside, until it lets them through.
 
-    def forward(signum, frame):
-        for process in processes:
-            process.send_signal(signum)
-
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
+    Python would end it with a traceback before it has set its own handlers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _forward_signals(processes: Sequence[subprocess.Popen]) -> Iterator[Callable[[], None]]:
+    """Sends SIGTERM and SIGINT on to the processes while inside.
+
+    Yields a function to call once they are all there; signals wait for it.
+    """
+    received: list[int] = []
+    complete = False
+
+    def send() -> None:
+        while complete and received:
+            signum = received.pop(0)
+            for process in processes:
+                process.send_signal(signum)
+
+    def forward(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        send()
+
+    def all_started() -> None:
+        nonlocal complete
+        complete = True
+        send()
+
+    with handled_signals(forward):
+        yield all_started

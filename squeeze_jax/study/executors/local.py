@@ -9,7 +9,7 @@ def run(plan: Plan) -> int:
     """Runs a plan in this process; returns 1 where a trial failed.
 
     Raises:
-      UserError, Interrupted, OSError: see `runner.run`.
+      UserError, Interrupted, WriteError: see `runner.run`.
     """
     counts = runner.run(plan, job_index())
     return 1 if counts.get("failed") else 0
