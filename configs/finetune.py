@@ -30,6 +30,7 @@ def get_config(preset: str = "folder"):
     config.data.update(
         channel_order=placeholder(str), mean=placeholder(tuple), std=placeholder(tuple)
     )
+    config.data.background = placeholder(tuple)
     config.data.update(pad=0)  # the crop out of the larger resize moves enough
     # A tenth of the rate that trains from scratch; the warm-up spares the weights the first steps
     # of a classifier that knows nothing.

@@ -19,12 +19,14 @@ from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
     DataConfig,
     Source,
+    UnreadableImage,
     decode,
     evaluation_data,
     load_split,
     photographs,
     relabel,
     sample,
+    unreadable,
 )
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
@@ -114,11 +116,7 @@ class LoadedNetwork:
         """
         if isinstance(images, str | Path):
             images = [images]
-        decoded = [
-            image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
-            for image in images
-        ]
-        batch = _preprocess_all(self.preprocessing, decoded)
+        batch = _preprocess_all(self.preprocessing, _decode_all(images, self.preprocessing))
         classifier = self.classifier
         backend = conv_backend.default_conv_backend(jax.default_backend(), batch[..., 0].size)
         with conv_backend.conv_backend(backend):
@@ -139,14 +137,15 @@ class LoadedNetwork:
         Args:
           data: digits, folder, or a prepared TFDS data set; None: the evaluation images of the
             data set that the network was trained on.
-          data_dir: where the data set is; for a folder, DIR/class/image.jpg.
-          split: of a TFDS data set; None: test, validation, or the only one.
+          data_dir: where the data set is; for a folder, DIR/class/image.jpg, perhaps under train,
+            val and test.
+          split: None: test, validation, or the only one.
 
         Raises:
           UserError: the data set cannot be read, or has classes that the network does not know.
         """
         if data:
-            return relabel(load_split(data, data_dir, split), self.class_names)
+            return relabel(self._load_split(data, data_dir, split), self.class_names)
         return relabel(load_data(self._training_data())[1], self.class_names)
 
     def evaluate(
@@ -155,14 +154,26 @@ class LoadedNetwork:
         data_dir: str = "",
         split: str | None = None,
         batch_size: int = 32,
+        skip_unreadable: bool = False,
     ) -> dict[str, float]:
-        """Returns images, top1 and top5 (%) and the loss on a data set; see `open_data`."""
+        """Returns images, top1 and top5 (%) and the loss on a data set.
+
+        Args:
+          data: see `open_data`.
+          data_dir: likewise.
+          split: likewise.
+          batch_size: images at a time.
+          skip_unreadable: whether to go on without images that cannot be decoded.
+
+        Raises:
+          UserError: images cannot be decoded, and are not to be skipped; see also `open_data`.
+        """
         if data is None or isinstance(data, str):
             data = self.open_data(data, data_dir, split)
         with tqdm(total=len(data), unit="image", delay=1, leave=False, disable=None) as bar:
             return evaluation.evaluate(
                 self.classifier,
-                evaluation_data(data, self.preprocessing),
+                evaluation_data(data, self.preprocessing, skip_unreadable),
                 batch_size,
                 advance(bar, batch_size),
             )
@@ -311,6 +322,9 @@ class LoadedNetwork:
             )
         return self.network
 
+    def _load_split(self, data: str, data_dir: str, split: str | None) -> Source:
+        return load_split(data, data_dir, split, self.preprocessing.background)
+
     def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:
             raise UserError(f"{self.path} does not tell what it was trained on: name the data")
@@ -320,7 +334,10 @@ class LoadedNetwork:
         self, data: str | None, data_dir: str, split: str | None, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns preprocessed images to calibrate on, and as many others."""
-        source = load_split(data, data_dir, split) if data else load_data(self._training_data())[0]
+        if data:
+            source = self._load_split(data, data_dir, split)
+        else:
+            source = load_data(self._training_data())[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
             raise UserError(
@@ -409,6 +426,30 @@ def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
 def _known_classes() -> Mapping[str, Sequence[str]]:
     """Returns the lists of class names that a .sqz file may leave out."""
     return {"imagenet": imagenet.class_names()}
+
+
+def _decode_all(
+    images: Iterable[str | Path | np.ndarray], preprocessing: Preprocessing
+) -> list[np.ndarray]:
+    """Returns images uint8 RGB [H, W, 3]; paths are decoded.
+
+    Raises:
+      UserError: some cannot be.
+    """
+    decoded, failures = [], []
+    for image in images:
+        if not isinstance(image, np.ndarray):
+            try:
+                image = decode(Path(image), str(image), preprocessing.background)
+            except UnreadableImage as e:
+                failures.append(e)
+                continue
+        decoded.append(image)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise UserError(f"cannot read {len(failures)} images: {unreadable.describe(failures)}")
+    return decoded
 
 
 def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,10 +8,12 @@ class DataConfig:
     """Where images come from and how they reach the net."""
 
     name: str = "digits"  # a key of SOURCES (digits, folder), or the name of a TFDS data set
-    data_dir: str = ""  # TFDS: "" is its default; folder: the folder
+    data_dir: str = ""  # TFDS: "" is its default; folder: the folder, see data/folder.py
     train_split: str = "train"
     eval_split: str = "test"
-    holdout: float = 0.2  # folder without train/ and val/: the fraction held out for evaluation
+    holdout: float = 0.2  # folder without val/ and test/: the fraction held out for evaluation
+    skip_unreadable: bool = False  # go on without images that cannot be decoded
+    background: tuple[int, ...] = (255, 255, 255)  # RGB, under transparent pixels
     resize: int = 32  # pixels, before the crop
     resize_mode: str = "squash"  # to resize x resize; or "short": the short side, then the centre
     image_size: int = 32  # pixels, the crop: random in training, central in evaluation

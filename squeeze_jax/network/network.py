@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -89,10 +89,7 @@ class Network:
         """Returns all but the weights, ready for JSON, under the keys of a trial's config.json."""
         return {
             "model": {key: value for key, value in self.model.items() if value is not None},
-            "data": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self.preprocessing).items()
-            },
+            "data": self.preprocessing.to_metadata(),
             "num_classes": len(self.class_names),
             "class_names": list(self.class_names),
             "source": self.source,
