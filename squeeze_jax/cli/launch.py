@@ -87,6 +87,12 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "new_data",
+        False,
+        "Train on data that changed since an earlier launch, in rows of their own.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "distributed",
         False,
         "One of several processes (a TPU pod slice, several GPU hosts).",
@@ -181,6 +187,7 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
         arguments=launch_command(*argv),
         defaults=base.defaults(),
         jobs=values.jobs,
+        new_data=values.new_data,
     )
     code = study.EXECUTORS["local" if is_job else executor](plan)
     if code > 1:

@@ -49,6 +49,7 @@ def _coder_column(coder: str) -> Column:
 # Pareto panels come in this order, and the upper axis shows the first size that differs.
 COLUMNS: dict[str, Column] = {
     "trial": Column("Trial", kind="label"),
+    "data": Column("Data version", kind="label"),
     "seed": Column("Seed", kind="label"),
     "status": Column("Status", kind="label"),
     "reason": Column("Reason", kind="label"),
@@ -61,6 +62,8 @@ COLUMNS: dict[str, Column] = {
     "top1": Column("Top-1", ".1f", "result", unit="%"),
     "top5": Column("Top-5", ".1f", "result", unit="%"),
     "loss": Column("Loss", ".3f", "result"),
+    "test_top1": Column("Test top-1", ".1f", "result", unit="%"),
+    "test_top5": Column("Test top-5", ".1f", "result", unit="%"),
     "seconds": Column("Seconds", ",.1f"),
     "images_per_second": Column("Images/s", ",.0f"),
     **{f"bytes_{coder}": _coder_column(coder) for coder in CODERS},

@@ -26,6 +26,7 @@ class Trial:
     name: str  # "squeeze_ratio=0.25,seed=1": unique in the study, and a folder's name
     overrides: dict[str, Any]  # dotted key -> value
     config: ConfigDict
+    data: int = 1  # the version of its data, see data_versions.py
 
     @cached_property
     def parsed(self) -> TrialConfig:
@@ -84,7 +85,7 @@ def make_trials(
     for point in points:
         own = copy.deepcopy(config)
         for key, value in point.items():
-            _set(own, key, value)
+            set_key(own, key, value)
         name = ",".join(f"{short[key]}={_readable(value)}" for key, value in point.items())
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
         trials.append(Trial(name, point, own))
@@ -118,7 +119,7 @@ def _derive(
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         other = copy.deepcopy(config)
-        _set(other, key, 2 * value + 1)
+        set_key(other, key, 2 * value + 1)
         return _get(after(other), key) != _get(derived, key)
 
     derived = after(config)
@@ -163,7 +164,12 @@ def _get(config: ConfigDict, key: str) -> Any:
     return reduce(lambda node, part: node[part], key.split("."), node)
 
 
-def _set(config: ConfigDict, key: str, value: Any) -> None:
+def set_key(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a dotted key.
+
+    Raises:
+      UserError: the config has no such key, or its value is of another type.
+    """
     *parents, leaf = key.split(".")
     node: Any = config
     for parent in parents:

@@ -1,7 +1,13 @@
 """Training one network: pure steps, data parallelism, checkpoints, and the loop that uses them."""
 
 from squeeze_jax.train.callbacks import Callback, Progress
-from squeeze_jax.train.compiled import CompiledTrial, check_config, compile_trial, total_steps
+from squeeze_jax.train.compiled import (
+    CompiledTrial,
+    check_config,
+    compile_trial,
+    fitting_batch_size,
+    total_steps,
+)
 from squeeze_jax.train.config import TrainConfig, TrialConfig
 from squeeze_jax.train.constraints import CONSTRAINTS
 from squeeze_jax.train.finetune import fill_from_checkpoint
@@ -23,6 +29,7 @@ __all__ = [
     "check_config",
     "compile_trial",
     "fill_from_checkpoint",
+    "fitting_batch_size",
     "interruptible",
     "total_steps",
     "train",

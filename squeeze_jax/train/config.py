@@ -16,6 +16,7 @@ class TrainConfig:
 
     epochs: float = 10.0
     steps: int = 0  # optimizer steps, in place of epochs where above 0
+    min_steps: int = 0  # epochs make at least so many, for sets of few batches
     batch_size: int = 64  # images a step over all devices
     # Micro-batches of a batch, one after another (Caffe's iter_size); 0: as many as are fastest.
     grad_accum_steps: int = 0
