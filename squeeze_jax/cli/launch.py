@@ -162,6 +162,7 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     from squeeze_jax.report import page
     from squeeze_jax.study.api import launch_command
     from squeeze_jax.study.executors.jobs import job_index
+    from squeeze_jax.study.records import COLLAPSED
 
     # Orbax logs every file that it writes, and the traceback of what it raises.
     logging.set_verbosity(logging.FATAL)
@@ -197,9 +198,11 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     if not is_job and jax.process_index() == 0:
         workdir.write_table()
         page.draw(plan.workdir)
+        left_out = sum(counts.get(status, 0) for status in (*COLLAPSED, "failed"))
         print(
             f"{plan.workdir}/: "
             + ", ".join(f"{count} {status}" for status, count in counts.items())
+            + (f"; means leave out {left_out} of {sum(counts.values())} trials" if left_out else "")
             + "; see sweep.csv, sweep.png, report.html"
         )
     return 1 if counts.get("failed") else code

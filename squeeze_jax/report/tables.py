@@ -31,6 +31,11 @@ class Point:
         """How many of its seeds are in one of these states."""
         return sum(trial.status in statuses for trial in self.trials)
 
+    @property
+    def left_out(self) -> int:
+        """How many of its seeds have ended and are not in its means."""
+        return self.count(*COLLAPSED, "failed")
+
     def values(self, name: str, *statuses: str) -> list[float]:
         """What its seeds in one of these states measured."""
         found = (trial.measures.get(name) for trial in self.trials if trial.status in statuses)
@@ -153,13 +158,20 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     rows = [
         [
             *map(show, point.design.values()),
-            *(show_interval(name, point.interval(name)) for name in results),
+            *(_mean_cell(name, point) for name in results),
             *(str(point.count(*statuses)) for statuses in counts.values()),
             *(column(name).show(point.representative(name)) for name in others),
         ]
         for point in points
     ]
     return [head, *rows]
+
+
+def _mean_cell(name: str, point: Point) -> str:
+    """A result's cell, with the number of seeds that the mean leaves out."""
+    interval = point.interval(name)
+    cell = show_interval(name, interval)
+    return f"{cell} ({point.left_out} left out)" if interval and point.left_out else cell
 
 
 def show_interval(name: str, interval: Interval | None) -> str:

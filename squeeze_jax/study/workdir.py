@@ -122,7 +122,9 @@ class Workdir:
         defaults: dict[str, Any],
     ) -> None:
         before = self.read_record()
-        config = defaults | flatten(before.config)
+        # Older workdirs lack it: their trials had no floor of steps, which few data sets reach.
+        floor = {"train.min_steps": shared.get("train.min_steps")}
+        config = defaults | floor | flatten(before.config)
         if before.data:  # these say more than where they lie
             config["data.data_dir"] = shared.get("data.data_dir")
         pairs = [("trials of another config", config, shared)]

@@ -79,9 +79,9 @@ def test_table(sweep, troubled):
     ]  # fmt: skip
     assert rows[0] == [
         "0.125",
-        "80.0 ± 12.7",
-        "81.0 ± 12.7",
-        "0.500 ± 0.000",
+        "80.0 ± 12.7 (1 left out)",
+        "81.0 ± 12.7 (1 left out)",
+        "0.500 ± 0.000 (1 left out)",
         "2",
         "1",
         "0",
