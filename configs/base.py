@@ -4,7 +4,8 @@ digits    scikit-learn's 1,797 handwritten digits, bundled: offline, minutes on 
 cifar10   CIFAR-10 through TFDS: an accelerator, or hours on a CPU
 imagenet  the SqueezeNet paper's protocol (its released solver): ImageNet-2012 through TFDS,
           170,000 steps of 512 images
-folder    your own images, as folder/class/image.jpg: --config.data.data_dir=FOLDER
+folder    your own images, as folder/class/image.jpg or under train, val and test:
+          --config.data.data_dir=FOLDER; `squeeze-jax data FOLDER` tells how it is read
 
 Choose a preset with `--config configs/sr_sweep.py:cifar10`; set any key with
 `--config.train.epochs=5`.
@@ -97,7 +98,7 @@ def take_from_checkpoint(config: ConfigDict) -> None:
     config.model = ConfigDict({"name": placeholder(str)})
     kinds = dict.fromkeys(("resize", "image_size"), int)
     kinds |= dict.fromkeys(("resize_mode", "channel_order"), str)
-    kinds |= dict.fromkeys(("mean", "std"), tuple)
+    kinds |= dict.fromkeys(("mean", "std", "background"), tuple)
     config.data.update({key: placeholder(kind) for key, kind in kinds.items()})
 
 

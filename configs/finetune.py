@@ -23,7 +23,8 @@ def get_config(preset: str = "folder"):
     config.data.update(pad=0)  # the crop out of the larger resize moves enough
     # A tenth of the rate that trains from scratch; the warm-up spares the weights the first steps
     # of a classifier that knows nothing.
-    config.train.update(epochs=10.0, learning_rate=0.005, batch_size=32)
+    # Without a floor, 60 images make ten steps, which end at chance.
+    config.train.update(epochs=10.0, min_steps=50, learning_rate=0.005, batch_size=32)
     return config
 
 

@@ -21,12 +21,14 @@ from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
     DataConfig,
     Source,
+    UnreadableImage,
     decode,
     evaluation_data,
     load_split,
     photographs,
     relabel,
     sample,
+    unreadable,
 )
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError
@@ -123,11 +125,7 @@ class LoadedNetwork:
         """
         if isinstance(images, str | Path):
             images = [images]
-        decoded = [
-            image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
-            for image in images
-        ]
-        batch = _preprocess_all(self.preprocessing, decoded)
+        batch = _preprocess_all(self.preprocessing, _decode_all(images, self.preprocessing))
         classifier = self.classifier
         backend = conv_backend.default_conv_backend(jax.default_backend(), batch[..., 0].size)
         with conv_backend.conv_backend(backend):
@@ -155,8 +153,9 @@ class LoadedNetwork:
         Args:
           data: digits, folder, a prepared TFDS data set, or a source; None: the evaluation images
             of the data set that the network was trained on.
-          data_dir: where the data set is; for a folder, DIR/class/image.jpg.
-          split: of a TFDS data set; None: test, validation, or the only one.
+          data_dir: where the data set is; for a folder, DIR/class/image.jpg, perhaps under train,
+            val and test.
+          split: None: test, validation, or the only one.
           labels_by_position: match the classes by position, whatever their names.
 
         Raises:
@@ -179,13 +178,26 @@ class LoadedNetwork:
         split: str | None = None,
         batch_size: int = 32,
         labels_by_position: bool = False,
+        skip_unreadable: bool = False,
     ) -> dict[str, float]:
-        """Returns images, top1 and top5 (%) and the loss on a data set; see `open_data`."""
+        """Returns images, top1 and top5 (%) and the loss on a data set.
+
+        Args:
+          data: see `open_data`.
+          data_dir: likewise.
+          split: likewise.
+          batch_size: images at a time.
+          labels_by_position: see `open_data`.
+          skip_unreadable: whether to go on without images that cannot be decoded.
+
+        Raises:
+          UserError: images cannot be decoded, and are not to be skipped; see also `open_data`.
+        """
         data = self.open_data(data, data_dir, split, labels_by_position)
         with tqdm(total=len(data), unit="image", delay=1, leave=False, disable=None) as bar:
             return evaluation.evaluate(
                 self.classifier,
-                evaluation_data(data, self.preprocessing),
+                evaluation_data(data, self.preprocessing, skip_unreadable),
                 batch_size,
                 advance(bar, batch_size),
             )
@@ -372,7 +384,7 @@ class LoadedNetwork:
         if isinstance(data, Source):
             return data
         if data:
-            return load_split(data, data_dir, split)
+            return load_split(data, data_dir, split, self.preprocessing.background)
         return load_data(self._training_data())[1]
 
     def _training_data(self) -> DataConfig:
@@ -384,7 +396,10 @@ class LoadedNetwork:
         self, data: str | None, data_dir: str, split: str | None, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns preprocessed images to calibrate on, and as many others."""
-        source = load_split(data, data_dir, split) if data else load_data(self._training_data())[0]
+        if data:
+            source = load_split(data, data_dir, split, self.preprocessing.background)
+        else:
+            source = load_data(self._training_data())[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
             raise UserError(
@@ -400,7 +415,7 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
     Args:
       path: a trial's folder, a folder that `squeeze-jax import` wrote, a .sqz file, or an exported
         .onnx, .tflite or .stablehlo file.
-      base: the network that a .sqz file is an update of.
+      base: the network that a .sqz file is a delta from.
 
     Raises:
       UserError: there is none, or it cannot be read.
@@ -460,6 +475,30 @@ def advance(bar: tqdm, count: int = 1) -> Callable[[], None]:
 def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
     """Opens a .sqz file, whatever its suffix; see `load`."""
     return LoadedNetwork(path, load_sqz_file(path, base.whole() if base else None))
+
+
+def _decode_all(
+    images: Iterable[str | Path | np.ndarray], preprocessing: Preprocessing
+) -> list[np.ndarray]:
+    """Returns images uint8 RGB [H, W, 3]; paths are decoded.
+
+    Raises:
+      UserError: some cannot be.
+    """
+    decoded, failures = [], []
+    for image in images:
+        if not isinstance(image, np.ndarray):
+            try:
+                image = decode(Path(image), str(image), preprocessing.background)
+            except UnreadableImage as e:
+                failures.append(e)
+                continue
+        decoded.append(image)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise UserError(f"cannot read {len(failures)} images: {unreadable.describe(failures)}")
+    return decoded
 
 
 def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:

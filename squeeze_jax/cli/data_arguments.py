@@ -21,10 +21,18 @@ def add_data_arguments(
         "--data-dir",
         default="",
         metavar="DIR",
-        help="where the data set is; for a folder, DIR/class/image.jpg",
+        help="where the data set is; for a folder, DIR/class/image.jpg, perhaps under train/, val/ "
+        "and test/: see `squeeze-jax data DIR`",
     )
+    parser.add_argument("--split", help="by default test, validation, or the only one")
+
+
+def add_skip_unreadable_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --skip-unreadable."""
     parser.add_argument(
-        "--split", help="of a TFDS data set; by default test, validation, or the only one"
+        "--skip-unreadable",
+        action="store_true",
+        help="go on without images that cannot be decoded",
     )
 
 

@@ -4,7 +4,11 @@ import argparse
 import json
 
 from squeeze_jax.cli.checks import BATCH_SIZE, check_ranges
-from squeeze_jax.cli.data_arguments import add_labelled_data_arguments, open_data
+from squeeze_jax.cli.data_arguments import (
+    add_labelled_data_arguments,
+    add_skip_unreadable_argument,
+    open_data,
+)
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 
 NAME = "evaluate"
@@ -17,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser, takes_exported=True)
     add_labelled_data_arguments(parser)
+    add_skip_unreadable_argument(parser)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
@@ -28,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_ranges(arguments, batch_size=BATCH_SIZE)
     network = api.load(arguments.checkpoint)
     source = open_data(arguments, network)
-    result = network.evaluate(source, batch_size=arguments.batch_size)
+    result = network.evaluate(
+        source, batch_size=arguments.batch_size, skip_unreadable=arguments.skip_unreadable
+    )
     if arguments.format == "json":
         print(json.dumps(result))
     else:

@@ -88,6 +88,12 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "new_data",
+        False,
+        "Train on data that changed since an earlier launch, in rows of their own.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "distributed",
         False,
         "One of several processes (a TPU pod slice, several GPU hosts).",
@@ -157,6 +163,7 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     from squeeze_jax.report import page
     from squeeze_jax.study.api import launch_command
     from squeeze_jax.study.executors.jobs import job_index, stop_with_parent
+    from squeeze_jax.study.records import COLLAPSED
 
     if values.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", values.compilation_cache)
@@ -182,6 +189,7 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
         arguments=launch_command(*argv),
         defaults=base.defaults(),
         jobs=values.jobs,
+        new_data=values.new_data,
     )
     code = study.EXECUTORS["local" if is_job else executor](plan)
     if code > 1:
@@ -191,9 +199,11 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     if not is_job and jax.process_index() == 0:
         workdir.write_table()
         page.draw(plan.workdir)
+        left_out = sum(counts.get(status, 0) for status in (*COLLAPSED, "failed"))
         print(
             f"{plan.workdir}/: "
             + ", ".join(f"{count} {status}" for status, count in counts.items())
+            + (f"; means leave out {left_out} of {sum(counts.values())} trials" if left_out else "")
             + "; see sweep.csv, sweep.png, report.html"
         )
     return 1 if counts.get("failed") else code

@@ -8,6 +8,7 @@ from typing import Protocol
 from squeeze_jax import __version__
 from squeeze_jax.cli import (
     compress,
+    data,
     decompress,
     evaluate,
     export,
@@ -46,6 +47,7 @@ _MODULES: tuple[Command, ...] = (
     report,
     summary,
     hardware,
+    data,
     evaluate,
     sensitivity,
     predict,

@@ -15,15 +15,19 @@ EXAMPLE = "squeeze-jax predict net.onnx cat.jpg"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser, takes_exported=True)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="or a folder of images, at any depth"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the classes and their probabilities."""
     from squeeze_jax import api
+    from squeeze_jax.data.folder import list_images
 
-    predictions = api.load(arguments.checkpoint).predict(arguments.images)
+    images = list_images(arguments.images)
+    predictions = api.load(arguments.checkpoint).predict(images)
     if arguments.format == "json":
         records = [
             {
@@ -37,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
                     for found in best
                 ],
             }
-            for path, best in zip(arguments.images, predictions, strict=True)
+            for path, best in zip(images, predictions, strict=True)
         ]
         print(json.dumps(records, indent=1))
         return 0
-    for path, best in zip(arguments.images, predictions, strict=True):
+    for path, best in zip(images, predictions, strict=True):
         print(path)
         for found in best:
             print(f"  {found.probability:6.1%}  {found.class_name}")

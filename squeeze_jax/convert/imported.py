@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from squeeze_jax.errors import UserError
@@ -70,7 +70,7 @@ def complete(
         return found._replace(network=completed)
     flags = " ".join(
         f"--{key.replace('_', '-')} {_format_value(value)}"
-        for key, value in asdict(values).items()
+        for key, value in values.to_metadata().items()
         if key not in given
     )
     classes = "ImageNet's" if len(names) == 1000 else f"numbers 0 to {len(names) - 1}"
@@ -80,7 +80,7 @@ def complete(
 
 
 def _format_value(value: Any) -> str:
-    return ",".join(f"{x:g}" for x in value) if isinstance(value, tuple) else str(value)
+    return ",".join(f"{x:g}" for x in value) if isinstance(value, tuple | list) else str(value)
 
 
 def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any]) -> None:

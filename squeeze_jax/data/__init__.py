@@ -12,7 +12,7 @@ the same order, with the same augmentation, and all of it is a pure function of 
 
 from squeeze_jax.data.augment import AUGMENTATIONS
 from squeeze_jax.data.config import DataConfig
-from squeeze_jax.data.decode import decode
+from squeeze_jax.data.decode import UnreadableImage, decode
 from squeeze_jax.data.photographs import photographs
 from squeeze_jax.data.pipeline import Data, Pipeline, evaluation_data, open_data, sample
 from squeeze_jax.data.source import ArraySource, Source, relabel
@@ -26,6 +26,7 @@ __all__ = [
     "DataConfig",
     "Pipeline",
     "Source",
+    "UnreadableImage",
     "decode",
     "evaluation_data",
     "load",

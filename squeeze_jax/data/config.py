@@ -11,6 +11,7 @@ Padding = Annotated[int, Range(at_least=0, at_most=2**14)]
 Mean = Annotated[float, Range(at_least=0, at_most=255)]
 # 256 is that of nets that scale pixels by 1/256.
 Deviation = Annotated[float, Range(above=0, at_most=256)]
+Channel = Annotated[int, Range(at_least=0, at_most=255)]
 Threads = Annotated[int, Range(at_least=0, at_most=1024)]
 
 
@@ -19,10 +20,12 @@ class DataConfig:
     """Where images come from and how they reach the net."""
 
     name: str = "digits"  # a key of SOURCES (digits, folder), or the name of a TFDS data set
-    data_dir: str = ""  # TFDS: "" is its default; folder: the folder
+    data_dir: str = ""  # TFDS: "" is its default; folder: the folder, see data/folder.py
     train_split: str = "train"
     eval_split: str = "test"
-    holdout: Part = 0.2  # folder without train/ and val/: the fraction held out for evaluation
+    holdout: Part = 0.2  # folder without val/ and test/: the fraction held out for evaluation
+    skip_unreadable: bool = False  # go on without images that cannot be decoded
+    background: tuple[Channel, ...] = (255, 255, 255)  # RGB, under transparent pixels
     resize: Pixels = 32  # pixels, before the crop
     resize_mode: str = "squash"  # to resize x resize; or "short": the short side, then the centre
     image_size: Pixels = 32  # pixels, the crop: random in training, central in evaluation

@@ -5,27 +5,26 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from squeeze_jax.config_parsing import parse_section, plain_section
-from squeeze_jax.data import sources
+from squeeze_jax.data import sources, unreadable
 from squeeze_jax.data.augment import AUGMENTATIONS, augment
 from squeeze_jax.data.config import DataConfig
-from squeeze_jax.data.source import Example, Source
+from squeeze_jax.data.decode import UnreadableImage
+from squeeze_jax.data.source import Example, Source, fingerprint
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Preprocessing, preprocessing
 from squeeze_jax.network.preprocessing import preprocess
 
-# Bytes of resized images, training and evaluation together, that placement "auto" keeps in memory.
+# Bytes of resized images, of all splits together, that placement "auto" keeps in memory.
 MEMORY_LIMIT = 2**30
-CHUNK = 128  # examples read at a time when a source is taken into memory
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,23 +32,44 @@ Arrays = dict[str, np.ndarray]
 def open_data(config: DataConfig) -> "Data":
     """Opens the data set that the config names, and decodes all of it if it is to live in memory.
 
+    The files of a folder are decoded once before they are streamed, too, so that unreadable ones
+    are found now.
+
     Raises:
       UserError: a setting makes no sense, or the data cannot be read.
     """
     parse_section(DataConfig, plain_section(config), "data")  # ranges, if it was not parsed yet
     _check(config)
     _check_scale(config)
-    train, evaluation = sources.load(config)
-    size = (len(train) + len(evaluation)) * config.resize**2 * 3
-    if config.placement == "memory" or (config.placement == "auto" and size <= MEMORY_LIMIT):
-        return Data(
-            config, train, evaluation, _decode_all(train, config), _decode_all(evaluation, config)
-        )
-    return Data(config, train, evaluation, {}, {})
+    splits = sources.load(config)
+    total = sum(map(len, splits))
+    size = total * config.resize**2 * 3
+    in_memory = config.placement == "memory" or (
+        config.placement == "auto" and size <= MEMORY_LIMIT
+    )
+    opened = []
+    for source in splits:
+        arrays, failures = {}, {}
+        if in_memory:
+            arrays, failures = _decode_all(source, config)
+        elif not source.is_prepared():
+            failures = unreadable.read_all(source)
+        opened.append((source, arrays, failures))
+    every = [failure for *_, failures in opened for failure in failures.values()]
+    unreadable.reject(every, total, config.skip_unreadable)
+    (train, train_data), (evaluation, eval_data), *rest = [_without(*split) for split in opened]
+    test, test_data = rest[0] if rest else (None, {})
+    return Data(config, train, evaluation, train_data, eval_data, test, test_data)
 
 
-def evaluation_data(source: Source, preprocessing: Preprocessing) -> "Data":
-    """Returns one source alone, streamed through a network's own preprocessing."""
+def evaluation_data(
+    source: Source, preprocessing: Preprocessing, skip_unreadable: bool = False
+) -> "Data":
+    """Returns one source alone, streamed through a network's own preprocessing.
+
+    Raises:
+      UserError: images cannot be decoded, and are not to be skipped.
+    """
     config = DataConfig(
         name=source.name,
         placement="stream",
@@ -57,20 +77,37 @@ def evaluation_data(source: Source, preprocessing: Preprocessing) -> "Data":
         **dataclasses.asdict(preprocessing),
     )
     _check(config)
+    if not source.is_prepared():
+        failures = unreadable.read_all(source)
+        unreadable.reject(list(failures.values()), len(source), skip_unreadable)
+        source, _ = _without(source, {}, failures)
     return Data(config, source, source, {}, {})
 
 
-def sample(source: Source, preprocessing: Preprocessing, count: int) -> np.ndarray:
+def sample(
+    source: Source, preprocessing: Preprocessing, count: int, skip_unreadable: bool = False
+) -> np.ndarray:
     """Returns images of a source as a network sees them, float32 [N, H, W, 3].
 
     Args:
       source: where to read; its images may be sorted by class, so the sample is spread over it.
       preprocessing: the network's.
       count: images to take, or all where the source has fewer.
+      skip_unreadable: whether to take fewer where some cannot be decoded.
+
+    Raises:
+      UserError: images cannot be decoded, and are not to be skipped.
     """
     count = min(count, len(source))
-    images = source.read(len(source) * i // count for i in range(count))
-    return np.stack([preprocess(image, preprocessing) for image, _ in images])
+    chosen = source.subset([len(source) * i // count for i in range(count)])
+    images: list[np.ndarray | None] = [None] * count
+
+    def use(index: int, example: Example) -> None:
+        images[index] = preprocess(example[0], preprocessing)
+
+    failures = unreadable.read_all(chosen, use)
+    unreadable.reject(list(failures.values()), count, skip_unreadable)
+    return np.stack([image for image in images if image is not None])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +119,9 @@ class Data:
     eval_source: Source
     train_device_data: Arrays
     eval_device_data: Arrays
+    # A set that neither trains nor chooses, where the data have one.
+    test_source: Source | None = None
+    test_device_data: Arrays = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -102,6 +142,25 @@ class Data:
     def num_eval(self) -> int:
         """Returns how many evaluation images there are."""
         return len(self.eval_source)
+
+    def on_test(self) -> "Data | None":
+        """Returns the same data with the test set to evaluate on; None where there is none."""
+        if self.test_source is None:
+            return None
+        return dataclasses.replace(
+            self, eval_source=self.test_source, eval_device_data=self.test_device_data
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Returns what tells this version of the data from another, ready for JSON."""
+        splits = {"train": self.train_source, "eval": self.eval_source}
+        splits |= {"test": self.test_source} if self.test_source else {}
+        return {
+            "data_dir": self.config.data_dir,
+            "class_names": list(self.class_names),
+            "images": {name: len(source) for name, source in splits.items()},
+            "fingerprint": fingerprint([source.fingerprint() for source in splits.values()]),
+        }
 
     def train(
         self, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
@@ -306,42 +365,33 @@ def _prepare(example: Example, config: DataConfig) -> Arrays:
     }
 
 
-def _decode_all(source: Source, config: DataConfig) -> Arrays:
-    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}.
-
-    It shows a bar on a terminal where it takes more than a second.
-    """
-    arrays = {
-        "image": np.empty((len(source), config.resize, config.resize, 3), np.uint8),
-        "label": np.empty(len(source), np.int32),
+def _without(
+    source: Source, arrays: Arrays, failures: Mapping[int, UnreadableImage]
+) -> tuple[Source, Arrays]:
+    """Returns a source and its arrays without the images that cannot be read."""
+    if not failures:
+        return source, arrays
+    gone = list(failures)
+    return source.without(gone), {
+        name: np.delete(values, gone, axis=0) for name, values in arrays.items()
     }
 
-    def fill(start: int) -> int:
-        indices = range(start, min(start + CHUNK, len(source)))
-        for index, example in zip(indices, source.read(indices), strict=True):
-            for name, value in _prepare(example, config).items():
-                arrays[name][index] = value
-        return len(indices)
 
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(
-            desc=f"decoding {source.name}",
-            total=len(source),
-            unit="image",
-            delay=1,
-            leave=False,
-            disable=None,
-        ) as bar,
-    ):
-        try:
-            for count in pool.map(fill, range(0, len(source), CHUNK)):
-                bar.update(count)
-        except BaseException:
-            # A corrupt image, or Ctrl-C: do not decode the rest first.
-            pool.shutdown(cancel_futures=True)
-            raise
-    return arrays
+def _decode_all(source: Source, config: DataConfig) -> tuple[Arrays, dict[int, UnreadableImage]]:
+    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}, and what it cannot.
+
+    The rows of unreadable images are undefined.
+    """
+    arrays = {
+        "image": np.zeros((len(source), config.resize, config.resize, 3), np.uint8),
+        "label": np.zeros(len(source), np.int32),
+    }
+
+    def use(index: int, example: Example) -> None:
+        for name, value in _prepare(example, config).items():
+            arrays[name][index] = value
+
+    return arrays, unreadable.read_all(source, use)
 
 
 def _check(config: DataConfig) -> None:
@@ -361,6 +411,8 @@ def _check(config: DataConfig) -> None:
             f"data.image_size ({config.image_size}) must be positive "
             f"and not exceed data.resize ({config.resize})"
         )
+    if len(config.background) != 3:
+        raise UserError(f"data.background is three values, RGB; got {config.background}")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("data.mean and data.std need three values each, and data.std positive ones")
 

@@ -2,7 +2,10 @@
 
 import abc
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +42,28 @@ class Source(abc.ABC):
         """Reads several examples; a source that reads in bulk more cheaply overrides this."""
         return [self[index] for index in indices]
 
+    def is_prepared(self) -> bool:
+        """Returns whether its images need no check before they are streamed."""
+        return True
+
+    def subset(self, indices: Sequence[int]) -> "Source":
+        """Returns the source with some of its examples alone."""
+        return Subset(self, indices)
+
+    def without(self, indices: Iterable[int]) -> "Source":
+        """Returns the source without some of its examples."""
+        gone = set(indices)
+        return self.subset([i for i in range(len(self)) if i not in gone])
+
+    def fingerprint(self) -> str:
+        """Returns a hash that tells one version of the data from another, without reading them."""
+        return fingerprint([self.class_names, len(self)])
+
+
+def fingerprint(content: Any) -> str:
+    """Returns a hash of anything that JSON holds, as 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource(Source):
@@ -56,6 +81,25 @@ class ArraySource(Source):
         return self.images[index], int(self.labels[index])
 
 
+class Subset(Source):
+    """Some of the examples of another source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        """Takes the examples at `indices`."""
+        self.name, self.class_names = source.name, source.class_names
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[self._indices[index]]
+
+    def read(self, indices: Iterable[int]) -> list[Example]:
+        """Reads several examples, as the source does."""
+        return self._source.read([self._indices[index] for index in indices])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relabelled(Source):
     """Another source's images, with the labels of a network that numbers the classes otherwise."""
@@ -65,6 +109,14 @@ class Relabelled(Source):
     label_of: Sequence[int]  # the network's label by the source's
     name: str
     note: str = ""  # tells the user how classes were matched, if not by name
+
+    def is_prepared(self) -> bool:
+        """Returns whether the source's images need no check."""
+        return self.source.is_prepared()
+
+    def subset(self, indices: Sequence[int]) -> "Relabelled":
+        """Returns the source with some of its examples alone."""
+        return dataclasses.replace(self, source=self.source.subset(indices))
 
     def __len__(self) -> int:
         return len(self.source)

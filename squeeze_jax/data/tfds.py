@@ -19,6 +19,7 @@ class TfdsSource(Source):
     name: str
     class_names: tuple[str, ...]
     records: Any
+    background: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -37,10 +38,12 @@ class TfdsSource(Source):
     def _decode(self, index: int, record: dict[str, Any]) -> Example:
         if record["label"] < 0:
             raise UserError(f"{self.name} has no labels")
-        return decode(io.BytesIO(record["image"]), f"{index} of {self.name}"), int(record["label"])
+        name = f"{index} of {self.name}"
+        image = decode(io.BytesIO(record["image"]), name, self.background)
+        return image, int(record["label"])
 
 
-def load(config: DataConfig) -> tuple[Source, Source]:
+def load(config: DataConfig) -> tuple[Source, ...]:
     """Returns the splits `config.train_split` and `config.eval_split`.
 
     Raises:
@@ -48,7 +51,9 @@ def load(config: DataConfig) -> tuple[Source, Source]:
         split.
     """
     builder = _prepared(config)
-    return _split(builder, config.train_split), _split(builder, config.eval_split)
+    return tuple(
+        _split(builder, split, config) for split in (config.train_split, config.eval_split)
+    )
 
 
 def load_split(config: DataConfig, split: str | None) -> Source:
@@ -62,7 +67,7 @@ def load_split(config: DataConfig, split: str | None) -> Source:
     preferred = [name for name in ("test", "validation") if name in there] or there
     if split is None and len(preferred) > 1 and preferred == there:
         raise UserError(f"which split of {config.name}? It has {', '.join(there)}")
-    return _split(builder, split or preferred[0])
+    return _split(builder, split or preferred[0], config)
 
 
 def _prepared(config: DataConfig) -> Any:
@@ -106,7 +111,7 @@ def _preparation(name: str, folder: Path) -> str:
     return command
 
 
-def _split(builder: Any, which: str) -> Source:
+def _split(builder: Any, which: str, config: DataConfig) -> Source:
     """Returns a split of a prepared data set."""
     import tensorflow_datasets as tfds
 
@@ -134,4 +139,5 @@ def _split(builder: Any, which: str) -> Source:
         f"{name}/{which}",
         tuple(label.int2str(number) for number in range(label.num_classes)),
         records,
+        config.background,
     )

@@ -49,6 +49,8 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
             len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
         )
         and all(data.std),
+        "background": len(data.background) == 3
+        and all(isinstance(x, int) and 0 <= x <= 255 for x in data.background),
         "source": isinstance(metadata.get("source", ""), str),
     }
     if wrong := [name for name, good in sound.items() if not good]:

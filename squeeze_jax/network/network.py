@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -102,10 +102,7 @@ class Network:
             raise UserError(f"class name {invalid[0]!r} is not valid UTF-8; rename the class")
         metadata = {
             "model": {key: value for key, value in self.model.items() if value is not None},
-            "data": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self.preprocessing).items()
-            },
+            "data": self.preprocessing.to_metadata(),
             "num_classes": len(self.class_names),
             "class_names": list(self.class_names),
             "source": self.source,

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Describes resize, centre crop, channel order and (x - mean) / std of a decoded RGB image."""
+    """Describes background, resize, centre crop, channel order and (x - mean) / std of an image."""
 
     image_size: int  # pixels, the crop
     resize: int  # pixels, before the crop
@@ -23,13 +23,25 @@ class Preprocessing:
     channel_order: str  # "rgb" or "bgr"
     mean: tuple[float, ...]  # of 0..255, in channel order
     std: tuple[float, ...]
+    background: tuple[int, ...] = (255, 255, 255)  # RGB, under transparent pixels
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
-        """Returns the preprocessing in a config's data section, or any mapping with its keys."""
+        """Returns the preprocessing in a config's data section, or any mapping with its keys.
+
+        The background is white where the mapping does not name it.
+        """
+        metadata = {"background": cls.background, **metadata}
         values: dict[str, Any] = {field.name: metadata[field.name] for field in fields(cls)}
-        values.update(mean=tuple(values["mean"]), std=tuple(values["std"]))
+        values.update({key: tuple(values[key]) for key in ("mean", "std", "background")})
         return cls(**values)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Returns what `from_metadata` reads, ready for JSON; a white background is not named."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.background == type(self).background:
+            del values["background"]
+        return values
 
 
 def resize(image: np.ndarray, size: int, mode: str) -> np.ndarray:

@@ -115,8 +115,8 @@ def _render(
 <p>{escape(summary(study, points))}</p>
 {picture}
 <h2>Design points</h2>
-<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a collapsed seed is
-counted, not averaged.</p>
+<p>Mean ± half of the 95 % confidence interval, over the seeds that learned; a seed that collapsed
+or failed is left out and counted.</p>
 {_render_table(table, [""] * len(points))}
 {_COSTS_HEADING + costs if costs else ""}
 <h2>Training</h2>
@@ -167,7 +167,8 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
         if len(learned) > 1
         else describe(best.design) or study.name
     )
-    return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}. {state}"
+    left_out = f" ({best.left_out} left out)" if best.left_out else ""
+    return f"{which}, {result} over {seeds} seed{'s' if seeds > 1 else ''}{left_out}. {state}"
 
 
 def _add_fronts(

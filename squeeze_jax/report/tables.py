@@ -32,6 +32,11 @@ class Point:
         """Returns the number of seeds that have one of these statuses."""
         return sum(trial.status in statuses for trial in self.trials)
 
+    @property
+    def left_out(self) -> int:
+        """How many of its seeds have ended and are not in its means."""
+        return self.count(*COLLAPSED, "failed")
+
     def values(self, name: str, *statuses: str) -> list[float]:
         """Returns the values of a measure for the seeds that have one of these statuses."""
         found = (trial.measures.get(name) for trial in self.trials if trial.status in statuses)
@@ -147,13 +152,20 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     rows = [
         [
             *map(show, point.design.values()),
-            *(show_interval(name, point.interval(name)) for name in results),
+            *(_mean_cell(name, point) for name in results),
             *(str(point.count(*statuses)) for statuses in counts.values()),
             *(column(name).show(point.representative(name)) for name in others),
         ]
         for point in points
     ]
     return [head, *rows]
+
+
+def _mean_cell(name: str, point: Point) -> str:
+    """A result's cell, with the number of seeds that the mean leaves out."""
+    interval = point.interval(name)
+    cell = show_interval(name, interval)
+    return f"{cell} ({point.left_out} left out)" if interval and point.left_out else cell
 
 
 def show_interval(name: str, interval: Interval | None) -> str:

@@ -26,6 +26,7 @@ def run_study(
     overrides: Mapping[str, Any] | None = None,
     workdir: str | Path | None = None,
     jobs: int = 1,
+    new_data: bool = False,
 ) -> list[dict[str, Any]]:
     """Runs the trials of a study that have not finished yet.
 
@@ -35,6 +36,7 @@ def run_study(
       overrides: dotted config key -> value, such as {"train.epochs": 5.0}.
       workdir: receives the results; runs/STUDY-PRESET by default.
       jobs: how many trials to train at once, each on its share of the cores or GPUs.
+      new_data: whether data that changed since an earlier run are welcome, in rows of their own.
 
     Returns:
       See `read_study`.
@@ -60,6 +62,7 @@ def run_study(
         *(f"--config.{key}={value}" for key, value in changes.items()),
         *([f"--workdir={workdir}"] if workdir else []),
         *([f"--jobs={jobs}"] if jobs > 1 else []),
+        *(["--new_data"] if new_data else []),
     ]
     plan = Plan.of(
         module,
@@ -70,6 +73,7 @@ def run_study(
         arguments=launch_command(*arguments),
         defaults=base.defaults(),
         jobs=jobs,
+        new_data=new_data,
     )
     code = EXECUTORS["jobs" if jobs > 1 else "local"](plan)
     if code > 1:

@@ -52,6 +52,7 @@ def _coder_column(coder: str) -> Column:
 # differs between points.
 COLUMNS: dict[str, Column] = {
     "trial": Column("Trial", kind="label"),
+    "data": Column("Data version", kind="label"),
     "seed": Column("Seed", kind="label"),
     "status": Column("Status", kind="label"),
     "reason": Column("Reason", kind="label"),
@@ -64,6 +65,8 @@ COLUMNS: dict[str, Column] = {
     "top1": Column("Top-1", ".1f", "result", unit="%", is_always_written=True),
     "top5": Column("Top-5", ".1f", "result", unit="%", is_always_written=True),
     "loss": Column("Loss", ".3f", "result", is_always_written=True),
+    "test_top1": Column("Test top-1", ".1f", "result", unit="%"),
+    "test_top5": Column("Test top-5", ".1f", "result", unit="%"),
     "seconds": Column("Seconds", ",.1f", is_always_written=True),
     "images_per_second": Column("Images/s", ",.0f", is_always_written=True),
     **{f"bytes_{coder}": _coder_column(coder) for coder in CODERS},

@@ -24,6 +24,7 @@ class Plan:
       arguments: the program and the arguments of a process that runs the same study.
       defaults: every config key with its default value, see `Workdir.open_study`.
       jobs: how many trials to train at once, where the executor trains several.
+      new_data: whether data that changed since an earlier launch are welcome, in rows of their own.
     """
 
     config: ConfigDict
@@ -33,6 +34,7 @@ class Plan:
     arguments: Sequence[str] = ()
     defaults: ConfigDict | None = None
     jobs: int = 1
+    new_data: bool = False
 
     @classmethod
     def of(

@@ -15,7 +15,8 @@ class TrialRecord:
 
     Attributes:
       name: the name of its folder.
-      design: swept key -> value, the config's where the trial does not override it.
+      design: swept key -> value, the config's where the trial does not override it; and "data"
+        where the study has several versions of its data.
       seed: of its weights and of the order of its images.
       status: one of STATUSES.
       measures: column of sweep.csv -> a finite number, or None.
@@ -23,6 +24,7 @@ class TrialRecord:
       overrides: dotted key -> value, as sweep() yielded it.
       derived: what derive() set besides; None in studies that do not record it.
       costs: what the design costs; empty where it cannot be built.
+      data: the version of its data.
     """
 
     name: str
@@ -34,6 +36,7 @@ class TrialRecord:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     derived: Mapping[str, Any] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
+    data: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,4 @@ class StudyRecord:
     metric: str
     paper: Paper | None
     trials: tuple[TrialRecord, ...]
+    data: tuple[Mapping[str, Any], ...] = ()  # the versions of its data, see data_versions.py

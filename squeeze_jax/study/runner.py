@@ -21,12 +21,12 @@ from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import find_write_error
-from squeeze_jax.study import sqz_files
+from squeeze_jax.study import data_versions, sqz_files
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.progress import Progress
 from squeeze_jax.study.records import FINISHED
-from squeeze_jax.study.trials import Trial
+from squeeze_jax.study.trials import Trial, set_key
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import (
     Interrupted,
@@ -34,11 +34,14 @@ from squeeze_jax.train import (
     check_config,
     checkpoint_bytes,
     describe_start,
+    fitting_batch_size,
     interruptible,
     total_steps,
     train,
 )
 from squeeze_jax.train import Progress as ProgressCallback
+
+BATCH_SIZE = "train.batch_size"
 
 
 def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
@@ -62,14 +65,21 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     """
     workdir = Workdir(plan.workdir)
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
-    datasets = {config: open_data(config) for config in configs}
-    data_of = {trial.name: datasets[trial.parsed.data] for trial in plan.trials}
-    costs, problems = _preflight(plan.trials, data_of)
-    trials = _within_budget(plan.trials, costs, plan.config.to_dict()["budget"])
+    datasets = {config: open_data(workdir.locate(config)) for config in configs}
+    planned, versions = data_versions.assign(
+        plan.trials,
+        {trial.name: datasets[trial.parsed.data] for trial in plan.trials},
+        workdir.known_data(),
+        plan.new_data,
+    )
+    data_of = {trial.name: datasets[trial.parsed.data] for trial in planned}
+    planned = _fit_batches(planned, data_of)
+    costs, problems = _preflight(planned, data_of)
+    trials = _within_budget(planned, costs, plan.config.to_dict()["budget"])
     trainable = [trial for trial in trials if trial.name not in problems]
     _check_free_space(workdir, trainable, data_of, plan.jobs)
     if _first_process():
-        workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults)
+        workdir.open_study(plan.config, trials, costs, plan.command, plan.defaults, versions)
         workdir.write_table()
     done = _agreed([_done(workdir, trial) for trial in trials])
     waiting = [trial for trial, is_done in zip(trials, done, strict=True) if not is_done]
@@ -213,6 +223,30 @@ class _Run:
         if trial.parent is None:
             return trial.parsed
         return _starting_from(trial, str(self.workdir.trial_directory(trial.parent)))
+
+
+def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:
+    """Returns the trials with the batch lowered to a smaller training set; prints where it is.
+
+    A batch size that is swept stays: the trial is named after it.
+    """
+    fitted, printed = [], set()
+    for trial in trials:
+        recipe, num_train = trial.parsed.train, data_of[trial.name].num_train
+        size = fitting_batch_size(recipe, num_train, jax.device_count())
+        if size != recipe.batch_size and BATCH_SIZE not in trial.overrides:
+            config = trial.config.copy_and_resolve_references()
+            set_key(config, BATCH_SIZE, size)
+            trial = dataclasses.replace(trial, config=config)
+            line = (
+                f"{BATCH_SIZE} {recipe.batch_size} is larger than the {num_train} training "
+                f"images; lowered to {size}"
+            )
+            if line not in printed and _first_process():
+                print(line, file=sys.stderr)
+            printed.add(line)
+        fitted.append(trial)
+    return fitted
 
 
 def _preflight(

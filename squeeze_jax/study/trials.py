@@ -32,6 +32,7 @@ class Trial:
     name: str  # "squeeze_ratio=0.25,seed=1": unique in the study, and a folder's name, see `_name`
     overrides: dict[str, Any]  # dotted key -> value
     config: ConfigDict
+    data: int = 1  # the version of its data, see data_versions.py
 
     @cached_property
     def parsed(self) -> TrialConfig:
@@ -103,11 +104,11 @@ def make_trials(
         name = names[whole] = whole if whole in existing else _name(whole, point)
         own = copy.deepcopy(config)
         for key, value in point.items():
-            _set(own, key, value)
+            set_key(own, key, value)
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
         start = _get(own, INIT_FROM).removeprefix(TRIAL_PREFIX)
         if names.get(start, start) != start:
-            _set(own, INIT_FROM, TRIAL_PREFIX + names[start])
+            set_key(own, INIT_FROM, TRIAL_PREFIX + names[start])
         trials.append(Trial(name, point, own))
     counts = Counter(trial.name for trial in trials)
     if twice := [name for name, count in counts.items() if count > 1]:
@@ -145,7 +146,7 @@ def _derive(
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         other = copy.deepcopy(config)
-        _set(other, key, 2 * value + 1)
+        set_key(other, key, 2 * value + 1)
         return _get(after(other), key) != _get(derived, key)
 
     derived = after(config)
@@ -205,7 +206,12 @@ def _get(config: ConfigDict, key: str) -> Any:
     return reduce(lambda node, part: node[part], key.split("."), node)
 
 
-def _set(config: ConfigDict, key: str, value: Any) -> None:
+def set_key(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a dotted key.
+
+    Raises:
+      UserError: the config has no such key, or its value is of another type.
+    """
     *parents, leaf = key.split(".")
     node: Any = config
     for parent in parents:

@@ -1,6 +1,6 @@
 """The files of a study: the only module that knows, reads and writes them.
 
-<workdir>/study.json                  command, commit, versions, device, config, trials, costs
+<workdir>/study.json                  command, commit, versions, device, config, data, trials, costs
 <workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
                        /metrics.jsonl, /checkpoints/   written while it trains
@@ -26,9 +26,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from squeeze_jax.data import Data
+from squeeze_jax.data import Data, DataConfig
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_file, nearest_existing, write_atomically, write_errors
+from squeeze_jax.study import data_versions
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
 from squeeze_jax.study.records import STATUSES, Paper, StudyRecord, TrialRecord
@@ -66,11 +67,13 @@ class Workdir:
         costs: Mapping[str, Mapping[str, float]],
         command: str,
         defaults: ConfigDict | None = None,
+        data: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Writes study.json, after checking that an existing one is of the same study.
 
         The number of seeds and the budget may change from launch to launch: they add trials or
-        leave some out. Renamed keys are compared under today's names.
+        leave some out. Trials on other versions of the data stay as they are. Renamed keys are
+        compared under today's names.
 
         Args:
           config: the study's config.
@@ -79,6 +82,7 @@ class Workdir:
           command: the command line that launched the study.
           defaults: every key with its default value, which a key counts as that an older workdir
             lacks; a key that is not among them must be in the old workdir.
+          data: the versions of the data, see `data_versions`.
 
         Raises:
           UserError: the workdir holds trials of another config, or one for which derive() now
@@ -87,8 +91,11 @@ class Workdir:
         settings = _as_json(config)
         shared = flatten(settings)
         derived = {trial.name: _derived(shared, trial) for trial in trials}
+        others = []
         if self._study.exists():
             self._check_same_study(shared, derived, flatten(_as_json(defaults)) if defaults else {})
+            before = upgrade_study(json.loads(self._study.read_bytes()))["trials"]
+            others = [each for each in before if not data_versions.is_current(each, trials)]
         swept = dict.fromkeys(key for trial in trials for key in trial.overrides if key != "seed")
         study = {
             "schema": SCHEMA,
@@ -98,13 +105,16 @@ class Workdir:
             "config": settings,
             "swept": list(swept),
             "report": settings["report"],
-            "trials": [
+            "data": list(data),
+            "trials": others
+            + [
                 {
                     "name": trial.name,
                     "overrides": trial.overrides,
                     "derived": derived[trial.name],
                     "costs": costs[trial.name],
                 }
+                | ({"data": trial.data} if trial.data > 1 else {})
                 for trial in trials
             ],
         }
@@ -117,7 +127,12 @@ class Workdir:
         defaults: dict[str, Any],
     ) -> None:
         before = self.read_record()
-        pairs = [("trials of another config", defaults | flatten(before.config), shared)]
+        # Older workdirs lack it: their trials had no floor of steps, which few data sets reach.
+        floor = {"train.min_steps": shared.get("train.min_steps")}
+        config = defaults | floor | flatten(before.config)
+        if before.data:  # these say more than where they lie
+            config["data.data_dir"] = shared.get("data.data_dir")
+        pairs = [("trials of another config", config, shared)]
         pairs += [
             (f"another {trial.name}", shared | dict(trial.derived), shared | derived[trial.name])
             for trial in before.trials
@@ -129,6 +144,26 @@ class Workdir:
                     f"{self.path} holds {what}: {difference}; "
                     "give another --workdir, or remove the old one"
                 )
+
+    def known_data(self) -> tuple[Mapping[str, Any], ...]:
+        """Returns the versions of the data that study.json holds; none before the first launch."""
+        return self.read_record().data if self._study.exists() else ()
+
+    def locate(self, data: DataConfig) -> DataConfig:
+        """Returns the data section with the whole path of its folder.
+
+        A relative path that leads nowhere from here is taken from where the study began.
+        """
+        path = Path(data.data_dir).expanduser()
+        if not data.data_dir or "://" in data.data_dir or path.is_absolute():
+            return data
+        if not path.exists() and self._study.exists():
+            record = self.read_record()
+            for version in record.data:
+                given = version["overrides"].get("data.data_dir", record.config["data"]["data_dir"])
+                if given == data.data_dir:
+                    path = Path(version["data_dir"])
+        return replace(data, data_dir=str(path.absolute()))
 
     def read_record(self) -> StudyRecord:
         """Reads study.json; its trials are as planned, without results.
@@ -162,7 +197,8 @@ class Workdir:
                 )
                 if paper
                 else None,
-                trials=tuple(_planned(trial, swept, raw["config"]) for trial in raw["trials"]),
+                trials=tuple(_planned(trial, swept, raw) for trial in raw["trials"]),
+                data=tuple(raw.get("data") or ()),
             )
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error
@@ -205,6 +241,7 @@ class Workdir:
             "num_classes": data.num_classes,
             "class_names": data.class_names,
         }
+        record["data"]["data_dir"] = data.config.data_dir
         path = self.trial_directory(trial.name) / CONFIG_FILE
         write_atomically(path, json.dumps(record, indent=1))
 
@@ -285,6 +322,7 @@ class Workdir:
         """
         study = self.read_record()
         short = short_names(study.swept)
+        several = any(trial.data > 1 for trial in study.trials)
         ended = [
             (trial, self.read_result(trial.name) or {"status": "pending"}) for trial in study.trials
         ]
@@ -301,6 +339,7 @@ class Workdir:
             {
                 "trial": trial.name,
                 **{short[key]: trial.overrides.get(key) for key in study.swept},
+                **({"data": trial.data} if several else {}),
                 "seed": trial.overrides.get("seed"),
                 "status": result["status"],
                 **{name: trial.costs.get(name) for name in costs},
@@ -388,10 +427,12 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _planned(
-    trial: Mapping[str, Any], swept: Sequence[str], config: Mapping[str, Any]
+    trial: Mapping[str, Any], swept: Sequence[str], study: Mapping[str, Any]
 ) -> TrialRecord:
     """Returns a trial of study.json; a key that it does not override has the config's value."""
-    overrides = trial["overrides"]
+    overrides, config = trial["overrides"], study["config"]
+    version = trial.get("data", 1)
+    several = any(other.get("data", 1) > 1 for other in study["trials"])
 
     def value(key: str) -> Any:
         if key in overrides:
@@ -400,11 +441,12 @@ def _planned(
 
     return TrialRecord(
         name=trial["name"],
-        design={key: value(key) for key in swept},
+        design={key: value(key) for key in swept} | ({"data": version} if several else {}),
         seed=overrides.get("seed", config.get("seed")),
         overrides=overrides,
         derived=trial.get("derived"),
         costs=trial.get("costs", {}),
+        data=version,
     )
 
 

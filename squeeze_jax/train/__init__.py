@@ -6,6 +6,7 @@ from squeeze_jax.train.compiled import (
     check_config,
     checkpoint_bytes,
     compile_trial,
+    fitting_batch_size,
     total_steps,
 )
 from squeeze_jax.train.config import TrainConfig, TrialConfig
@@ -31,6 +32,7 @@ __all__ = [
     "compile_trial",
     "describe_start",
     "fill_from_checkpoint",
+    "fitting_batch_size",
     "interruptible",
     "total_steps",
     "train",

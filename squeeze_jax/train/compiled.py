@@ -12,7 +12,7 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Tree, build_model, split_model, weight_shapes
 from squeeze_jax.train import constraints, finetune, optimizers, parallel, step, trackers
-from squeeze_jax.train.config import TrialConfig
+from squeeze_jax.train.config import TrainConfig, TrialConfig
 from squeeze_jax.train.evaluation import total
 from squeeze_jax.train.state import TrainState, create
 
@@ -31,6 +31,8 @@ class CompiledTrial:
       evaluation: the batches to evaluate on.
       train_device_data: the training images on the devices, {} where they are streamed.
       eval_device_data: the evaluation images.
+      test: the batches of the test set, None where there is none.
+      test_device_data: the test images.
       initial_state: a trial's config -> its state before the first step, in host memory.
       initial_shapes: the same, as shapes and types on all devices.
     """
@@ -42,6 +44,8 @@ class CompiledTrial:
     evaluation: Pipeline
     train_device_data: Any
     eval_device_data: Any
+    test: Pipeline | None
+    test_device_data: Any
     initial_state: Callable[[TrialConfig], TrainState]
     initial_shapes: TrainState
 
@@ -52,10 +56,17 @@ class CompiledTrial:
           params: on this process's devices, replicated.
           stats: likewise.
         """
-        batches = (parallel.divide(batch, self.devices) for batch in self.evaluation.batches())
-        return total(
-            self.eval_step(params, stats, self.eval_device_data, batch) for batch in batches
-        )
+        return self._sums(self.evaluation, self.eval_device_data, params, stats)
+
+    def evaluate_test(self, params: Tree, stats: Tree) -> dict[str, Any] | None:
+        """Returns sums over the test set, see `evaluate`; None where there is none."""
+        return self.test and self._sums(self.test, self.test_device_data, params, stats)
+
+    def _sums(
+        self, pipeline: Pipeline, device_data: Any, params: Tree, stats: Tree
+    ) -> dict[str, Any]:
+        batches = (parallel.divide(batch, self.devices) for batch in pipeline.batches())
+        return total(self.eval_step(params, stats, device_data, batch) for batch in batches)
 
 
 def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) -> CompiledTrial:
@@ -70,7 +81,10 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
     steps = total_steps(config, data)
     eval_batch = min(recipe.eval_batch_size, data.num_eval)
     eval_batch = len(devices) * -(-eval_batch // len(devices))
-    evaluation = data.evaluation(eval_batch, jax.process_index(), jax.process_count())
+    share = (eval_batch, jax.process_index(), jax.process_count())
+    evaluation = data.evaluation(*share)
+    with_test = data.on_test()
+    test = with_test and with_test.evaluation(*share)
 
     abstract = nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
     finetune.freeze_statistics(abstract, recipe.freeze)
@@ -101,6 +115,8 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
         evaluation=evaluation,
         train_device_data=parallel.replicate(batches.device_data, devices),
         eval_device_data=parallel.replicate(evaluation.device_data, devices),
+        test=test,
+        test_device_data=parallel.replicate(test.device_data if test else {}, devices),
         initial_state=initial_state,
         initial_shapes=jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(devices)),
@@ -114,11 +130,20 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
 def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> None:
     """Rejects, with a UserError, what can be known to be wrong before anything is compiled."""
     recipe = config.train
-    if recipe.batch_size % (len(devices) * max(1, recipe.grad_accum_steps)):
+    unit = len(devices) * max(1, recipe.grad_accum_steps)
+    if recipe.batch_size % unit:
         accumulation = f" x train.grad_accum_steps {recipe.grad_accum_steps}"
+        lower = recipe.batch_size // unit * unit
+        nearest = " and ".join(str(size) for size in (lower, lower + unit) if size > 0)
         raise UserError(
             f"train.batch_size {recipe.batch_size} cannot be divided over {len(devices)} device(s)"
             + (accumulation if recipe.grad_accum_steps else "")
+            + f"; the nearest that can: {nearest}"
+        )
+    if recipe.batch_size > data.num_train:
+        raise UserError(
+            f"train.batch_size {recipe.batch_size} is larger than the {data.num_train} training "
+            f"images; set train.batch_size to at most {data.num_train // unit * unit or unit}"
         )
     if recipe.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {recipe.dtype!r}")
@@ -153,9 +178,19 @@ def checkpoint_bytes(config: TrialConfig, data: Data) -> int:
 
 def total_steps(config: TrialConfig, data: Data) -> int:
     """Returns the optimizer steps of a trial."""
-    return config.train.steps or round(
-        config.train.epochs * training_pipeline(config, data).steps_per_epoch
-    )
+    recipe = config.train
+    steps_per_epoch = training_pipeline(config, data).steps_per_epoch
+    return recipe.steps or max(round(recipe.epochs * steps_per_epoch), recipe.min_steps)
+
+
+def fitting_batch_size(recipe: TrainConfig, num_train: int, num_devices: int) -> int:
+    """Returns the batch size, or the largest that a smaller training set has.
+
+    It can be divided over the devices and the micro-batches; where the set is too small even for
+    that, the batch size stays.
+    """
+    unit = num_devices * max(1, recipe.grad_accum_steps)
+    return min(recipe.batch_size, num_train // unit * unit) or recipe.batch_size
 
 
 def training_pipeline(config: TrialConfig, data: Data) -> Pipeline:

@@ -20,6 +20,7 @@ class TrainConfig:
 
     epochs: NonNegative = 10.0
     steps: Count = 0  # optimizer steps, in place of epochs where above 0
+    min_steps: Count = 0  # epochs make at least so many, for sets of few batches
     batch_size: BatchSize = 64  # images a step over all devices
     # Micro-batches of a batch, one after another (Caffe's iter_size); 0: as many as are fastest.
     grad_accum_steps: Count = 0

@@ -37,7 +37,7 @@ def train(
     Returns:
       status ("ok", "diverged": the loss went non-finite, "chance": top-1 never left chance), top1,
       top5 (%), loss (nats), steps, seconds (over all resumptions), images_per_second (training
-      alone, without compilation).
+      alone, without compilation); and test_top1, test_top5 where the data have a test set.
 
     Raises:
       Interrupted: asked to stop; the state is saved.
@@ -88,4 +88,12 @@ def _result(run: Run) -> dict[str, Any]:
         steps=int(run.state.step),
         seconds=run.seconds(),
         images_per_second=run.stopwatch.rate(),
+        **_test_result(run),
     )
+
+
+def _test_result(run: Run) -> dict[str, float]:
+    sums = None if run.diverged else run.compiled.evaluate_test(run.state.params, run.state.stats)
+    if sums is None:
+        return {}
+    return {f"test_{name}": value for name, value in percentages(sums).items() if "top" in name}

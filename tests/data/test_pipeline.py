@@ -217,12 +217,8 @@ def test_a_corrupt_image_is_named(folder, tmp_path, placement, workers):
         target = tmp_path / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes() if path.name != "07.png" else b"broken")
-    with pytest.raises(UserError, match="^cannot read image .*07.png: ") as caught:
-        list(
-            data.open_data(settings(tmp_path, placement=placement, workers=workers))
-            .evaluation(BATCH)
-            .batches()
-        )
+    with pytest.raises(UserError, match="^cannot read 2 of 30 images: .*07.png") as caught:
+        data.open_data(settings(tmp_path, placement=placement, workers=workers))
     assert "\n" not in str(caught.value)
 
 

@@ -117,6 +117,8 @@ def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop
 def test_epochs_and_steps(config, digits):
     config.train.update(steps=0, epochs=2.5, batch_size=64)
     assert total_steps(TrialConfig.parse(config), digits) == 55
+    config.train.min_steps = 80
+    assert total_steps(TrialConfig.parse(config), digits) == 80
     config.train.steps = 7
     assert total_steps(TrialConfig.parse(config), digits) == 7
 
@@ -124,13 +126,17 @@ def test_epochs_and_steps(config, digits):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 33}, "batch_size 33 cannot be divided over 2"),
+        ({"batch_size": 33}, "batch_size 33 cannot be divided over 2.*nearest that can: 32 and 34"),
+        ({"batch_size": 1}, "nearest that can: 2"),
         ({"batch_size": 32, "grad_accum_steps": 3}, "grad_accum_steps 3"),
         ({"dtype": "float16"}, "float32 or bfloat16"),
         ({"steps": 0, "epochs": 0.0}, "no step at all"),
         ({"schedule": "step"}, "constant"),
         ({"log_every": 0}, "log_every"),
-        ({"batch_size": 4096}, "larger than the 1437 training images"),
+        (
+            {"batch_size": 4096},
+            "larger than the 1437 training images; set train.batch_size to .*1436",
+        ),
     ],
 )
 def test_a_bad_recipe_is_one_clear_line(config, digits, changes, words):

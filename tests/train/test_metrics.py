@@ -68,6 +68,22 @@ def test_chance_is_the_commonest_class():
     assert metrics.left_chance(metrics.evaluation_sums(right, labels, jnp.ones(1000)))
 
 
+@pytest.mark.parametrize(
+    "right, counts, above",
+    [
+        (4, (2, 2), True),  # always right, though a coin does so once in 16 times
+        (11, (4, 4, 4), True),
+        (10, (6, 6), False),  # a coin has 10 of 12 or more in 1.9 % of all cases
+        (11, (6, 6), True),  # and 11 in 0.3 %
+        (36, (36,) * 10, False),
+        (60, (36,) * 10, True),
+    ],
+)
+def test_chance_is_what_guessing_reaches_at_the_sets_size(right, counts, above):
+    sums = {"top1": right, "weight": sum(counts), "labels": np.asarray(counts)}
+    assert metrics.left_chance(sums) == above
+
+
 def test_label_smoothing_is_cross_entropy_with_the_smoothed_target(batch):
     logits, labels = batch
     target = 0.9 * np.eye(10)[labels] + 0.01

@@ -1,0 +1,103 @@
+"""Tells whether a study's data are those that its earlier launches saw.
+
+A version of the data is an entry of study.json: class names, images of each split, a fingerprint.
+Trials on the first version have the names that sweep() gives them. Those on a later one have
+",data=2" after it and are rows of their own.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from squeeze_jax.data import Data
+from squeeze_jax.errors import UserError
+from squeeze_jax.study.trials import INIT_FROM, TRIAL_PREFIX, Trial, set_key
+
+Version = Mapping[str, Any]
+
+
+def assign(
+    trials: Sequence[Trial],
+    data_of: Mapping[str, Data],
+    known: Sequence[Version],
+    new_data: bool,
+) -> tuple[list[Trial], Sequence[Version]]:
+    """Returns the trials with the number of their data's version, and all versions.
+
+    Args:
+      trials: a study's, as planned.
+      data_of: each trial's data, by name.
+      known: the versions that study.json holds; those of older programs hold none.
+      new_data: whether data that it does not hold are welcome.
+
+    Raises:
+      UserError: the data differ from all versions, and are not welcome.
+    """
+    versions = [dict(version) for version in known]
+    numbered = []
+    records = {data: data.record() for data in data_of.values()}
+    for trial in trials:
+        overrides = data_overrides(trial.overrides)
+        record = records[data_of[trial.name]]
+        own = [version for version in versions if version["overrides"] == overrides]
+        same = [version for version in own if version["fingerprint"] == record["fingerprint"]]
+        if same:
+            same[0].update(record)  # it may lie elsewhere now
+            number = same[0]["version"]
+        else:
+            if own and not new_data:
+                raise UserError(
+                    f"{record['data_dir'] or 'the data set'} has changed since this study began: "
+                    f"{_difference(own[-1], record)}; train on it in rows of its own with "
+                    "--new_data, or give another --workdir"
+                )
+            number = 1 + len(own)
+            versions.append({"overrides": overrides, "version": number, **record})
+        numbered.append(_numbered(trial, number))
+    return numbered, versions
+
+
+def is_current(trial: Mapping[str, Any], current: Sequence[Trial]) -> bool:
+    """Returns whether a trial of study.json is of a version that one of these trials is of."""
+    overrides = data_overrides(trial["overrides"])
+    return any(
+        trial.get("data", 1) == each.data and overrides == data_overrides(each.overrides)
+        for each in current
+    )
+
+
+def data_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a trial overrides of the data section, as it comes back from JSON."""
+    own = {key: value for key, value in overrides.items() if key.startswith("data.")}
+    return json.loads(json.dumps(own))
+
+
+def _numbered(trial: Trial, number: int) -> Trial:
+    if number == 1:
+        return trial
+    suffix = f",data={number}"
+    config = trial.config
+    if trial.parent is not None:
+        config = config.copy_and_resolve_references()
+        set_key(config, INIT_FROM, f"{TRIAL_PREFIX}{trial.parent}{suffix}")
+    return dataclasses.replace(trial, name=trial.name + suffix, config=config, data=number)
+
+
+def _difference(old: Version, new: Version) -> str:
+    """Returns in words how two versions differ."""
+    parts = []
+    for what, left, right in (
+        ("new", new["class_names"], old["class_names"]),
+        ("gone", old["class_names"], new["class_names"]),
+    ):
+        if names := [name for name in left if name not in right]:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"class {', '.join(map(repr, names[:3]))}{more} is {what}")
+    before, now = old["images"], new["images"]
+    parts += [
+        f"{before.get(split, 0)} {split} images, now {now.get(split, 0)}"
+        for split in dict.fromkeys((*before, *now))
+        if before.get(split, 0) != now.get(split, 0)
+    ]
+    return ", ".join(parts) or "as many images, but other files or other sizes"
