@@ -305,7 +305,9 @@ def test_a_net_whose_logits_are_all_zero_is_exported(run, checkpoint, tmp_path, 
     net = load_network(checkpoint)
     params = jax.tree.map(np.zeros_like, net.params)
     save_network(dataclasses.replace(net, params=params), tmp_path / "zero")
-    code, out, err = run("export", tmp_path / "zero", "--format", format, "-o", tmp_path / "net")
+    code, out, err = run(
+        "export", tmp_path / "zero", "--format", format, "-o", tmp_path / f"net.{format}"
+    )
     assert (code, err) == (0, "") and "logits within 0.0e+00" in out
 
 

@@ -67,6 +67,7 @@ BAD = {
     "train.clip_norm": (-1.0, math.nan),
     "train.epochs": (-1.0, math.inf, math.nan),
     "train.steps": (-1,),
+    "train.min_steps": (-1,),
     "train.batch_size": (0, -32, 2**21),
     "train.eval_batch_size": (0, 10**12),
     "train.grad_accum_steps": (-1,),

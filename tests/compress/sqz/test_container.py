@@ -408,7 +408,7 @@ def test_deltas_on_the_command_line(tmp_path, monkeypatch, capsys):
         ),
         (("evaluate", tmp_path / "delta.sqz", "--data", "digits"), "decompress it with --base"),
         (
-            ("export", tmp_path / "delta.sqz", "--format", "onnx", "-o", tmp_path / "x"),
+            ("export", tmp_path / "delta.sqz", "--format", "onnx", "-o", tmp_path / "x.onnx"),
             "decompress it with --base",
         ),
         (
