@@ -57,7 +57,10 @@ def test_files(sweep, finished):
 
 def test_the_page_tells_all(sweep, troubled):
     shown = page(sweep(troubled))
-    assert "Best of 2 design points: squeeze_ratio = 0.5, Top-1 (%) 95.0 over 1 seed (2 left out)." in shown.text
+    assert (
+        "Best of 2 design points: squeeze_ratio = 0.5, Top-1 (%) 95.0 over 1 seed (2 left out)."
+        in shown.text
+    )
     assert "7 of 9 trials finished, 4 collapsed, 1 failed, 1 pending." in shown.text
     run = (
         "python launch.py --config configs/sr_sweep.py",
