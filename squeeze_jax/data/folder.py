@@ -317,7 +317,9 @@ def _val_first(splits: Mapping[str, Path]) -> dict[str, Path]:
 
 def _class_images(root: Path, folders: Sequence[Path], left_out: LeftOut) -> Classes:
     if not folders:
-        raise UserError(f"no class folders in {root}; {LAYOUT}")
+        flat = find_images(root, defaultdict(list), nested=False)
+        hint = "; `squeeze-jax predict` takes its images as they are" if flat else ""
+        raise UserError(f"no class folders in {root}; {LAYOUT}{hint}")
     images = {folder.name: find_images(folder, left_out) for folder in folders}
     if empty := [name for name, paths in images.items() if not paths]:
         other = f", but {count_by_reason(left_out)}" if left_out else ""

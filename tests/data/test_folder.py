@@ -107,6 +107,8 @@ def test_a_flat_test_folder_is_for_predict(tmp_path, capsys, prefix):
     assert train.class_names == ("a", "b") and len(train) == len(evaluation) == 2
     assert "test holds 1 images without class folders" in capsys.readouterr().err
     assert [path.name for path in list_images([tmp_path / "test"])] == ["9.png"]
+    with pytest.raises(UserError, match="no class folders in .*test; .*squeeze-jax predict"):
+        load_split("folder", str(tmp_path / "test"), None)
 
 
 def test_val_beside_classes_is_a_split_if_it_holds_the_same(tmp_path):
