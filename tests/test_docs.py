@@ -3,12 +3,14 @@
 import ast
 import importlib
 import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import squeeze_jax
 from squeeze_jax.configs import base
@@ -34,25 +36,28 @@ def test_named_config_keys_exist(path):
             value = value[part]
 
 
+def tour_cells():
+    return json.loads((ROOT / "docs/tour.ipynb").read_text())["cells"]
+
+
 @pytest.mark.slow
-def test_the_tour_runs(tmp_path, monkeypatch):
+def test_the_tour_runs(tmp_path):
     """Every cell of docs/tour.ipynb runs, and the network that it compresses keeps its top-1."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
-    notebook.cells.append(
-        nbformat.v4.new_code_cell(
-            "before, after = (n.evaluate(held_out)['top1'] for n in "
-            "(network, squeeze_jax.load(folder / 'net.sqz')))\n"
-            "assert before > 50 and abs(before - after) < 10, (before, after)"
-        )
-    )
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    code = ["".join(cell["source"]) for cell in tour_cells() if cell["cell_type"] == "code"]
+    check = """
+before, after = (
+    x.evaluate(held_out)["top1"] for x in (network, squeeze_jax.load(folder / "net.sqz"))
+)
+assert before > 50 and abs(before - after) < 10, (before, after)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", "\n".join([*code, check])]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 def test_the_tour_has_no_stored_outputs():
-    notebook = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
-    assert not [c for c in notebook.cells if c.get("outputs")]
+    assert not [cell for cell in tour_cells() if cell.get("outputs")]
 
 
 def test_examples_of_the_api_call_what_exists():

@@ -55,6 +55,9 @@ import numpy as np
 from PIL import Image
 Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save("photo.png")
 PYTHON
+mkdir -p photos/one photos/two
+for i in 1 2; do cp photo.png "photos/one/$i.png"; cp photo.png "photos/two/$i.png"; done
+run data photos
 run report runs/sr_sweep-digits
 run summary squeezenet_v1_0
 run hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32

@@ -336,13 +336,14 @@ def _check_free_space(
     free = workdir.free_bytes()
     if not _agreed([needed <= free])[0]:
         raise UserError(
-            f"{workdir.path} needs {_megabytes(needed)} for checkpoints, and its disk has "
-            f"{_megabytes(free)} left; free some space or give another --workdir"
+            f"{workdir.path} needs {_describe_size(needed)} for checkpoints, and its disk has "
+            f"{_describe_size(free)} left; free some space or give another --workdir"
         )
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+def _describe_size(count: int) -> str:
+    """Returns bytes in words: "1.2 MB", or "340 kB" below that."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 def _starting_from(trial: Trial, init_from: str) -> TrialConfig:
