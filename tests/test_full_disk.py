@@ -158,10 +158,12 @@ def test_what_libraries_raise(tmp_path, code):
         raise ValueError("other [os_error_code='2']")
 
 
-@pytest.mark.parametrize("command", ["export", "compress"])
-def test_a_folder_is_no_file(net, tmp_path, capsys, command):
+@pytest.mark.parametrize(
+    ("command", "name"), [("export", "net.safetensors"), ("compress", "net.sqz")]
+)
+def test_a_folder_is_no_file(net, tmp_path, capsys, command, name):
     words = ["--format", "safetensors"] if command == "export" else []
-    assert cli.main([command, str(net / "net"), *words, "-o", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == (
-        f"error: cannot write {tmp_path}: it is a folder; name a file\n"
-    )
+    folder = tmp_path / name
+    folder.mkdir()
+    assert cli.main([command, str(net / "net"), *words, "-o", str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: cannot write {folder}: it is a folder; name a file\n"
