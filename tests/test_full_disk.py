@@ -134,7 +134,7 @@ def test_a_study_that_cannot_fit_is_refused(tmp_path, monkeypatch, cache, capsys
     monkeypatch.setattr(Workdir, "free_bytes", lambda self: 0)
     work = tmp_path / "work"
     assert cli.main([*LAUNCH, cache, f"--workdir={work}"]) == 2
-    assert "MB for checkpoints, and its disk has 0.0 MB left" in capsys.readouterr().err
+    assert "kB for checkpoints, and its disk has 0 kB left" in capsys.readouterr().err
     assert not work.exists()
 
 
