@@ -54,12 +54,15 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-    net: Network, images: np.ndarray, samples: int = 2, on_batch: Callable[[], None] = lambda: None
+    network: Network,
+    images: np.ndarray,
+    samples: int = 2,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Calibration:
     """Measures a network's curvatures on images without labels.
 
     Args:
-      net: a classifier.
+      network: a classifier.
       images: preprocessed, float32 [N, H, W, 3].
       samples: random gradients an image.
       on_batch: called after each batch, `count_batches(len(images), samples)` times.
@@ -69,8 +72,8 @@ def calibrate(
     """
     if not len(images):
         raise UserError("calibration needs at least one image, and there is none")
-    graphdef, params, stats = split_model(net.module())
-    shapes = _find_output_shapes(net)
+    graphdef, params, stats = split_model(network.module())
+    shapes = _find_output_shapes(network)
 
     @jax.jit
     def moments(params, stats, images, keys):
@@ -139,9 +142,9 @@ def count_batches(images: int, samples: int = 2) -> int:
     return samples * -(-images // BATCH)
 
 
-def _find_output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
+def _find_output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Returns the output shapes of all layers for one image, in the order of execution."""
-    shapes, model = {}, net.module()
+    shapes, model = {}, network.module()
     names = {id(layer): path for path, layer in find_layers(model).items()}
 
     def observe(layer, x, compute):
@@ -150,7 +153,7 @@ def _find_output_shapes(net: Network) -> dict[str, tuple[int, ...]]:
         return y
 
     with layers.intercept_layers(observe):
-        jax.eval_shape(model, jax.ShapeDtypeStruct((1, *net.input_shape), jnp.float32))
+        jax.eval_shape(model, jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))
     return shapes
 
 

@@ -80,25 +80,25 @@ def search_step(given: Problem, multiplier: float) -> Rounded:
     largest = np.abs(given.targets).max()
     tried = {}
 
-    def cost(place: int) -> float:
-        step = first * 2 ** (place / 2)
+    def cost(index: int) -> float:
+        step = first * 2 ** (index / 2)
         if step * _FINEST < largest:
             return np.inf
-        tried[place] = quantize_at(given, step, multiplier)
-        return tried[place].distortion + multiplier * tried[place].bits
+        tried[index] = quantize_at(given, step, multiplier)
+        return tried[index].distortion + multiplier * tried[index].bits
 
     coarsest = (
         2 * int(np.ceil(max(0.0, np.log2(largest / _FINEST / first)))) + 1 if largest > 0 else 0
     )
-    place = 0 if np.isfinite(here := cost(0)) else coarsest
-    here = here if place == 0 else cost(place)
+    index = 0 if np.isfinite(here := cost(0)) else coarsest
+    here = here if index == 0 else cost(index)
     for direction in (1, -1):
-        start = place
-        while (there := cost(place + direction)) < here:
-            place, here = place + direction, there
-        if place != start:
+        start = index
+        while (there := cost(index + direction)) < here:
+            index, here = index + direction, there
+        if index != start:
             break
-    return tried[place]
+    return tried[index]
 
 
 def quantize_at(

@@ -34,7 +34,7 @@ FEWEST_BITS, MOST_BITS = 2, 16
 
 
 def quantize(
-    net: Network,
+    network: Network,
     calibrated: Calibration,
     multiplier: float,
     base: Network | None = None,
@@ -45,7 +45,7 @@ def quantize(
     Kernels become levels; other arrays become float16 where that is accurate enough.
 
     Args:
-      net: the network.
+      network: the network.
       calibrated: its calibration.
       multiplier: price of a bit, nats of KL divergence; the larger, the smaller the file.
       base: a network whose weights are subtracted first, for the paths in `find_added`.
@@ -54,7 +54,11 @@ def quantize(
     Returns:
       Arrays by path, as `container.write` takes them.
     """
-    model, images, base_kernels = net.module(), calibrated.images, _find_base_kernels(net, base)
+    model, images, base_kernels = (
+        network.module(),
+        calibrated.images,
+        _find_base_kernels(network, base),
+    )
     names, coded = {id(layer): path for path, layer in calibrate.find_layers(model).items()}, {}
 
     def observe(layer, x, _):
@@ -79,11 +83,11 @@ def quantize(
 
     with layers.intercept_layers(observe):
         model(jnp.concatenate([images, images]))
-    return coded | _code_others(net, base, coded)
+    return coded | _code_others(network, base, coded)
 
 
 def estimate(
-    net: Network, calibrated: Calibration, multiplier: float, base: Network | None = None
+    network: Network, calibrated: Calibration, multiplier: float, base: Network | None = None
 ) -> tuple[float, float]:
     """Estimates the result of `quantize` in a fraction of its time.
 
@@ -92,8 +96,8 @@ def estimate(
     Returns:
       (bits of the levels, nats of KL divergence).
     """
-    bits, nats, base_kernels = 0.0, 0.0, _find_base_kernels(net, base)
-    for path, layer in calibrate.find_layers(net.module()).items():
+    bits, nats, base_kernels = 0.0, 0.0, _find_base_kernels(network, base)
+    for path, layer in calibrate.find_layers(network.module()).items():
         curvature = calibrated.layers[path]
         rounded = gptq.search_step(
             _make_problem(layer, curvature, _assume_exact_inputs(curvature), base_kernels[path]),
@@ -104,12 +108,12 @@ def estimate(
 
 
 def to_bits(
-    net: Network, calibrated: Calibration | None, bits: int, base: Network | None = None
+    network: Network, calibrated: Calibration | None, bits: int, base: Network | None = None
 ) -> dict[str, Tensor]:
     """Quantizes each kernel to 2^bits - 1 levels over the range of its weights.
 
     Args:
-      net: the network.
+      network: the network.
       calibrated: its calibration, for GPTQ; without, each weight becomes the nearest level.
       bits: `FEWEST_BITS` to `MOST_BITS`.
       base: as in `quantize`.
@@ -117,8 +121,8 @@ def to_bits(
     Returns:
       Arrays by path, as `container.write` takes them.
     """
-    coded, limit, base_kernels = {}, 2 ** (bits - 1) - 1, _find_base_kernels(net, base)
-    for path, layer in calibrate.find_layers(net.module()).items():
+    coded, limit, base_kernels = {}, 2 ** (bits - 1) - 1, _find_base_kernels(network, base)
+    for path, layer in calibrate.find_layers(network.module()).items():
         if calibrated is None:
             weights = calibrate.to_matrices(
                 layer, np.asarray(layer.kernel[...]) - base_kernels[path]
@@ -136,26 +140,26 @@ def to_bits(
             )
         step = max(float(np.abs(given.targets).max(initial=0)) / limit, _TINY)
         coded[_kernel_path(path)] = _to_tensor(layer, gptq.quantize_at(given, step, limit=limit))
-    return coded | _code_others(net, base, coded)
+    return coded | _code_others(network, base, coded)
 
 
-def code_zeros(net: Network, base: Network | None = None) -> dict[str, Tensor]:
+def code_zeros(network: Network, base: Network | None = None) -> dict[str, Tensor]:
     """Returns what `quantize` returns, with all levels 0: the part of a file that has a fixed size.
 
     Args:
-      net: the network.
+      network: the network.
       base: as in `quantize`.
     """
     zeros = {
         _kernel_path(path): QuantizedTensor(
             np.zeros(layer.kernel[...].shape, np.int32), UniformScale(1.0)
         )
-        for path, layer in calibrate.find_layers(net.module()).items()
+        for path, layer in calibrate.find_layers(network.module()).items()
     }
-    return zeros | _code_others(net, base, zeros)
+    return zeros | _code_others(network, base, zeros)
 
 
-def find_added(net: Network, base: Network | None) -> set[str]:
+def find_added(network: Network, base: Network | None) -> set[str]:
     """Returns the paths of the arrays that are stored as differences from the base.
 
     These are the kernels that have the same shape in both networks, and the other arrays that are
@@ -164,8 +168,8 @@ def find_added(net: Network, base: Network | None) -> set[str]:
     if base is None:
         return set()
     theirs = paths(base.params, base.stats)
-    kernels = {_kernel_path(path) for path in calibrate.find_layers(net.module())}
-    own = paths(net.params, net.stats)
+    kernels = {_kernel_path(path) for path in calibrate.find_layers(network.module())}
+    own = paths(network.params, network.stats)
     return {
         path
         for path, array in own.items()
@@ -175,27 +179,27 @@ def find_added(net: Network, base: Network | None) -> set[str]:
     }
 
 
-def divergence_from(net: Network, images: np.ndarray) -> Callable[[Network], float]:
+def divergence_from(network: Network, images: np.ndarray) -> Callable[[Network], float]:
     """Returns a function that measures how far another network's outputs are from this one's.
 
     The function takes a network of the same architecture and returns the mean KL divergence of its
     output distributions, nats.
 
     Args:
-      net: the reference.
+      network: the reference.
       images: preprocessed, float32 [N, H, W, 3].
     """
     # The weights are arguments, so that the function compiles once for all networks.
-    run = jax.jit(functools.partial(predict, split_model(net.module())[0]))
+    run = jax.jit(functools.partial(predict, split_model(network.module())[0]))
 
-    def log_probabilities(net: Network) -> np.ndarray:
+    def log_probabilities(network: Network) -> np.ndarray:
         logits = np.concatenate(
-            [run(net.params, net.stats, part) for part in _split_batches(images)]
+            [run(network.params, network.stats, part) for part in _split_batches(images)]
         ).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
-    own = log_probabilities(net)
+    own = log_probabilities(network)
     return lambda other: float((np.exp(own) * (own - log_probabilities(other))).sum(axis=1).mean())
 
 
@@ -298,9 +302,9 @@ def _to_tensor(layer: LinearLayer, rounded: gptq.Rounded) -> QuantizedTensor:
     )
 
 
-def _find_base_kernels(net: Network, base: Network | None) -> dict[str, np.ndarray]:
+def _find_base_kernels(network: Network, base: Network | None) -> dict[str, np.ndarray]:
     """Returns the kernel that each layer's levels are added to: the base's, or zeros."""
-    added = find_added(net, base)
+    added = find_added(network, base)
     theirs = paths(base.params, base.stats) if base else {}
     return {
         path: np.asarray(
@@ -309,7 +313,7 @@ def _find_base_kernels(net: Network, base: Network | None) -> dict[str, np.ndarr
             else np.zeros(layer.kernel[...].shape),
             np.float32,
         )
-        for path, layer in calibrate.find_layers(net.module()).items()
+        for path, layer in calibrate.find_layers(network.module()).items()
     }
 
 
@@ -318,16 +322,16 @@ def _kernel_path(layer: str) -> str:
 
 
 def _code_others(
-    net: Network, base: Network | None, coded: Mapping[str, Tensor]
+    network: Network, base: Network | None, coded: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Returns the tensors of the arrays that are not in `coded`, such as biases.
 
     Arrays equal to the base's become a difference of zeros.
     """
-    added = find_added(net, base)
+    added = find_added(network, base)
     arrays = {
         path: np.asarray(array, np.float32)
-        for path, array in paths(net.params, net.stats).items()
+        for path, array in paths(network.params, network.stats).items()
         if path not in coded
     }
     return {

@@ -22,7 +22,7 @@ _MAX_ESTIMATES, _MAX_FILES = 30, 8  # trials of a search by estimates, and of on
 
 
 def to_bits(
-    net: Network,
+    network: Network,
     calibrated: Calibration | None,
     bits: int,
     base: Network | None = None,
@@ -31,7 +31,7 @@ def to_bits(
     """Returns the .sqz file of a network with at most 2^bits - 1 levels in each layer.
 
     Args:
-      net: the network.
+      network: the network.
       calibrated: its calibration, or None; see `quantize.to_bits`.
       bits: bits of a level.
       base: a network that readers have; the file is then a delta from it.
@@ -44,11 +44,11 @@ def to_bits(
         raise UserError(
             f"levels must have {quantize.FEWEST_BITS} to {quantize.MOST_BITS} bits, not {bits}"
         )
-    return _write(net, quantize.to_bits(net, calibrated, bits, base), base, options)
+    return _write(network, quantize.to_bits(network, calibrated, bits, base), base, options)
 
 
 def to_size(
-    net: Network,
+    network: Network,
     calibrated: Calibration,
     goal: int,
     base: Network | None = None,
@@ -61,7 +61,7 @@ def to_size(
     search runs out of trials.
 
     Args:
-      net: the network.
+      network: the network.
       calibrated: its calibration.
       goal: bytes.
       base: a network that readers have; the file is then a delta to it.
@@ -71,18 +71,21 @@ def to_size(
     Raises:
       UserError: no file is that small.
     """
-    if len(content := container.lossless(net, base=base, **options)) <= goal:
+    if len(content := container.lossless(network, base=base, **options)) <= goal:
         return content
 
     # The bytes of the header, the biases and the rest that the multiplier does not change.
-    fixed = len(_write(net, quantize.code_zeros(net, base), base, options))
+    fixed = len(_write(network, quantize.code_zeros(network, base), base, options))
 
     def estimated(multiplier: float) -> tuple[float, float]:
-        return quantize.estimate(net, calibrated, multiplier, base)[0] / 8, multiplier
+        return quantize.estimate(network, calibrated, multiplier, base)[0] / 8, multiplier
 
-    def measured(multiplier: float) -> tuple[float, bytes]:
+    def measure(multiplier: float) -> tuple[float, bytes]:
         content = _write(
-            net, quantize.quantize(net, calibrated, multiplier, base, on_layer), base, options
+            network,
+            quantize.quantize(network, calibrated, multiplier, base, on_layer),
+            base,
+            options,
         )
         return len(content) - fixed, content
 
@@ -97,13 +100,13 @@ def to_size(
         format_value=lambda value: f"{value + fixed:,.0f} bytes",
     )
     start = search(
-        estimated, start=_guess_multiplier(net), tolerance=0.02, max_trials=_MAX_ESTIMATES
+        estimated, start=_guess_multiplier(network), tolerance=0.02, max_trials=_MAX_ESTIMATES
     )
-    return search(measured, start=start, tolerance=0.01, max_trials=_MAX_FILES)
+    return search(measure, start=start, tolerance=0.01, max_trials=_MAX_FILES)
 
 
 def to_loss(
-    net: Network,
+    network: Network,
     calibrated: Calibration,
     goal: float,
     held_out: np.ndarray,
@@ -116,7 +119,7 @@ def to_loss(
     The search stops within 10 % of the goal.
 
     Args:
-      net: the network.
+      network: the network.
       calibrated: its calibration.
       goal: mean KL divergence from the network's own outputs, nats.
       held_out: images to measure it on, float32 [N, H, W, 3], other than the calibration's.
@@ -128,15 +131,18 @@ def to_loss(
       UserError: no file is that close.
     """
     known_classes = options.get("known_classes")
-    divergence = quantize.divergence_from(net, held_out)
+    divergence = quantize.divergence_from(network, held_out)
 
     def estimated(multiplier: float) -> tuple[float, float]:
         # Layers correct each other's errors, so that about half of the estimate remains.
-        return quantize.estimate(net, calibrated, multiplier, base)[1] / 2, multiplier
+        return quantize.estimate(network, calibrated, multiplier, base)[1] / 2, multiplier
 
-    def measured(multiplier: float) -> tuple[float, bytes]:
+    def measure(multiplier: float) -> tuple[float, bytes]:
         content = _write(
-            net, quantize.quantize(net, calibrated, multiplier, base, on_layer), base, options
+            network,
+            quantize.quantize(network, calibrated, multiplier, base, on_layer),
+            base,
+            options,
         )
         return divergence(container.read(content, known_classes, base)), content
 
@@ -148,21 +154,25 @@ def to_loss(
         format_value=lambda value: f"{value:.3g} nats",
     )
     return search(
-        measured,
-        start=search(estimated, start=_guess_multiplier(net), max_trials=_MAX_ESTIMATES),
+        measure,
+        start=search(estimated, start=_guess_multiplier(network), max_trials=_MAX_ESTIMATES),
         max_trials=_MAX_FILES,
     )
 
 
 def _write(
-    net: Network, coded: Mapping[str, Tensor], base: Network | None, options: Mapping[str, Any]
+    network: Network, coded: Mapping[str, Tensor], base: Network | None, options: Mapping[str, Any]
 ) -> bytes:
-    return container.write(net, coded, base=base, added=quantize.find_added(net, base), **options)
+    return container.write(
+        network, coded, base=base, added=quantize.find_added(network, base), **options
+    )
 
 
-def _guess_multiplier(net: Network) -> float:
+def _guess_multiplier(network: Network) -> float:
     """Returns a multiplier of the right order of magnitude: 0.1 nats for one bit a weight."""
-    return 0.1 / sum(array.size for array in container.paths(net.params, net.stats).values())
+    return 0.1 / sum(
+        array.size for array in container.paths(network.params, network.stats).values()
+    )
 
 
 def _search(

@@ -138,16 +138,20 @@ def check_definition(path: Path, model: Model, num_classes: int) -> None:
     """
     options = {key: value for key, value in model.items() if key != "name"}
 
-    def shapes(net: Model) -> dict[str, tuple[int, ...]]:
-        return {w.path: w.shape for w in parameter_names.weights(net, num_classes, "caffe")}
+    def shapes(network: Model) -> dict[str, tuple[int, ...]]:
+        return {w.path: w.shape for w in parameter_names.weights(network, num_classes, "caffe")}
 
     family, given = models.find(model["name"])[0], shapes(model)
-    released = (net for nets in RELEASED["caffe"] for net in nets)
+    released = (network for nets in RELEASED["caffe"] for network in nets)
     twins = [
-        net for net in released if models.find(net["name"])[0] is family and shapes(net) == given
+        network
+        for network in released
+        if models.find(network["name"])[0] is family and shapes(network) == given
     ]
-    if twins and _computation(model) not in [_computation({**net, **options}) for net in twins]:
-        names = " or ".join(dict.fromkeys(net["name"] for net in twins))
+    if twins and _computation(model) not in [
+        _computation({**network, **options}) for network in twins
+    ]:
+        names = " or ".join(dict.fromkeys(network["name"] for network in twins))
         raise UserError(
             f"{path}: {model['name']} has the weights of Caffe's {names}, but computes other "
             f"logits: give --model {names}"
@@ -156,8 +160,8 @@ def check_definition(path: Path, model: Model, num_classes: int) -> None:
 
 def _computation(model: Model) -> str:
     """Returns the equations of a model's forward pass."""
-    net = nnx.eval_shape(lambda: build_model(model, 1000))
-    graphdef, params, stats = split_model(net)
+    network = nnx.eval_shape(lambda: build_model(model, 1000))
+    graphdef, params, stats = split_model(network)
     size = models.find(model["name"])[1].input_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     with conv_backend.conv_backend("native"):

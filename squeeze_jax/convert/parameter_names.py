@@ -125,17 +125,17 @@ _SQUEEZENET: dict[Library, tuple[str, str, str, tuple[str, str, str]]] = {
 }
 
 
-def _squeezenet_layers(net: SqueezeNet, library: Library) -> dict[str, str]:
+def _squeezenet_layers(network: SqueezeNet, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer, {} if the library has no such network."""
-    if library == "pytorchcv" and "conv1" not in net.pool_after:
+    if library == "pytorchcv" and "conv1" not in network.pool_after:
         return {}  # every stage of pytorchcv's begins with a pool
     conv1, fire_layer, conv10, parts = _SQUEEZENET[library]
     layers = {"conv1": conv1}
     # The index is the place in torchvision's Sequential, which holds conv1, its ReLU, the pools
     # and the Fire modules.
     index, stage, unit, previous = 2, 0, 0, "conv1"
-    for fire in net.fire_names:
-        if previous in net.pool_after:
+    for fire in network.fire_names:
+        if previous in network.pool_after:
             index, stage, unit = index + 1, stage + 1, 0
         unit += 1
         for ours, part in zip(("squeeze", "expand1x1", "expand3x3"), parts, strict=True):
@@ -157,10 +157,10 @@ _BLOCK = {
 }
 
 
-def _squeezenext_layers(net: SqueezeNext, library: Library) -> dict[str, str]:
+def _squeezenext_layers(network: SqueezeNext, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer."""
     layers = {"conv1": "features.init_block.conv"}
-    for stage, count in enumerate(net.blocks, start=1):
+    for stage, count in enumerate(network.blocks, start=1):
         for unit in range(1, count + 1):
             for ours, theirs in _BLOCK.items():
                 if unit == 1 or ours != "shortcut":
@@ -172,19 +172,19 @@ def _squeezenext_layers(net: SqueezeNext, library: Library) -> dict[str, str]:
     return layers | {"classifier": "fc1000" if library == "caffe" else "output"}
 
 
-def _alexnet_layers(net: AlexNet, library: Library) -> dict[str, str]:
+def _alexnet_layers(network: AlexNet, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer, {} if the library has the other AlexNet."""
-    if net.caffe != (library == "caffe"):
+    if network.caffe != (library == "caffe"):
         return {}
     slots = {"conv1": 3, "conv2": 3, "conv3": 2, "conv4": 2, "conv5": 3}
     return _sequential_layers(slots, (1, 4, 6), library)
 
 
-def _vgg_layers(net: VGG, library: Library) -> dict[str, str]:
+def _vgg_layers(network: VGG, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer."""
     slots = {
         f"conv{stage}_{i}": 3 if i == count else 2
-        for stage, count in enumerate(net.stages, 1)
+        for stage, count in enumerate(network.stages, 1)
         for i in range(1, count + 1)
     }
     return _sequential_layers(slots, (0, 3, 6), library)
@@ -239,8 +239,8 @@ def weights(model: Mapping[str, Any], num_classes: int, library: Library) -> lis
 @functools.lru_cache(maxsize=64)
 def _weights(model: str, num_classes: int, library: Library) -> tuple[Weight, ...]:
     name_and_options = json.loads(model)
-    net = nnx.eval_shape(lambda: build_model(name_and_options, num_classes))
-    _, params, stats = split_model(net)
+    network = nnx.eval_shape(lambda: build_model(name_and_options, num_classes))
+    _, params, stats = split_model(network)
     statistics = leaves_by_path(stats)
     leaves = leaves_by_path(params) | statistics
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
@@ -250,7 +250,7 @@ def _weights(model: str, num_classes: int, library: Library) -> tuple[Weight, ..
             for path, shape in shapes.items()
         )
     table = []
-    for layer, name in _layer_names(net, library).items():
+    for layer, name in _layer_names(network, library).items():
         has_batch_norm = f"{layer}/bn/scale" in shapes
         for leaf, foreign in _LEAVES.get((library, has_batch_norm), {}).items():
             path = f"{layer}/{leaf}"
@@ -259,7 +259,7 @@ def _weights(model: str, num_classes: int, library: Library) -> tuple[Weight, ..
                 if len(names) > 1:
                     conversion = _SEVERAL[library]
                 elif path == "fc6/kernel":
-                    conversion = _dense_after_flatten(_MAP_SIZES[type(net)])
+                    conversion = _dense_after_flatten(_MAP_SIZES[type(network)])
                 else:
                     conversion = {1: IDENTITY, 2: DENSE, 4: CONVOLUTION}[len(shapes[path])]
                 table.append(Weight(path, shapes[path], path in statistics, names, conversion))
@@ -271,10 +271,10 @@ def _weights(model: str, num_classes: int, library: Library) -> tuple[Weight, ..
     return tuple(table)
 
 
-def _layer_names(net: nnx.Module, library: Library) -> dict[str, str]:
+def _layer_names(network: nnx.Module, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer, {} if the library does not define the module."""
-    libraries, layers = _FAMILIES.get(type(net), (set(), None))
-    return layers(net, library) if layers and library in libraries else {}
+    libraries, layers = _FAMILIES.get(type(network), (set(), None))
+    return layers(network, library) if layers and library in libraries else {}
 
 
 def matching_library(model: Mapping[str, Any], num_classes: int) -> Library:
@@ -283,28 +283,28 @@ def matching_library(model: Mapping[str, Any], num_classes: int) -> Library:
     That is torchvision or pytorchcv, and ours where neither has the network. Weights do not show
     strides, padding, the last ReLU and the pool at the end, so these are compared here.
     """
-    net = nnx.eval_shape(lambda: build_model(model, num_classes))
+    network = nnx.eval_shape(lambda: build_model(model, num_classes))
     library: Library
-    match net:
+    match network:
         case SqueezeNet():
-            library = "pytorchcv" if net.identities else "torchvision"
+            library = "pytorchcv" if network.identities else "torchvision"
             is_same = (
-                net.conv1.stride == 2
-                and _max_padding(net.conv1) == 0
-                and _max_padding(net.conv10) == 0
-                and net.conv10_relu
-                and ("conv1", *net.fire_names)[-1] not in net.pool_after
+                network.conv1.stride == 2
+                and _max_padding(network.conv1) == 0
+                and _max_padding(network.conv10) == 0
+                and network.conv10_relu
+                and ("conv1", *network.fire_names)[-1] not in network.pool_after
             )
         case SqueezeNext():
-            library, first = "pytorchcv", vars(net)["stage1_block1"]
+            library, first = "pytorchcv", vars(network)["stage1_block1"]
             is_same = (
-                net.conv1.stride == 2
-                and _max_padding(net.conv1) == 1
-                and net.pool1
+                network.conv1.stride == 2
+                and _max_padding(network.conv1) == 1
+                and network.pool1
                 and not first.rewired
                 and first.separable1.kernel.shape[:2] == (1, 3)
                 and first.reduce1.groups == 1
-                and hasattr(net.classifier, "bias")
+                and hasattr(network.classifier, "bias")
             )
         case _:
             library, is_same = "torchvision", True

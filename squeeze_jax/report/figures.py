@@ -176,9 +176,11 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 markersize=5,
                 label="front",
             )
-            for point, place in zip(front, best, strict=True):
+            for point, position in zip(front, best, strict=True):
                 name = _cut(", ".join(map(show, point.design.values())) or study.name, 40)
-                panel.annotate(name, place, textcoords="offset points", xytext=(4, -10), fontsize=7)
+                panel.annotate(
+                    name, position, textcoords="offset points", xytext=(4, -10), fontsize=7
+                )
             panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
             panel.xaxis.set_major_formatter(EngFormatter())
             panel.margins(x=0.12, y=0.12)
@@ -414,7 +416,7 @@ def _set_ticks(
 ) -> None:
     """Sets a tick at each design point, its x below and its size above, where labels have room."""
     ours = {places[show(_x_value(study, point))] for point in points}
-    ticks = list(places.values()), [_cut(place, 40) for place in places]
+    ticks = list(places.values()), [_cut(position, 40) for position in places]
     axes.set_xticks(*ticks)
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
@@ -422,7 +424,8 @@ def _set_ticks(
     size = _size_column(points, study.metric)
     upper.set_xlabel(column(size).title)
     upper.set_xticks(
-        sorted(ours), [_show_size(study, points, places, place, size) for place in sorted(ours)]
+        sorted(ours),
+        [_show_size(study, points, places, position, size) for position in sorted(ours)],
     )
     figure.draw_without_rendering()  # labels have no width before
     if numeric:
@@ -444,13 +447,17 @@ def _size_column(points: Sequence[Point], metric: str) -> str:
 
 
 def _show_size(
-    study: StudyRecord, points: Iterable[Point], places: dict[str, float], place: float, size: str
+    study: StudyRecord,
+    points: Iterable[Point],
+    places: dict[str, float],
+    position: float,
+    size: str,
 ) -> str:
     """Returns the size of the nets at a position of the axis: one number, or a range."""
     here = [
         point.representative(size)
         for point in points
-        if places[show(_x_value(study, point))] == place
+        if places[show(_x_value(study, point))] == position
     ]
     known = sorted(value for value in here if value is not None)
     ends = dict.fromkeys(column(size).show(value) for value in (known[:1] + known[-1:]))
@@ -480,9 +487,9 @@ def _overlaps(axis: XAxis) -> bool:
 def _thin_ticks(axis: XAxis) -> None:
     """Removes each tick whose label would touch the one before it."""
     kept, end = [], float("-inf")
-    for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True):
+    for location, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True):
         box = label.get_window_extent()
         if box.x0 > end + 8 or not label.get_text():
-            kept.append((place, label.get_text()))
+            kept.append((location, label.get_text()))
             end = max(end, box.x1)
     axis.set_ticks(*map(list, zip(*kept, strict=True)))

@@ -53,13 +53,15 @@ def encode(directory: Path, settings: CompressConfig, data: Data) -> dict[str, b
     Raises:
       UserError: there is no whole checkpoint, or no file can hold the net.
     """
-    net = load_network(directory)
+    network = load_network(directory)
     if settings.max_loss is None:
-        return {coder: container.lossless(net, coder=coder) for coder in settings.coders}
-    images = sample(data.train_source, net.preprocessing, 2 * IMAGES)
-    calibrated = calibrate(net, images[::2])
+        return {coder: container.lossless(network, coder=coder) for coder in settings.coders}
+    images = sample(data.train_source, network.preprocessing, 2 * IMAGES)
+    calibrated = calibrate(network, images[::2])
     return {
-        coder: rate_search.to_loss(net, calibrated, settings.max_loss, images[1::2], coder=coder)
+        coder: rate_search.to_loss(
+            network, calibrated, settings.max_loss, images[1::2], coder=coder
+        )
         for coder in settings.coders
     }
 
@@ -78,6 +80,6 @@ def measure(files: Mapping[str, bytes], program: CompiledTrial) -> dict[str, flo
     return sizes | {"sqz_top1": _top1(first, program)}
 
 
-def _top1(net: Network, program: CompiledTrial) -> float:
-    params, stats = parallel.replicate((net.params, net.stats), program.devices)
+def _top1(network: Network, program: CompiledTrial) -> float:
+    params, stats = parallel.replicate((network.params, network.stats), program.devices)
     return percentages(program.evaluate(params, stats))["top1"]

@@ -70,9 +70,9 @@ class Run:
         """Returns the seconds spent on this run, earlier launches included."""
         return self._seconds_before + time.perf_counter() - self._begun
 
-    def record(self, **measured: Any) -> None:
+    def record(self, **metrics: Any) -> None:
         """Hands what was measured after the latest step to all trackers."""
-        record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **measured}
+        record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **metrics}
         record["seconds"] = self.seconds()
         for tracker in self._trackers:
             tracker.write(record)

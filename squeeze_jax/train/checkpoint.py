@@ -101,7 +101,7 @@ def _keeps_latest() -> Any:
     return ocp.training.preservation_policies.LatestN(1)
 
 
-def save_network(net: Network, directory: Path) -> None:
+def save_network(network: Network, directory: Path) -> None:
     """Writes a network as a trial's folder holds it: config.json and checkpoints/.
 
     Raises:
@@ -111,8 +111,8 @@ def save_network(net: Network, directory: Path) -> None:
     with new_folder(directory) as partial:
         weights = str((partial / WEIGHTS).absolute())
         with ocp.training.Checkpointer(weights) as checkpointer:
-            checkpointer.save(0, jax.device_put({"params": net.params, "stats": net.stats}))
-        (partial / CONFIG_FILE).write_text(json.dumps(net.metadata(), indent=1))
+            checkpointer.save(0, jax.device_put({"params": network.params, "stats": network.stats}))
+        (partial / CONFIG_FILE).write_text(json.dumps(network.metadata(), indent=1))
 
 
 def load_network(directory: Path) -> Network:

@@ -21,7 +21,7 @@ from squeeze_jax.train.evaluation import evaluate_each
 
 
 def sensitivity(
-    net: Network,
+    network: Network,
     data: Data,
     fractions: Sequence[float],
     max_loss: float,
@@ -31,7 +31,7 @@ def sensitivity(
     """Returns top-1 with one layer pruned and all others as they are, without retraining.
 
     Args:
-      net: a trained network.
+      network: a trained network.
       data: see `evaluation.evaluate`.
       fractions: of a layer's weights that are kept, each in (0, 1).
       max_loss: points of top-1 that a layer may lose.
@@ -43,7 +43,7 @@ def sensitivity(
       pairs as `train.prune_density` takes them, of each layer that may be pruned and the smallest
       of the fractions that loses no more than `max_loss`.
     """
-    graphdef, params, stats = split_model(net.module())
+    graphdef, params, stats = split_model(network.module())
     logits = jax.jit(functools.partial(predict, graphdef))
     params, stats = jax.device_put((params, stats))
     arrays = leaves_by_path(params)

@@ -21,7 +21,7 @@ from squeeze_jax.network import Network, Tree, leaves_by_path, replace_leaves, w
 
 
 def write(
-    net: Network,
+    network: Network,
     coded: Mapping[str, Tensor],
     *,
     coder: str = "arithmetic",
@@ -33,7 +33,7 @@ def write(
     """Returns a network as a .sqz file.
 
     Args:
-      net: the network whose metadata the file carries.
+      network: the network whose metadata the file carries.
       coded: every weight and statistic by its path in `paths`: quantized, float32 or float16.
       coder: a key of `coders.CODERS`.
       bits: log2 of the contexts in each table, 10 to 18; the arithmetic decoder takes 52 * 2^bits
@@ -51,7 +51,7 @@ def write(
     if coder not in CODERS:
         raise UserError(f"unknown coder {coder!r}; choose one of {', '.join(CODERS)}")
     arithmetic.check_context_bits(bits)
-    shapes = {path: np.shape(leaf) for path, leaf in paths(net.params, net.stats).items()}
+    shapes = {path: np.shape(leaf) for path, leaf in paths(network.params, network.stats).items()}
     _check_shapes(coded, shapes)
     num_weights = sum(int(np.prod(shape)) for shape in shapes.values())
     file_format.check_num_weights(num_weights)
@@ -67,7 +67,7 @@ def write(
             context_bits=bits if chosen.has_contexts else 0,
             base_crc=0 if base is None else weights.crc,
             num_weights=num_weights,
-            header=header.pack(net.metadata(), known_classes or {}),
+            header=header.pack(network.metadata(), known_classes or {}),
             specs=delta.make_entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
             payload=payload,
         )
@@ -75,7 +75,7 @@ def write(
 
 
 def lossless(
-    net: Network,
+    network: Network,
     *,
     coder: str = "arithmetic",
     bits: int = arithmetic.BITS,
@@ -90,7 +90,7 @@ def lossless(
     an array as its difference from the base where that has few distinct values and is smaller.
 
     Args:
-      net: the network.
+      network: the network.
       coder: as in `write`.
       bits: as in `write`.
       known_classes: as in `write`.
@@ -102,7 +102,7 @@ def lossless(
     weights = _find_base_weights(base)
     coded: dict[str, Tensor] = {}
     added = set()
-    for path, leaf in paths(net.params, net.stats).items():
+    for path, leaf in paths(network.params, network.stats).items():
         array = np.asarray(leaf, np.float32)
         coded[path] = _choose_exact_form(array)
         before = weights.find(path, array.shape)
@@ -111,7 +111,7 @@ def lossless(
             coded[path] = difference
             added.add(path)
     return write(
-        net, coded, coder=coder, bits=bits, known_classes=known_classes, base=base, added=added
+        network, coded, coder=coder, bits=bits, known_classes=known_classes, base=base, added=added
     )
 
 
@@ -228,9 +228,9 @@ def _restore_weights(
     return delta.add(base.values(spec), tensor)
 
 
-def _find_base_weights(net: Network | None) -> delta.BaseWeights:
+def _find_base_weights(network: Network | None) -> delta.BaseWeights:
     """Returns the weights of a base; without a base there are none."""
-    base = delta.BaseWeights.of({} if net is None else paths(net.params, net.stats))
+    base = delta.BaseWeights.of({} if network is None else paths(network.params, network.stats))
     file_format.check_num_weights(len(base.weights))
     return base
 

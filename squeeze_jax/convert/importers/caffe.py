@@ -85,7 +85,7 @@ def read(path: Path, wanted: Wanted) -> Imported:
         if wanted.model
         else [nets[-1 if bypass else 0] for nets in identify.RELEASED["caffe"]]
     )
-    candidates: list[identify.Candidate] = [("caffe", (net,)) for net in models]
+    candidates: list[identify.Candidate] = [("caffe", (network,)) for network in models]
     found = identify.identify(path, NAME, candidates, arrays, wanted.num_classes)
     if wanted.model:
         identify.check_definition(path, wanted.model, len(found.network.class_names))
@@ -102,11 +102,14 @@ def read_layers(path: Path) -> dict[str, Layer]:
         blob's shape does not fit its data.
     """
     try:
-        net = _parse("NetParameter", path.read_bytes())
-        if len(net.layer) + len(net.layers) > _MAX_LAYERS:
+        network = _parse("NetParameter", path.read_bytes())
+        if len(network.layer) + len(network.layers) > _MAX_LAYERS:
             raise UserError(f"{path}: more than {_MAX_LAYERS:,} layers")
         layers: dict[str, Layer] = {}
-        for kind, contents in (("LayerParameter", net.layer), ("V1LayerParameter", net.layers)):
+        for kind, contents in (
+            ("LayerParameter", network.layer),
+            ("V1LayerParameter", network.layers),
+        ):
             for content in contents:
                 name, layer = _read_layer(path, _parse(kind, content))
                 # Layers without weights may share a name: the data layers of training and
