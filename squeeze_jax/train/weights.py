@@ -40,10 +40,10 @@ def load_sqz_file(path: Path, base: Network | None = None) -> Network:
 
     Args:
       path: the file.
-      base: the network that the file is an update of.
+      base: the network that the file is a delta from.
 
     Raises:
-      UserError: it cannot be read, is damaged, or is an update of another network.
+      UserError: it cannot be read, is damaged, or is a delta from another network.
     """
     try:
         content = path.read_bytes()
