@@ -1,6 +1,7 @@
 """What is a split, a class and an image in a folder; nothing is left out without a word."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +115,36 @@ def test_a_flat_test_folder_is_for_predict(tmp_path, capsys, prefix):
 def test_val_beside_classes_is_a_split_if_it_holds_the_same(tmp_path):
     make(tmp_path, "a/0.png", "b/0.png", "test/a/1.png", "test/b/1.png")
     assert [len(split) for split in load(settings(tmp_path))] == [2, 2]
-    make(tmp_path, "a/2.png", "b/2.png", "test/2023/1.png")  # a class of that name
-    assert load(settings(tmp_path))[0].class_names == ("a", "b", "test")
+    other = make(tmp_path / "other", *(f"{c}/{i}.png" for c in ("a", "b", "test/1") for i in "01"))
+    assert load(settings(other))[0].class_names == ("a", "b", "test")  # a class of that name
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("training_set/a", "training_set/b", "test_set/a", "test_set/b"),
+        ("train/a", "train/b", "dev/a", "dev/b", "notes/2023"),
+        ("val/a", "val/b", "test/a", "test/b"),
+        ("a", "b", "test/a", "test/b", "test/unknown"),
+    ],
+)
+def test_a_split_is_not_taken_for_a_class(tmp_path, folders):
+    make(tmp_path, *(f"{folder}/{i}.png" for folder in folders for i in range(2)))
+    with pytest.raises(UserError, match=r"looks like a split, not a class.*train, val and test"):
+        load(settings(tmp_path))
+
+
+def test_classes_named_like_splits_stay_classes(tmp_path):
+    make(tmp_path, *(f"{c}/{y}/{i}.png" for c in ("bus", "train") for y in "12" for i in "01"))
+    assert load(settings(tmp_path))[0].class_names == ("bus", "train")
+
+
+def test_a_class_has_one_name_in_all_splits_in_either_unicode_form(tmp_path):
+    short, long = (unicodedata.normalize(form, "carr\u00e9") for form in ("NFC", "NFD"))
+    make(tmp_path, f"train/{long}/0.png", "train/b/0.png", "val/b/0.png", f"val/{short}/0.png")
+    make(tmp_path, f"val/{long}/1.png")
+    evaluation = load(settings(tmp_path))[1]
+    assert [evaluation.class_names[label] for label in evaluation.labels] == ["b", long, long]
 
 
 def test_layouts_that_are_refused(tmp_path):
@@ -131,6 +160,16 @@ def test_layouts_that_are_refused(tmp_path):
     assert "are the same split" in message(twice)
     deep = make(tmp_path / "deep", *(f"images/{c}/{i}.png" for c in "ab" for i in range(2)))
     assert f"is data_dir={deep}/images meant?" in message(deep)
+
+
+def test_empty_folders_are_named(tmp_path, capsys):
+    make(tmp_path, *(f"train/{c}/{i}.png" for c in "ab" for i in range(2)))
+    (tmp_path / "val").mkdir()
+    assert [len(split) for split in load(settings(tmp_path))] == [2, 2]
+    assert "val holds no image and is not used" in capsys.readouterr().err
+    (tmp_path / "train" / "c").mkdir()
+    with pytest.raises(UserError, match="class folder .*c holds no image"):
+        load(settings(tmp_path))
 
 
 def broken(root: Path) -> Path:
@@ -190,6 +229,12 @@ def test_fingerprint_is_of_paths_and_sizes(tmp_path):
     second = data.open_data(settings(tmp_path)).record()
     assert second["fingerprint"] != first["fingerprint"]
     assert (first["images"], second["images"]) == ({"train": 6, "eval": 2}, {"train": 7, "eval": 2})
+
+
+def test_the_data_command_tells_of_a_folder_that_cannot_be_trained_on(tmp_path, capsys):
+    make(tmp_path, *(f"images/{c}/{i}.png" for c in "ab" for i in range(2)))
+    assert cli.main(["data", str(tmp_path)]) == 0
+    assert f"cannot be trained on: {tmp_path} has only one class" in capsys.readouterr().out
 
 
 def test_the_data_command_tells_how_a_folder_is_read(tmp_path, capsys):
