@@ -199,6 +199,21 @@ def test_all_unreadable_images_are_found_before_training(tmp_path, capsys, place
         assert [batch["image"][0, 0, 0, 0] for batch in batches] == expected
 
 
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_skipping_leaves_an_image_of_each_class_and_split(tmp_path, placement):
+    changes = {"placement": placement, "skip_unreadable": True}
+    make(tmp_path, *(f"{s}/{c}/{i}.png" for s in ("train", "val") for c in "ab" for i in "01"))
+    for path in tmp_path.glob("val/*/*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="/eval: none of its 4 images can be read"):
+        data.open_data(settings(tmp_path, **changes))
+    for path in tmp_path.glob("train/b/*"):
+        path.write_bytes(b"")
+    make(tmp_path, "val/a/0.png")
+    with pytest.raises(UserError, match="no training image of class 'b' can be read"):
+        data.open_data(settings(tmp_path, **changes))
+
+
 def test_evaluation_and_calibration_find_them_too(tmp_path):
     source = load_split("folder", str(broken(tmp_path)), None)
     with pytest.raises(UserError, match="cannot read 3 of 20 images"):
