@@ -403,5 +403,6 @@ def source_of(folder: ImageFolder, split: str, classes: Classes, config: DataCon
     if not pairs:
         raise UserError(f"{folder.root} has no images in its {split} split")
     paths, labels = zip(*pairs, strict=True)
-    name = f"{folder.root.name}/{split}" if split else folder.root.name
+    own_name = Path(os.path.abspath(folder.root)).name  # of ".", too
+    name = f"{own_name}/{split}" if split else own_name
     return FileSource(name, names, folder.root, paths, labels, config.background)

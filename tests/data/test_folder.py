@@ -101,6 +101,12 @@ def test_evaluation_takes_the_same_layouts(tmp_path):
         split(tmp_path / "train", "val")
 
 
+def test_the_current_folder_has_its_own_name(tmp_path, monkeypatch):
+    make(tmp_path / "fruit", "a/0.png", "b/0.png")
+    monkeypatch.chdir(tmp_path / "fruit")
+    assert load_split("folder", ".", None).name == "fruit"
+
+
 @pytest.mark.parametrize("prefix", ["", "train/"])
 def test_a_flat_test_folder_is_for_predict(tmp_path, capsys, prefix):
     make(tmp_path, *(f"{prefix}{c}/{i}.png" for c in "ab" for i in range(2)), "test/9.png")
