@@ -13,7 +13,9 @@ Every file under a class folder is used, or reported:
 
 import dataclasses
 import os
+import re
 import sys
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +37,7 @@ SPLITS = {
     "testing": "test",
 }
 LAYOUT = "expected data_dir/<class>/<image> or data_dir/{train,val,test}/<class>/<image>"
+_SPLIT_LIKE = re.compile(r"train|val|test|dev|eval|holdout", re.IGNORECASE)  # starts such a name
 _SYSTEM_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 
 Classes = Mapping[str, Sequence[Path]]  # class name -> its images; both sorted
@@ -49,7 +52,7 @@ class ImageFolder:
       root: the folder.
       splits: "train", "val", "test" -> classes; without split folders "train" alone.
       folders: the same -> the folder that holds the classes.
-      unlabelled: split -> images without class folders.
+      unlabelled: split -> images without class folders; none where the split is empty.
       left_out: reason -> files that are not used; hidden ones are not among them.
     """
 
@@ -73,6 +76,8 @@ class ImageFolder:
             notes.append(
                 f"{self.root}: {split} holds {len(images)} images without class folders, "
                 "for squeeze-jax predict only"
+                if images
+                else f"{self.root}: {split} holds no image and is not used"
             )
         for split in self.splits.keys() - {"train"}:
             absent = [name for name in self.class_names if not self.splits[split].get(name)]
@@ -105,8 +110,10 @@ class ImageFolder:
         """Returns the classes of "train", of "eval" (val, test or held out), and perhaps of "test".
 
         Raises:
-          UserError: see `holdout`.
+          UserError: there is only one class; see also `holdout`.
         """
+        if len(self.class_names) < 2:
+            raise UserError(_one_class(self))
         others = {split: self.splits[split] for split in ("val", "test") if split in self.splits}
         if not others:
             return dict(zip(("train", "eval"), self.holdout(holdout), strict=True))
@@ -160,8 +167,6 @@ def load(config: DataConfig) -> tuple[Source, ...]:
     """
     folder = _open(config)
     roles = folder.roles(config.holdout)
-    if len(folder.class_names) < 2:
-        raise UserError(_one_class(folder))
     return tuple(source_of(folder, role, classes, config) for role, classes in roles.items())
 
 
@@ -202,12 +207,16 @@ def scan(data_dir: str | Path) -> ImageFolder:
                 left_out["outside the splits"] += find_images(folder, left_out)
         left_out[_OUTSIDE] += find_images(root, left_out, nested=False)
     splits: dict[str, Classes] = {"train": _class_images(training, classes, left_out)}
+    name_of = {_nfc(name): name for name in splits["train"]}
     unlabelled: dict[str, Sequence[Path]] = {}
     for split, folder in held_out.items():
-        found = {each.name: find_images(each, left_out) for each in _subfolders(folder)}
+        # Archives of different systems write the same name in different Unicode forms.
+        found: dict[str, list[Path]] = defaultdict(list)
+        for each in _subfolders(folder):
+            found[name_of.get(_nfc(each.name), each.name)] += find_images(each, left_out)
         loose = find_images(folder, left_out, nested=False)
         if not any(found.values()):
-            unlabelled |= {split: loose} if loose else {}
+            unlabelled[split] = loose
             continue
         left_out[_OUTSIDE] += loose
         splits[split] = {name: images for name, images in found.items() if images}
@@ -302,13 +311,32 @@ def _split_folders(root: Path, folders: Sequence[Path]) -> tuple[Path, dict[str,
         return training, _val_first(named)
     # Beside classes, val and test are splits if they hold the same classes, or none.
     named.pop("train", None)
-    classes = {folder.name for folder in folders} - {folder.name for folder in named.values()}
+    classes = _names(folders) - _names(named.values())
     beside = {
         split: folder
         for split, folder in named.items()
-        if len(classes) > 1 and {each.name for each in _subfolders(folder)} <= classes
+        if len(classes) > 1 and _names(_subfolders(folder)) <= classes
     }
+    _reject_split_as_class(root, [each for each in folders if each not in beside.values()])
     return root, _val_first(beside)
+
+
+def _reject_split_as_class(root: Path, folders: Sequence[Path]) -> None:
+    """Rejects what looks like a split among the classes: it holds the same folders as another.
+
+    Raises:
+      UserError: there is one.
+    """
+    inner = {each: _names(_subfolders(each)) for each in folders if _SPLIT_LIKE.match(each.name)}
+    for folder, classes in inner.items():
+        others = {root: _names(folders)} | {each: inner[each] for each in inner if each != folder}
+        for other, names in others.items():
+            if len(classes & names) > 1:
+                raise UserError(
+                    f"{folder} looks like a split, not a class: it holds folders of the same names "
+                    f"as {other}; call the splits train, val and test, and give each of them the "
+                    "training set's classes"
+                )
 
 
 def _val_first(splits: Mapping[str, Path]) -> dict[str, Path]:
@@ -322,7 +350,8 @@ def _class_images(root: Path, folders: Sequence[Path], left_out: LeftOut) -> Cla
         raise UserError(f"no class folders in {root}; {LAYOUT}{hint}")
     images = {folder.name: find_images(folder, left_out) for folder in folders}
     if empty := [name for name, paths in images.items() if not paths]:
-        other = f", but {count_by_reason(left_out)}" if left_out else ""
+        counts = count_by_reason({reason: files for reason, files in left_out.items() if files})
+        other = f", but {counts}" if counts else ""
         raise UserError(f"class folder {root / empty[0]} holds no image{other}; {LAYOUT}")
     left_out[_OUTSIDE] += find_images(root, left_out, nested=False)
     return images
@@ -339,6 +368,14 @@ def _visible(folder: Path) -> list[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _names(folders: Iterable[Path]) -> set[str]:
+    return {_nfc(folder.name) for folder in folders}
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _one_class(folder: ImageFolder) -> str:
@@ -366,5 +403,6 @@ def source_of(folder: ImageFolder, split: str, classes: Classes, config: DataCon
     if not pairs:
         raise UserError(f"{folder.root} has no images in its {split} split")
     paths, labels = zip(*pairs, strict=True)
-    name = f"{folder.root.name}/{split}" if split else folder.root.name
+    own_name = Path(os.path.abspath(folder.root)).name  # of ".", too
+    name = f"{own_name}/{split}" if split else own_name
     return FileSource(name, names, folder.root, paths, labels, config.background)

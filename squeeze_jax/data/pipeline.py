@@ -5,7 +5,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -18,6 +18,7 @@ from squeeze_jax.data import sources, unreadable
 from squeeze_jax.data.augment import AUGMENTATIONS, augment
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import UnreadableImage
+from squeeze_jax.data.folder import FileSource
 from squeeze_jax.data.source import Example, Source, fingerprint
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Preprocessing, preprocessing
@@ -57,6 +58,10 @@ def open_data(config: DataConfig) -> "Data":
         opened.append((source, arrays, failures))
     every = [failure for *_, failures in opened for failure in failures.values()]
     unreadable.reject(every, total, config.skip_unreadable)
+    for source, _, failures in opened:
+        if len(failures) == len(source):
+            raise UserError(f"{source.name}: none of its {len(source)} images can be read")
+    _reject_lost_class(splits[0], opened[0][-1])
     (train, train_data), (evaluation, eval_data), *rest = [_without(*split) for split in opened]
     test, test_data = rest[0] if rest else (None, {})
     return Data(config, train, evaluation, train_data, eval_data, test, test_data)
@@ -375,6 +380,18 @@ def _without(
     return source.without(gone), {
         name: np.delete(values, gone, axis=0) for name, values in arrays.items()
     }
+
+
+def _reject_lost_class(train: Source, failures: Container[int]) -> None:
+    """Rejects a folder's training set of which a class has no image that can be read."""
+    if not failures or not isinstance(train, FileSource):
+        return
+    left = {label for index, label in enumerate(train.labels) if index not in failures}
+    for label in set(train.labels) - left:
+        raise UserError(
+            f"{train.name}: no training image of class {train.class_names[label]!r} can be read; "
+            "repair some, or remove the class"
+        )
 
 
 def _decode_all(source: Source, config: DataConfig) -> tuple[Arrays, dict[int, UnreadableImage]]:

@@ -85,7 +85,10 @@ def reject(failures: Sequence[UnreadableImage], total: int, skip: bool) -> None:
     if len(failures) == total:
         raise UserError(line)
     if not skip:
-        raise UserError(f"{line}; remove or repair them, or skip them (data.skip_unreadable=true)")
+        raise UserError(
+            f"{line}; remove or repair them, or skip them (data.skip_unreadable=true, or "
+            "--skip-unreadable of evaluate)"
+        )
     print(f"{line}; skipped", file=sys.stderr)
 
 

@@ -141,9 +141,15 @@ def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> 
             + f"; the nearest that can: {nearest}"
         )
     if recipe.batch_size > data.num_train:
+        largest = data.num_train // unit * unit
         raise UserError(
             f"train.batch_size {recipe.batch_size} is larger than the {data.num_train} training "
-            f"images; set train.batch_size to at most {data.num_train // unit * unit or unit}"
+            "images; "
+            + (
+                f"set train.batch_size to at most {largest}"
+                if largest
+                else "they are fewer than devices x train.grad_accum_steps, so use fewer of these"
+            )
         )
     if recipe.dtype not in ("float32", "bfloat16"):
         raise UserError(f"train.dtype is float32 or bfloat16; got {recipe.dtype!r}")

@@ -1,6 +1,7 @@
 """What is a split, a class and an image in a folder; nothing is left out without a word."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,12 @@ def test_evaluation_takes_the_same_layouts(tmp_path):
         split(tmp_path / "train", "val")
 
 
+def test_the_current_folder_has_its_own_name(tmp_path, monkeypatch):
+    make(tmp_path / "fruit", "a/0.png", "b/0.png")
+    monkeypatch.chdir(tmp_path / "fruit")
+    assert load_split("folder", ".", None).name == "fruit"
+
+
 @pytest.mark.parametrize("prefix", ["", "train/"])
 def test_a_flat_test_folder_is_for_predict(tmp_path, capsys, prefix):
     make(tmp_path, *(f"{prefix}{c}/{i}.png" for c in "ab" for i in range(2)), "test/9.png")
@@ -114,8 +121,36 @@ def test_a_flat_test_folder_is_for_predict(tmp_path, capsys, prefix):
 def test_val_beside_classes_is_a_split_if_it_holds_the_same(tmp_path):
     make(tmp_path, "a/0.png", "b/0.png", "test/a/1.png", "test/b/1.png")
     assert [len(split) for split in load(settings(tmp_path))] == [2, 2]
-    make(tmp_path, "a/2.png", "b/2.png", "test/2023/1.png")  # a class of that name
-    assert load(settings(tmp_path))[0].class_names == ("a", "b", "test")
+    other = make(tmp_path / "other", *(f"{c}/{i}.png" for c in ("a", "b", "test/1") for i in "01"))
+    assert load(settings(other))[0].class_names == ("a", "b", "test")  # a class of that name
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("training_set/a", "training_set/b", "test_set/a", "test_set/b"),
+        ("train/a", "train/b", "dev/a", "dev/b", "notes/2023"),
+        ("val/a", "val/b", "test/a", "test/b"),
+        ("a", "b", "test/a", "test/b", "test/unknown"),
+    ],
+)
+def test_a_split_is_not_taken_for_a_class(tmp_path, folders):
+    make(tmp_path, *(f"{folder}/{i}.png" for folder in folders for i in range(2)))
+    with pytest.raises(UserError, match=r"looks like a split, not a class.*train, val and test"):
+        load(settings(tmp_path))
+
+
+def test_classes_named_like_splits_stay_classes(tmp_path):
+    make(tmp_path, *(f"{c}/{y}/{i}.png" for c in ("bus", "train") for y in "12" for i in "01"))
+    assert load(settings(tmp_path))[0].class_names == ("bus", "train")
+
+
+def test_a_class_has_one_name_in_all_splits_in_either_unicode_form(tmp_path):
+    short, long = (unicodedata.normalize(form, "carr\u00e9") for form in ("NFC", "NFD"))
+    make(tmp_path, f"train/{long}/0.png", "train/b/0.png", "val/b/0.png", f"val/{short}/0.png")
+    make(tmp_path, f"val/{long}/1.png")
+    evaluation = load(settings(tmp_path))[1]
+    assert [evaluation.class_names[label] for label in evaluation.labels] == ["b", long, long]
 
 
 def test_layouts_that_are_refused(tmp_path):
@@ -131,6 +166,16 @@ def test_layouts_that_are_refused(tmp_path):
     assert "are the same split" in message(twice)
     deep = make(tmp_path / "deep", *(f"images/{c}/{i}.png" for c in "ab" for i in range(2)))
     assert f"is data_dir={deep}/images meant?" in message(deep)
+
+
+def test_empty_folders_are_named(tmp_path, capsys):
+    make(tmp_path, *(f"train/{c}/{i}.png" for c in "ab" for i in range(2)))
+    (tmp_path / "val").mkdir()
+    assert [len(split) for split in load(settings(tmp_path))] == [2, 2]
+    assert "val holds no image and is not used" in capsys.readouterr().err
+    (tmp_path / "train" / "c").mkdir()
+    with pytest.raises(UserError, match="class folder .*c holds no image"):
+        load(settings(tmp_path))
 
 
 def broken(root: Path) -> Path:
@@ -158,6 +203,21 @@ def test_all_unreadable_images_are_found_before_training(tmp_path, capsys, place
     else:
         batches = opened.evaluation(1).batches()
         assert [batch["image"][0, 0, 0, 0] for batch in batches] == expected
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_skipping_leaves_an_image_of_each_class_and_split(tmp_path, placement):
+    changes = {"placement": placement, "skip_unreadable": True}
+    make(tmp_path, *(f"{s}/{c}/{i}.png" for s in ("train", "val") for c in "ab" for i in "01"))
+    for path in tmp_path.glob("val/*/*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="/eval: none of its 4 images can be read"):
+        data.open_data(settings(tmp_path, **changes))
+    for path in tmp_path.glob("train/b/*"):
+        path.write_bytes(b"")
+    make(tmp_path, "val/a/0.png")
+    with pytest.raises(UserError, match="no training image of class 'b' can be read"):
+        data.open_data(settings(tmp_path, **changes))
 
 
 def test_evaluation_and_calibration_find_them_too(tmp_path):
@@ -190,6 +250,12 @@ def test_fingerprint_is_of_paths_and_sizes(tmp_path):
     second = data.open_data(settings(tmp_path)).record()
     assert second["fingerprint"] != first["fingerprint"]
     assert (first["images"], second["images"]) == ({"train": 6, "eval": 2}, {"train": 7, "eval": 2})
+
+
+def test_the_data_command_tells_of_a_folder_that_cannot_be_trained_on(tmp_path, capsys):
+    make(tmp_path, *(f"images/{c}/{i}.png" for c in "ab" for i in range(2)))
+    assert cli.main(["data", str(tmp_path)]) == 0
+    assert f"cannot be trained on: {tmp_path} has only one class" in capsys.readouterr().out
 
 
 def test_the_data_command_tells_how_a_folder_is_read(tmp_path, capsys):

@@ -156,6 +156,13 @@ def test_a_batch_is_lowered_to_the_set(untrained, tmp_path, capsys):
     assert config["train"]["batch_size"] == 6
 
 
+def test_no_batch_fits_fewer_images_than_micro_batches(tmp_path):
+    images = make(tmp_path / "images", {"a": 2, "b": 2})
+    changes = {"train.batch_size": 32, "train.grad_accum_steps": 4}
+    with pytest.raises(UserError, match="larger than the 2 training images; they are fewer than"):
+        study.run(plan(tmp_path / "work", images, **changes))
+
+
 def test_the_test_set_is_reported_apart(tmp_path):
     for split, count in (("train", 8), ("valid", 2), ("test", 3)):
         make(tmp_path / "images" / split, {"a": count, "b": count})
