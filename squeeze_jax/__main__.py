@@ -1,5 +1,6 @@
 """The process of `squeeze-jax`, of `python -m squeeze_jax` and of launch.py."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,12 +13,23 @@ def run(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: the arguments; None: those of the process.
     """
+    _open_standard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     resumes = argv[:1] == ["launch"]
     exit_on_signals("; run the same command again to continue" if resumes else "")
     from squeeze_jax.cli import main  # only now, since imports take seconds
 
     sys.exit(main(argv))
+
+
+def _open_standard_streams() -> None:
+    """Opens /dev/null for each standard stream that the process began without.
+
+    Otherwise the next file that is opened has its number, and gets what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 if __name__ == "__main__":

@@ -142,10 +142,13 @@ def _replacing(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Yields a temporary file or folder that takes the place of `path` at the end."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with write_errors(path), held_signals():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
             make(partial)
+        except OSError as e:  # a name that is too long, or a file system of the kernel's own
+            raise WriteError(e.errno, e.strerror, str(path)) from e
+        try:
             with _locked(partial):
                 yield partial
                 os.replace(partial, path)

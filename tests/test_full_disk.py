@@ -167,3 +167,21 @@ def test_a_folder_is_no_file(net, tmp_path, capsys, command, name):
     folder.mkdir()
     assert cli.main([command, str(net / "net"), *words, "-o", str(folder)]) == 2
     assert capsys.readouterr().err == f"error: cannot write {folder}: it is a folder; name a file\n"
+
+
+@pytest.mark.parametrize("length", [254, 300])  # the first is long with a temporary file's suffix
+def test_a_name_that_is_too_long(net, tmp_path, capsys, length):
+    output = str(tmp_path / ("a" * (length - 4) + ".sqz"))
+    assert cli.main(["compress", str(net / "net"), "-o", output]) == 2
+    error = capsys.readouterr().err
+    assert "File name too long" in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_workdir(tmp_path, capsys):
+    (tmp_path / "notes").touch()
+    for workdir in (tmp_path / "notes", tmp_path / "notes/study"):
+        assert cli.main([*LAUNCH, f"--workdir={workdir}"]) == 2
+        assert capsys.readouterr().err == (
+            f"error: cannot write {workdir}/study.json: {tmp_path}/notes is no folder\n"
+        )

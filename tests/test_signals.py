@@ -73,3 +73,11 @@ def test_a_launch_that_is_still_importing(tmp_path):
     text = f"from squeeze_jax.__main__ import run\nprint(flush=True)\nrun({arguments})"
     code, _, err = stopped([sys.executable, "-c", text], signal.SIGINT, wait=0.3)
     assert (code, err) == (130, "stopped by SIGINT; run the same command again to continue\n")
+
+
+def test_a_process_without_standard_streams():
+    """As `>&-` starts one: files do not get their numbers, nor what is printed."""
+    program = "from squeeze_jax.__main__ import run; run(['launch'])"
+    for closed in ("<&- >&- 2>&-", ">&-"):
+        shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program]
+        assert subprocess.run(shell, cwd=ROOT, env=environment()).returncode == 0

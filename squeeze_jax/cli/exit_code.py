@@ -49,6 +49,7 @@ def exit_code(run: Callable[[], int], resumes: bool = False) -> int:
         if (failed := find_write_error(e)) is not None:
             return _report(f"error: {_advice(failed, resumes)}", 2)
         known = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+        known += (errno.ENAMETOOLONG, errno.ELOOP)
         if isinstance(e, OSError) and e.errno in known and e.filename:
             return _report(f"error: {e.filename}: {e.strerror}", 2)
         raise
@@ -61,7 +62,11 @@ def _advice(failed: "WriteError", resumes: bool) -> str:
     if failed.filename is None:
         _discard_output()
         return f"cannot write the output or a temporary file: {failed.strerror}"
-    remedy = "free some space" if failed.errno in FULL else "make it writable"
+    remedy = "make it writable"
+    if failed.errno in FULL:
+        remedy = "free some space"
+    elif failed.errno == errno.ENAMETOOLONG:
+        remedy = "shorten its name"
     remedy += " and run the same command again to continue" if resumes else " or write elsewhere"
     return f"cannot write {failed.filename}: {failed.strerror}; {remedy}"
 

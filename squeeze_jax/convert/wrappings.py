@@ -18,6 +18,16 @@ KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "
 BATCH_COUNTER = "num_batches_tracked"  # of every BatchNorm in PyTorch
 COUNTERS = ("n_averaged", "total_ops", "total_params")  # AveragedModel's, thop's
 LOSSES = ("criterion", "loss", "loss_fn")  # modules of training alone
+# Ends of the names of length, direction and weight under torch.nn.utils.weight_norm, the older one
+# and the parametrization.
+WEIGHT_NORM = (
+    ("weight_g", "weight_v", "weight"),
+    (
+        "parametrizations.weight.original0",
+        "parametrizations.weight.original1",
+        "weight",
+    ),
+)
 NET_PREFIX = "features"  # of torchvision's and pytorchcv's own names
 
 
@@ -58,10 +68,10 @@ def find_state_dict(
             and any(tensor.ndim > 1 for tensor in value.values())
         )
 
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise _no_state_dict(
-            path, f"it holds {'a' if loaded else 'an empty'} {type(loaded).__name__}"
-        )
+    if not isinstance(loaded, Mapping):
+        raise _no_state_dict(path, f"it holds a {type(loaded).__name__}")
+    if not loaded:
+        raise _no_state_dict(path, f"it holds an empty {type(loaded).__name__}")
     if all(isinstance(name, str) and is_tensor(value) for name, value in loaded.items()):
         return loaded, ()
     keys = [key for key, value in loaded.items() if is_state_dict(value)]
@@ -87,8 +97,8 @@ def _no_state_dict(path: Path, words: str) -> UserError:
 def tidy(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Returns a network's arrays under the names that its own module gives them.
 
-    Pruned weights are multiplied with their masks, the weights of losses are left out, and
-    prefixes that all names share are removed.
+    Pruned weights are multiplied with their masks, weights of weight_norm with their lengths, the
+    weights of losses are left out, and prefixes that all names share are removed.
 
     Args:
       arrays: float32, by name.
@@ -108,6 +118,8 @@ def tidy(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple
         arrays[name] = arrays.pop(f"{name}_orig") * arrays.pop(f"{name}_mask")
     if pruned:
         changes.append(f"{len(pruned)} pruned weights times their masks")
+    if normed := _apply_weight_norm(arrays):
+        changes.append(f"{normed} weights of weight_norm, direction times length")
     if losses := [name for name in arrays if name.partition(".")[0] in LOSSES]:
         arrays = {name: array for name, array in arrays.items() if name not in losses}
         changes.append(f"without {list_names(losses)}")
@@ -116,6 +128,32 @@ def tidy(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
         changes.append(f"without the prefix {list_names([prefix])!r}")
     return arrays, tuple(changes)
+
+
+def _apply_weight_norm(arrays: dict[str, np.ndarray]) -> int:
+    """Puts weights in place of the lengths and directions of weight_norm; returns how many.
+
+    The length is of all axes along which its array is 1: weight = g * v / |v|.
+    """
+    count = 0
+    for name in list(arrays):
+        for length, direction, whole in WEIGHT_NORM:
+            stem = name.removesuffix(length)
+            if stem == name or (v := arrays.get(stem + direction)) is None:
+                continue
+            g = arrays[name]
+            if g.ndim not in (0, v.ndim) or any(
+                m not in (1, n) for m, n in zip(g.shape, v.shape, strict=g.ndim > 0)
+            ):
+                continue
+            axes = tuple(axis for axis in range(v.ndim) if not g.ndim or g.shape[axis] == 1)
+            norms = np.sqrt(np.sum(v.astype(np.float64) ** 2, axes, keepdims=True))
+            with np.errstate(divide="ignore", invalid="ignore"):  # refused as not finite
+                weight = (g / norms * v).astype(np.float32)
+            del arrays[name], arrays[stem + direction]
+            arrays[stem + whole] = weight
+            count += 1
+    return count
 
 
 def _shared_prefix(names: list[str]) -> str:

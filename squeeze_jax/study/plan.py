@@ -55,11 +55,13 @@ class Plan:
           **options: the other attributes of a plan.
 
         Raises:
-          UserError: see `make_trials`, `check_values` and `fill_from_checkpoint`.
+          UserError: the workdir cannot be written; and see `make_trials`, `check_values` and
+            `fill_from_checkpoint`.
         """
         config = fill_from_checkpoint(config)
         derive = getattr(module, "derive", None)
         folder = workdir or Path("runs") / f"{config.study}-{config.preset}"
+        Workdir(folder).check_writable()
         existing = Workdir(folder).trial_names()
         trials = make_trials(config, module.sweep, set_by_user, derive, existing)
         check_values(trials)

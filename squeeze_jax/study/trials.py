@@ -74,16 +74,17 @@ def make_trials(
       existing: names of trials that the workdir has; they stay as they are, however long.
 
     Raises:
-      UserError: seeds or a budget out of range; an override of no key of the config; two trials of
-        one name; a key both swept and set by the user; a key of either that `derive` changes, or
-        one that it sets and the config lacks; a trial that does not start from an earlier one.
+      UserError: seeds or a budget out of range; a sweep of anything but dicts; an override of no
+        key of the config; two trials of one name; a key both swept and set by the user; a key of
+        either that `derive` changes, or one that it sets and the config lacks; a trial that does
+        not start from an earlier one.
     """
     if "seeds" in config:
         convert(config["seeds"], Seeds, "seeds")
     for key, limit in config.to_dict()["budget"].items():
         convert(limit, Limit, f"budget.{key}")
     set_by_user = list(set_by_user)
-    yielded = [dict(overrides) for overrides in sweep(config)]
+    yielded = _points(sweep(config))
     if not yielded:
         raise UserError("the sweep has no trials (is seeds 0?)")
     today = {key: current_key(key) for point in yielded for key in point}
@@ -115,6 +116,18 @@ def make_trials(
         raise UserError(f"the sweep yields {twice[0]} more than once")
     _check_parents(trials)
     return trials
+
+
+def _points(yielded: Any) -> list[dict[str, Any]]:
+    """Returns what a sweep yields, checked: config files are the user's code."""
+    points = list(yielded) if isinstance(yielded, Iterable) else [yielded]
+    for point in points:
+        if not isinstance(point, Mapping) or not all(isinstance(key, str) for key in point):
+            raise UserError(
+                "sweep() yields a dict of dotted keys and their values for each trial, such as "
+                f'{{"seed": 0}}; got {point!r}'
+            )
+    return [dict(point) for point in points]
 
 
 def check_values(trials: Iterable[Trial]) -> None:

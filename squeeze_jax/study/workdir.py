@@ -58,6 +58,10 @@ class Workdir:
         """Returns the names of the trials that have a folder."""
         return {folder.name for folder in self.path.glob("trials/*")}
 
+    def check_writable(self) -> None:
+        """Rejects, with a UserError, a path that no folder can have, or one that takes no files."""
+        check_file(self._study)
+
     # ------------------------------------------------------------ study.json
 
     def open_study(

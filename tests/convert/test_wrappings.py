@@ -45,6 +45,20 @@ def pruned(keep):
     return wrapped
 
 
+def weight_normed(norm):
+    """As a norm of torch.nn.utils leaves a module whose weights are these."""
+    wrapped = {}
+    for name, tensor in PLAIN.items():
+        stem, _, leaf = name.rpartition(".")
+        if leaf == "weight":
+            layer = torch.nn.Conv2d(*tensor.shape[1::-1], tuple(tensor.shape[2:]), bias=False)
+            layer.weight.data = tensor.clone()
+            wrapped |= {f"{stem}.{key}": value for key, value in norm(layer).state_dict().items()}
+        else:
+            wrapped[name] = tensor
+    return wrapped
+
+
 def counted():
     """As thop's profiler and BatchNorm leave a module."""
     counters = {f"{name.rpartition('.')[0]}.total_ops": torch.zeros(1).double() for name in PLAIN}
@@ -103,6 +117,25 @@ def test_masks_are_applied(tmp_path):
     safetensors_torch.save_file(pruned(lambda x: (x > 0).to(x.dtype)), tmp_path / "net.safetensors")
     found = import_network(tmp_path / "net.safetensors", NAME, OPTIONS).params["conv1"]["kernel"]
     np.testing.assert_array_equal(found, np.maximum(NET.params["conv1"]["kernel"], 0))
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+@pytest.mark.parametrize("utils", [torch.nn.utils, torch.nn.utils.parametrizations])
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_weight_norm_is_multiplied_out(tmp_path, utils, dim):
+    torch.save(weight_normed(lambda layer: utils.weight_norm(layer, dim=dim)), tmp_path / "net.pth")
+    found = read_network(tmp_path / "net.pth", NAME, OPTIONS)
+    assert "5 weights of weight_norm" in found.remarks()[0]
+    for layer in ("conv1", "conv10"):
+        expected = NET.params[layer]["kernel"]
+        np.testing.assert_allclose(found.network.params[layer]["kernel"], expected, rtol=1e-6)
+
+
+def test_spectral_norm_is_refused(tmp_path):
+    normed = weight_normed(torch.nn.utils.parametrizations.spectral_norm)
+    torch.save(normed, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="has also features.0.parametrizations.weight.original"):
+        import_network(tmp_path / "net.pth", NAME, OPTIONS)
 
 
 def test_bfloat16_is_read_exactly(tmp_path):
@@ -244,6 +277,15 @@ def archive(path):
         file.writestr("weights/a.txt", "a")
 
 
+def long_bytearray(path):
+    """A pickle of 60 bytes that asks for 2 GiB."""
+    pickled = (
+        b"\x80\x02}X\x01\x00\x00\x00ac__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x80\x00\x85Rs."
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", pickled)
+
+
 UNRELATED = {f"layer1.{i}.conv1.weight": torch.zeros(4, 4, 3, 3) for i in range(40)}
 MODULE = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
 OLD = dict(_use_new_zipfile_serialization=False)
@@ -258,6 +300,9 @@ REFUSED = {
     "a folder": (lambda path: path.mkdir(), "is a folder"),
     "a page": (lambda path: path.write_text("<html>"), "begins with b'<html>'"),
     "an archive": (archive, "an archive without data.pkl"),
+    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "it holds a Tensor"),
+    "nested lists": (lambda path: torch.save([[PLAIN]], path), "it holds a list"),
+    "a long bytearray": (long_bytearray, "holds a bytearray"),
     "an optimizer": (lambda path: torch.save({"optimizer": {}}, path), "its entries are optimizer"),
     "two": (lambda path: torch.save({"G": PLAIN, "D": ZEROS}, path), "several state dicts, G, D"),
     "an unrelated net": (lambda path: torch.save(UNRELATED, path), "of another kind of network"),

@@ -92,6 +92,9 @@ def _whole_model(path: Path, name: str) -> UserError:
 def _load(path: Path, torch: ModuleType, content: io.BytesIO, pickled: bytes) -> Any:
     """Returns what torch.load makes of a file, with placeholders for unknown objects."""
     unknown = placeholders(io.BytesIO(pickled))
+    # PyTorch would fill one of whatever length the pickle declares.
+    if "builtins.bytearray" in unknown:
+        raise UserError(f"{path}: it holds a bytearray beside its weights: save them by themselves")
     try:
         known = [(placeholder, name) for name, placeholder in unknown.items()]
         with warnings.catch_warnings(), torch.serialization.safe_globals(known):
