@@ -122,7 +122,8 @@ def _points(yielded: Any) -> list[dict[str, Any]]:
     """Returns what a sweep yields, checked: config files are the user's code."""
     points = list(yielded) if isinstance(yielded, Iterable) else [yielded]
     for point in points:
-        if not isinstance(point, Mapping) or not all(isinstance(key, str) for key in point):
+        is_named = isinstance(point, Mapping) and all(isinstance(key, str) for key in point)
+        if not is_named or not point:
             raise UserError(
                 "sweep() yields a dict of dotted keys and their values for each trial, such as "
                 f'{{"seed": 0}}; got {point!r}'

@@ -119,7 +119,9 @@ def test_a_bad_sweep_is_one_clear_line(points, set_by_user, words):
         make_trials(base.get_config("digits", "x"), lambda config: points, set_by_user)
 
 
-@pytest.mark.parametrize("yielded", [None, {"seed": 0}, ["seed"], [{0: 1}], [[("seed", 0)]], 3])
+@pytest.mark.parametrize(
+    "yielded", [None, {"seed": 0}, ["seed"], [{}], [{0: 1}], [[("seed", 0)]], 3]
+)
 def test_a_sweep_yields_dicts(yielded):
     with pytest.raises(UserError, match=r"sweep\(\) yields a dict of dotted keys .*; got "):
         make_trials(base.get_config("digits", "squeezenet"), lambda _: yielded)
