@@ -111,13 +111,15 @@ def test_folder_errors(tmp_path):
     expect(settings(data_dir=tmp_path / "nowhere"), "no such image folder", "nowhere")
     expect(settings(data_dir=tmp_path), "no class folders", "data_dir/<class>/<image>")
     save(tmp_path / "cat" / "1.png")
-    expect(settings(data_dir=tmp_path), "one image", "cat")
     save(tmp_path / "cat" / "2.png")
     expect(settings(data_dir=tmp_path), "only one class", "cat")
-    expect(settings(data_dir=tmp_path, holdout=1.0), "holdout", "1.0")
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "notes.txt").touch()
     expect(settings(data_dir=tmp_path), "dog", "holds no image", ".txt", "notes.txt")
+    save(tmp_path / "dog" / "1.png")
+    expect(settings(data_dir=tmp_path), "one image", "dog")
+    save(tmp_path / "dog" / "2.png")
+    expect(settings(data_dir=tmp_path, holdout=1.0), "holdout", "1.0")
 
 
 def test_unknown_class_in_val(tmp_path):
