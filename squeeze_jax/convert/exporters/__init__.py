@@ -107,9 +107,14 @@ def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifi
         return import_network(path, options.pop("name"), options).classifier()
 
 
+def _openers() -> "dict[str, Callable[[bytes], Classifier]]":
+    """Returns what opens the files that can be run, by suffix."""
+    return {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
+
+
 def runnable_suffixes() -> str:
     """Returns the suffixes of the files that `open_exported` opens, as words: .onnx or .tflite."""
-    *suffixes, last = (module.SUFFIX for module in EXPORTERS.values() if module.open)
+    *suffixes, last = _openers()
     return f"{', '.join(suffixes)} or {last}"
 
 
@@ -120,7 +125,7 @@ def open_exported(path: Path | str) -> "Classifier":
       UserError: the file cannot be read or is of no such format, or a library is missing.
     """
     path = Path(path)
-    openers = {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
+    openers = _openers()
     suffix = path.suffix.lower()
     if suffix not in openers:
         is_weights = suffix in IMPORTERS
