@@ -26,7 +26,7 @@ def get_config(preset: str = "digits"):
         | {NETS[2]: base.model("squeezenext_23")}
     )
     config.nets.squeezenet_bn.batch_norm = True
-    if preset == "imagenet":
+    if preset.startswith("imagenet"):
         config.nets.squeezenext.depth = 44
     else:
         # 32x32 images: a 3x3 stem without its pool.

@@ -24,7 +24,8 @@ def get_config(preset: str = "folder"):
     # A tenth of the rate that trains from scratch; the warm-up spares the weights the first steps
     # of a classifier that knows nothing.
     # Without a floor, 60 images make ten steps, which end at chance.
-    config.train.update(epochs=10.0, min_steps=50, learning_rate=0.005, batch_size=32)
+    config.train.update(epochs=10.0, min_steps=50, batch_size=32, **base.SGD)
+    config.train.learning_rate = 0.005
     return config
 
 

@@ -16,9 +16,11 @@ def get_config(preset: str = "digits"):
     config = base.get_config(preset, "quantized")
     config.seeds = 1
     base.take_from_checkpoint(config)
+    # An average of weights would leave the grid.
     config.train.update(
-        qat=True, epochs=1.0, steps=0, learning_rate=0.02, batch_size=64, eval_every=0
+        qat=True, epochs=1.0, steps=0, batch_size=64, eval_every=0, ema_decay=0.0, **base.SGD
     )
+    config.train.learning_rate = 0.02
     config.compress.coders = ("arithmetic",)
     return config
 

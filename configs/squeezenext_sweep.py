@@ -35,9 +35,10 @@ def get_config(preset: str = "digits"):
             weight_decay=1e-4,
         )
         config.train.update(warmup=780 / 150_136, warmup_from=0.1)
-    else:
+    elif not preset.startswith("imagenet"):
         # 32x32 images: a 3x3 stem without its stride and pool.
         config.model.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False)
+    if preset in ("digits", "cifar10", "folder"):
         config.train.update(clip_norm=0.0, learning_rate=0.1, weight_decay=1e-4)
     if preset == "digits":
         config.report.update(x="model.blocks", label="blocks in each stage")

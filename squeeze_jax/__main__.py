@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from squeeze_jax.allocator import keep_freed_memory
 from squeeze_jax.signals import exit_on_signals
 
 
@@ -15,7 +16,9 @@ def run(argv: Sequence[str] | None = None) -> None:
     """
     _open_standard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    resumes = argv[:1] == ["launch"]
+    if argv[:1] == ["launch"]:
+        keep_freed_memory()
+    resumes = argv[:1] in (["launch"], ["prepare"])
     exit_on_signals("; run the same command again to continue" if resumes else "")
     from squeeze_jax.cli import main  # only now, since imports take seconds
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from squeeze_jax import models
+from squeeze_jax import models, zoo
 from squeeze_jax.compress import calibrate, quantize, rate_search
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.config_parsing import Range, parse_section
@@ -37,7 +37,8 @@ from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Classifier, Network, Preprocessing
 from squeeze_jax.network.preprocessing import preprocess
 from squeeze_jax.report import layer_table
-from squeeze_jax.train import checkpoint, evaluation
+from squeeze_jax.storage import as_path
+from squeeze_jax.train import calibrated_export, checkpoint, evaluation
 from squeeze_jax.train.weights import known_classes, load_sqz_file
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ class LoadedNetwork:
         batch_size: int = 32,
         labels_by_position: bool = False,
         skip_unreadable: bool = False,
-    ) -> dict[str, float]:
-        """Returns images, top1 and top5 (%) and the loss on a data set.
+    ) -> dict[str, Any]:
+        """Returns the accuracy on a data set, as a whole and by class; see `evaluation.evaluate`.
 
         Args:
           data: see `open_data`.
@@ -211,50 +212,85 @@ class LoadedNetwork:
         split: str | None = None,
         calibration_images: int = 200,
         **options: Any,
-    ) -> float:
+    ) -> calibrated_export.ExportedFile:
         """Writes the network for another engine, and checks that the file computes the same.
 
+        The accuracy of an int8 or int16 file is measured beside the network's own, on up to four
+        times as many images as calibrate it, and on none of those.
+
         Args:
-          path: the file.
-          format: onnx, tflite, stablehlo, safetensors or pth; None: by the path's suffix.
-          data: images that int8 is calibrated on, without labels: digits, folder, or a prepared
-            TFDS data set; None: the evaluation images of what it was trained on.
+          path: the file, or the folder of c.
+          format: onnx, tflite, c, stablehlo, safetensors or pth; None: by the path's suffix.
+          data: images that int8 and int16 are calibrated on, without labels: digits, folder, or a
+            prepared TFDS data set; None: the training images of what it was trained on, whose
+            evaluation images then measure the accuracy.
           data_dir: see `open_data`.
           split: see `open_data`.
           calibration_images: how many of them.
-          **options: of the format: opset, batch, precision.
-
-        Returns:
-          The largest deviation of the file's logits, relative to the largest logit.
+          **options: of the format: opset, batch, precision, float_io, weights.
 
         Raises:
-          UserError: no such format or option; the path is a folder; or the file deviates, and is
-            not written.
+          UserError: no such format or option; the path is a folder, or not a new one for c; or the
+            file deviates, and is not written.
           WriteError: it cannot be written.
         """
-        check_file(Path(path))
-        calibration = None
-        if options.get("precision") == "int8":
-            source = self._open_unlabelled(data, data_dir, split)
-            calibration = sample(source, self.preprocessing, calibration_images)
-        content, deviation = self.export_bytes(
-            format or Path(path).suffix.removeprefix("."), calibration, **options
-        )
-        write_atomically(Path(path), content)
-        return deviation
+        from squeeze_jax.convert import exporters
 
-    def export_bytes(
-        self, format: str, calibration: np.ndarray | None = None, **options: Any
-    ) -> tuple[bytes, float]:
-        """Returns the content of an exported file, and its deviation; see `export`."""
+        path, accuracy = as_path(path), None
+        format = format or path.suffix.removeprefix(".")
+        exporters.check_output(path, format)
+        if exporters.needs_calibration(format, options):
+            content, deviation, accuracy = self.calibrated_bytes(
+                format, data, data_dir, split, calibration_images, **options
+            )
+        else:
+            content, deviation = self.export_bytes(format, **options)
+        exporters.save(content, path, format)
+        return calibrated_export.ExportedFile(path, len(content), deviation, accuracy)
+
+    def calibrated_bytes(
+        self,
+        format: str,
+        data: str | Source | None = None,
+        data_dir: str = "",
+        split: str | None = None,
+        calibration_images: int = 200,
+        measured: Source | None = None,
+        **options: Any,
+    ) -> tuple[bytes, float, calibrated_export.Accuracy | None]:
+        """Returns the content of a calibrated file, its deviation and its accuracy; see `export`.
+
+        The accuracy is measured on `measured`, if it is given.
+        """
+        if data is None:
+            source, evaluation_source = self.training_sources()
+            measured = measured or evaluation_source
+        else:
+            source = self._open_unlabelled(data, data_dir, split)
+        with tqdm(unit="image", delay=1, leave=False, disable=None) as bar:
+            return calibrated_export.export_calibrated(
+                self.whole(), format, options, source, calibration_images, measured, bar.update
+            )
+
+    def training_sources(self) -> tuple[Source, Source]:
+        """Returns the training and the evaluation images of the data the network was trained on.
+
+        Raises:
+          UserError: it does not tell, or they cannot be read.
+        """
+        train, evaluated, *_ = load_data(self._training_data())
+        return train, evaluated
+
+    def export_bytes(self, format: str, **options: Any) -> tuple[bytes, float]:
+        """Returns the content of a file that needs no calibration, and its deviation.
+
+        See `export`.
+        """
         from squeeze_jax.convert import export_network
 
         network = self.whole()
-        if calibration is None:
-            images = _preprocess_all(network.preprocessing, photographs())
-        else:
-            images = calibration[:8]
-        return export_network(network, format, options | {"calibration": calibration}, images)
+        images = _preprocess_all(network.preprocessing, photographs())
+        return export_network(network, format, options, images)
 
     def compress(
         self,
@@ -293,7 +329,7 @@ class LoadedNetwork:
         for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
             if value is not None:
                 Range(above=0).check(name, value)
-        check_file(Path(path))
+        check_file(as_path(path))
         network = self.whole()
         options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None
@@ -341,10 +377,10 @@ class LoadedNetwork:
                 is_finer = loss is not None and plain_loss is not None and plain_loss <= loss
                 if is_finer if target_bytes else is_smaller and (is_finer or not bits):
                     content, loss, before = plain, plain_loss, None
-        write_atomically(Path(path), content)
+        write_atomically(as_path(path), content)
         weights = sum(leaf.size for leaf in container.paths(network.params, network.stats).values())
         return CompressedFile(
-            Path(path),
+            as_path(path),
             len(content),
             8 * len(content) / weights,
             loss,
@@ -354,15 +390,15 @@ class LoadedNetwork:
 
     def save(self, folder: str | Path) -> None:
         """Writes a checkpoint that every command opens; the folder must not exist."""
-        checkpoint.save_network(self.whole(), Path(folder))
+        checkpoint.save_network(self.whole(), as_path(folder))
 
     def summary(self) -> dict[str, Any]:
-        """Returns params, macs and activation_bytes (an image), and a record for each layer."""
+        """Returns params, macs, RAM and flash on a device, and a record for each layer.
+
+        See `cost.design_costs` for what they count.
+        """
         network = self.whole()
-        return layer_table.summary(
-            trace(network.module(), network.input_shape),
-            cost_trace.parameter_count(network.module()),
-        )
+        return layer_table.summary(cost_trace.trace_module(network.module, network.input_shape))
 
     def whole(self) -> Network:
         """Returns the network with its weights.
@@ -385,7 +421,7 @@ class LoadedNetwork:
             return data
         if data:
             return load_split(data, data_dir, split, self.preprocessing.background)
-        return load_data(self._training_data())[1]
+        return self.training_sources()[1]
 
     def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:
@@ -399,7 +435,7 @@ class LoadedNetwork:
         if data:
             source = load_split(data, data_dir, split, self.preprocessing.background)
         else:
-            source = load_data(self._training_data())[0]
+            source = self.training_sources()[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
             raise UserError(
@@ -413,14 +449,14 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
     """Opens a network.
 
     Args:
-      path: a trial's folder, a folder that `squeeze-jax import` wrote, a .sqz file, or an exported
-        .onnx, .tflite or .stablehlo file.
+      path: a trial's folder, a folder that `squeeze-jax import` wrote, a .sqz file, an exported
+        .onnx, .tflite or .stablehlo file, or the name of a bundled network, such as "cifar10-48k".
       base: the network that a .sqz file is a delta from.
 
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    path = Path(path)
+    path = zoo.locate(as_path(path))
     if path.suffix.lower() == ".sqz" and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):
             base = load(base)
@@ -489,7 +525,7 @@ def _decode_all(
     for image in images:
         if not isinstance(image, np.ndarray):
             try:
-                image = decode(Path(image), str(image), preprocessing.background)
+                image = decode(as_path(image), str(image), preprocessing.background)
             except UnreadableImage as e:
                 failures.append(e)
                 continue

@@ -6,8 +6,10 @@ A number's range stands in its annotation: `momentum: Annotated[float, Range(at_
 import contextlib
 import dataclasses
 import difflib
+import functools
 import numbers
 import sys
+import types
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -61,8 +63,8 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
     """Returns a section of a config as a dataclass; a key that the section lacks has its default.
 
     Args:
-      cls: a dataclass whose fields are int, float, bool, str or tuple, or None beside one; numbers
-        perhaps annotated with a Range.
+      cls: a dataclass whose fields are int, float, bool, str or tuple, None beside one, or a
+        number beside a tuple of such; numbers perhaps annotated with a Range.
       section: a mapping, or a ConfigDict. An int will do for a float, and a list for a tuple.
       name: what messages call the section: "train".
 
@@ -70,17 +72,22 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
       UserError: the section has a key that the dataclass lacks, or a value of another type or out
         of range.
     """
-    types = typing.get_type_hints(cls, include_extras=True)
+    kinds = _annotations(cls)
     values = {}
     for key, value in section.items():
-        if key not in types:
-            close = difflib.get_close_matches(key, types, 1)
+        if key not in kinds:
+            close = difflib.get_close_matches(key, kinds, 1)
             raise UserError(
                 f"the config has no key {name}.{key}"
                 + (f"; did you mean {name}.{close[0]}?" if close else "")
             )
-        values[key] = convert(value, types[key], f"{name}.{key}")
+        values[key] = convert(value, kinds[key], f"{name}.{key}")
     return cls(**values)
+
+
+@functools.cache
+def _annotations(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def plain_section(section: Any) -> dict[str, Any]:
@@ -103,6 +110,13 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
         if value is None:
             return None
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        one, several = typing.get_args(kind)
+        if isinstance(value, tuple | list):
+            return convert(value, several, key)
+        if isinstance(value, str | bool):
+            raise UserError(f"{key} is a number, or a tuple of numbers; got {value!r}")
+        kind = one
     if typing.get_origin(kind) is Annotated:
         kind, valid = typing.get_args(kind)
         value = convert(value, kind, key)

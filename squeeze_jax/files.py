@@ -6,10 +6,13 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
+from squeeze_jax import storage
 from squeeze_jax.errors import UserError
 from squeeze_jax.signals import held_signals
 
@@ -26,30 +29,66 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces a file in one step, and makes its folder.
 
     A process killed meanwhile leaves the old file or the new one, and perhaps a hidden temporary
-    file, which the next write of the same path removes.
+    file, which the next write of the same path removes. In object storage, any write is such.
 
     Raises:
       WriteError: the file cannot be written; nothing is left behind.
     """
+    content = content.encode() if isinstance(content, str) else content
+    if storage.is_remote(path):
+        with write_errors(path), held_signals():
+            path.write_bytes(content)
+        return
+    with new_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields an empty file for a library to write, which replaces `path` once the block has ended.
+
+    The file is on a disk, and uploaded at the end where the path is in object storage. Signals are
+    held meanwhile: do only the writing inside; see `write_atomically`.
+
+    Raises:
+      WriteError: the file cannot be written; nothing is left behind.
+    """
+    if storage.is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            with new_file(Path(folder) / path.name) as partial:
+                yield partial
+            write_atomically(path, (Path(folder) / path.name).read_bytes())
+        return
     with _replacing(path, Path.touch) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield partial
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder, which is at `path` once the block has ended; see `write_atomically`.
 
+    In object storage it is there from the start, and is removed where the block fails: write last
+    what tells that the folder is whole.
+
     Raises:
       UserError: the path exists already.
       WriteError: something in the folder cannot be written; nothing is left behind.
     """
     check_new(path)
+    if storage.is_remote(path):
+        try:
+            with write_errors(path):
+                yield path
+        except BaseException:
+            remove(path)
+            raise
+        return
     with _replacing(path, Path.mkdir) as partial:
         yield partial
 
 
 def append(path: Path, line: str) -> None:
-    """Adds a line to a file; a process killed meanwhile may leave a part of it.
+    """Adds a line to a file of a disk; a process killed meanwhile may leave a part of it.
 
     Raises:
       WriteError: it cannot be written.
@@ -60,14 +99,14 @@ def append(path: Path, line: str) -> None:
 
 def check_new(path: Path) -> None:
     """Rejects, with a UserError, the path of a folder that exists already or cannot be made."""
+    _check_parents(path)
     if path.exists():
         raise UserError(f"{path} exists already; name a new folder")
-    _check_parents(path)
 
 
 def check_file(path: Path) -> None:
     """Rejects, with a UserError, the path of a file that cannot be written where it is."""
-    if path.is_dir():
+    if not storage.is_remote(path) and path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     _check_parents(path)
 
@@ -78,6 +117,9 @@ def nearest_existing(path: Path) -> Path:
 
 
 def _check_parents(path: Path) -> None:
+    if storage.is_remote(path):
+        storage.check_writable(path.parent)
+        return
     folder = nearest_existing(path.absolute().parent)
     if not folder.is_dir():
         raise UserError(f"cannot write {path}: {folder} is no folder")
@@ -118,6 +160,7 @@ def _error_code(error: BaseException) -> int | None:
         # TensorStore: RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']
         told = re.search(r"os_error_code='(\d+)'", str(cause))
         code = cause.errno if isinstance(cause, OSError) else int(told[1]) if told else None
+        code = errno.EACCES if storage.is_forbidden(cause) else code
         if code in _UNWRITABLE:
             return code
     return None
@@ -195,6 +238,9 @@ def _runs_elsewhere(pid: int) -> bool:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder, if it is there."""
+    if storage.is_remote(path):
+        cast(Any, path).rmtree(missing_ok=True)
+        return
     if not path.is_dir():
         path.unlink(missing_ok=True)
     for _ in range(20):

@@ -35,13 +35,13 @@ def pytest_sessionfinish(session):
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Tests compile the same small programs many times; the cache lives as long as the session."""
-    directory = tmp_path_factory.mktemp("compilation_cache")
+    directory = tmp_path_factory.getbasetemp() / "compilation_cache"
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory) -> str:
-    """The flag that lets all launches share their compiled programs."""
-    return f"--compilation_cache={tmp_path_factory.getbasetemp() / 'compilation_cache'}"
+def cache(compilation_cache) -> str:
+    """The flag that lets all launches share their compiled programs, with the tests' own too."""
+    return f"--compilation_cache={compilation_cache}"

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,15 @@ def completed(config: str, *flags: str) -> subprocess.CompletedProcess:
     process = launch(config, *flags)
     assert process.returncode == 0, process.stderr
     return process
+
+
+def communicated(processes: Sequence[subprocess.Popen]) -> list[tuple[str, str]]:
+    """(stdout, stderr) of each process that was started, all killed at the deadline."""
+    try:
+        return [process.communicate(timeout=DEADLINE) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:

@@ -94,6 +94,7 @@ def test_sweep_leaves_table_figure_and_report(sweep):
     assert len(process.stdout.splitlines()) == 1 and str(workdir) in process.stdout
 
 
+@pytest.mark.slow
 def test_sweep_leaves_readable_pictures(sweep):
     """The figure as PNG and SVG, and the report as one HTML file."""
     workdir, _, _ = sweep
@@ -271,7 +272,10 @@ def error(config: str, *flags: str, code: int = 2) -> str:
             id="unknown preset",
         ),
         pytest.param(
-            "configs/none.py", [], "one of alexnet, bypass_sweep", id="missing config file"
+            "configs/none.py",
+            [],
+            "one of ablation, alexnet, bypass_sweep",
+            id="missing config file",
         ),
         pytest.param(
             "configs/sr_sweep.py",

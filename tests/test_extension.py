@@ -113,6 +113,7 @@ def run(capsys, *arguments) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_study_of_toys_from_the_config_to_the_report(seen, tmp_path):
     config = base.defaults()
     assert "toy_width" in config.model  # the constructor's signature is the list of options

@@ -105,6 +105,7 @@ def test_commands_leave_nothing(last_line, net, tmp_path, written, arguments):
     assert line.endswith(SPACE)
 
 
+@pytest.mark.slow
 def test_a_study_stops_and_has_no_failed_trial(last_line, cache, tmp_path, monkeypatch):
     """At a small file; at a checkpoint, where others took the space meanwhile; at the report."""
     monkeypatch.setattr(Workdir, "free_bytes", lambda self: 10**9)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from squeeze_jax.storage import list_names
 from tests.launching import (
     DEADLINE,
     NET,
     ROOT,
     command,
+    communicated,
     completed,
     environment,
     finished_lines,
@@ -81,14 +83,9 @@ def trial(workdir: Path, name: str) -> Path:
 
 
 def checkpoint_step(workdir: Path, name: str) -> int:
-    """The step of the newest whole checkpoint, 0 where there is none."""
-    folder = trial(workdir, name) / "checkpoints"
-    steps = (
-        [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-        if folder.exists()
-        else []
-    )
-    return max(steps, default=0)
+    """The step of the newest whole checkpoint, 0 where there is none; on a disk or in a bucket."""
+    found = list_names(trial(workdir, name) / "checkpoints")
+    return max([int(each) for each in found if each.isdigit()], default=0)
 
 
 def metrics(workdir: Path, name: str) -> list[dict]:
@@ -114,7 +111,7 @@ def table(workdir: Path) -> list[dict]:
 def final_state(workdir: Path, name: str) -> dict:
     """The arrays of the last checkpoint."""
     with ocp.training.Checkpointer(trial(workdir, name) / "checkpoints") as checkpoints:
-        return checkpoints.load(STEPS)
+        return checkpoints.load(checkpoint_step(workdir, name))
 
 
 def assert_same(workdir: Path, reference: Path) -> None:
@@ -135,6 +132,7 @@ def untouched(tmp_path_factory, cache) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_untouched_run_is_worth_comparing(untouched):
     """The seeds differ, the loss moves, and the log has every line once."""
     first, second = rows(untouched)
@@ -145,6 +143,7 @@ def test_untouched_run_is_worth_comparing(untouched):
     assert lines[0]["loss"] != lines[-2]["loss"]
 
 
+@pytest.mark.slow
 def test_killed_twice(untouched, tmp_path, cache):
     """SIGKILL during the first trial, and before the second's first checkpoint; then once more."""
     flags = (cache, *FLAGS, CHECKPOINTS, f"--workdir={tmp_path}")
@@ -161,6 +160,7 @@ def test_killed_twice(untouched, tmp_path, cache):
     assert_same(tmp_path, untouched)
 
 
+@pytest.mark.slow
 def test_terminated_and_a_line_cut_short(untouched, tmp_path, cache):
     """SIGTERM saves where it strikes; the log's last line, cut short, is dropped on resumption."""
     # Only the signal makes a checkpoint before the end.
@@ -183,15 +183,12 @@ def test_terminated_and_a_line_cut_short(untouched, tmp_path, cache):
     assert_same(tmp_path, untouched)
 
 
+@pytest.mark.slow
 def test_two_launchers_share_the_work(tmp_path, cache):
     """Both start at once on one workdir: every trial is run by one of them, once."""
     flags = (cache, *FLAGS, "--config.seeds=4", "--config.train.steps=60", f"--workdir={tmp_path}")
     processes = [start(*flags) for _ in range(2)]
-    try:
-        outputs = [process.communicate(timeout=DEADLINE) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    outputs = communicated(processes)
     assert [process.returncode for process in processes] == [0, 0], outputs
     names = [f"seed={seed}" for seed in range(4)]
     finished = [

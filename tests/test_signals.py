@@ -75,6 +75,7 @@ def test_a_launch_that_is_still_importing(tmp_path):
     assert (code, err) == (130, "stopped by SIGINT; run the same command again to continue\n")
 
 
+@pytest.mark.slow
 def test_a_process_without_standard_streams():
     """As `>&-` starts one: files do not get their numbers, nor what is printed."""
     program = "from squeeze_jax.__main__ import run; run(['launch'])"

@@ -1,9 +1,4 @@
-"""The steps compile for Cloud TPU, ahead of time, on a machine that has none.
-
-`python tests/test_tpu.py` prints what those of SqueezeNet v1.0 under the imagenet preset cost
-there: minutes on two CPU cores.
-`python tests/test_tpu.py small` is the test's: two Fire modules at 64 pixels.
-"""
+"""The steps compile for Cloud TPU, ahead of time, on a machine that has none."""
 
 import json
 import os
@@ -17,112 +12,19 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-BATCH = 512
-CHIPS = 8
-# Read by libtpu when it loads: which machine to compile for, and not to ask the cloud about it.
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5e-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
+CHIPS, SHARE = 8, 64
+RESIZE = 72
 
 
-def blank_data(config):
-    """A streamed data set of the config's size of which only the shapes matter."""
-    import numpy as np
-
-    from squeeze_jax.data import ArraySource, Data
-
-    images = np.broadcast_to(np.uint8(0), (4 * BATCH, config.resize, config.resize, 3))
-    source = ArraySource(
-        "blank", tuple(map(str, range(1000))), images, np.zeros(4 * BATCH, np.int32)
-    )
-    return Data(config, source, source, {}, {})
-
-
-def shapes(tree, *leading):
-    """The tree's shapes and types, `leading` before each shape."""
-    import jax
-
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), tree)
-
-
-def study(small: bool):
-    """The imagenet preset in bfloat16, or a small net under it."""
+def small_config():
+    """The imagenet preset in bfloat16, with two Fire modules at 64 pixels."""
     from squeeze_jax.configs import squeezenet
 
     config = squeezenet.get_config("imagenet")
-    config.train.dtype = "bfloat16"
-    config.data.workers = 0  # one batch is read, for its shapes
-    if small:
-        config.model.update(num_fire=2, pool_after=("conv1",))
-        config.data.update(resize=72, image_size=64)
+    config.train.update(dtype="bfloat16", batch_size=CHIPS * SHARE)
+    config.model.update(num_fire=2, pool_after=("conv1",))
+    config.data.update(resize=RESIZE, image_size=64)
     return config
-
-
-def lower_steps(config):
-    """The training and the evaluation step, lowered for eight TPU v5e chips."""
-    import jax
-    from flax import nnx
-    from jax.experimental import topologies
-
-    from squeeze_jax.models import conv_backend
-    from squeeze_jax.network import build_model, split_model
-    from squeeze_jax.train import TrialConfig, optimizers, parallel, step
-    from squeeze_jax.train.state import create
-
-    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    config = TrialConfig.parse(config)
-    data = blank_data(config.data)
-    model = config.model.to_mapping()
-    graphdef, params, _ = split_model(
-        nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
-    )
-    optimizer = optimizers.make_optimizer(config.train, params)
-    state = shapes(
-        jax.eval_shape(
-            lambda: create(*split_model(build_model(model, data.num_classes))[1:], optimizer, 0)
-        )
-    )
-    backend = conv_backend.default_conv_backend(devices[0].platform)
-
-    def batch(pipeline):
-        share = pipeline.share // len(devices)
-        return shapes(
-            {name: values[0] for name, values in next(pipeline.batches()).items()},
-            len(devices),
-            share,
-        )
-
-    train, evaluation = data.train(BATCH, 0), data.evaluation(BATCH)
-    train_step = parallel.parallel_train_step(
-        step.make_train_step(graphdef, train, optimizer, config.train, backend), devices
-    )
-    eval_step = parallel.parallel_eval_step(
-        step.make_eval_step(graphdef, evaluation, config.train.dtype, backend), devices
-    )
-    return {
-        "train": train_step.lower(state, {}, batch(train), jax.ShapeDtypeStruct((), "float32")),
-        "eval": eval_step.lower(state.params, state.stats, {}, batch(evaluation)),
-    }
-
-
-def figures(lowered) -> dict:
-    """Returns the FLOPs and bytes an image, the memory a device, and the convolutions of a step."""
-    compiled = lowered.compile()
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    text = compiled.as_text()
-    share = BATCH // CHIPS  # the analysis is of one device's program
-    return {
-        "convolutions": lowered.as_text().count("stablehlo.convolution"),
-        "windows": sorted(set(re.findall(r"convolution\(.*window=\{size=([0-9x]+)", text))),
-        "all_reduce": "all-reduce" in text,
-        "mflops_per_image": round(cost["flops"] / share / 1e6, 1),
-        "mbytes_per_image": round(cost["bytes accessed"] / share / 1e6, 2),
-        "temporary_mib": round(memory.temp_size_in_bytes / 2**20, 1),
-        "arguments_mib": round(memory.argument_size_in_bytes / 2**20, 1),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +32,12 @@ def compiled():
     """The figures of both steps, from a process of its own: libtpu reads its environment once."""
     pytest.importorskip("libtpu")
     run = subprocess.run(
-        [sys.executable, __file__, "small"], cwd=ROOT, capture_output=True, text=True, timeout=400
+        [sys.executable, __file__],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     print(run.stdout)
@@ -154,21 +61,38 @@ def test_evaluation_step_compiles_to_native_convolutions(compiled):
     assert 0.9 < evaluation["mflops_per_image"] / (2 * compiled["mmacs"]) < 1.3
 
 
-def main(small: bool) -> None:
-    """Prints the figures as JSON."""
+def test_movements_are_told_by_operation(compiled):
+    """At least the images come from HBM; the compiler's own count has on-chip memory, too."""
+    for name in ("train", "eval"):
+        step = compiled[name]
+        images = RESIZE * RESIZE * 3 / 1e6
+        assert images <= step["moved_mbytes_per_image"] <= step["mbytes_per_image"]
+        assert "convolution" in step["kinds"]
+
+
+def main() -> None:
+    """Prints the figures of both steps as JSON."""
+    from experiments.tpu import steps, traffic
     from squeeze_jax.cost import design_costs
 
-    config = study(small)
+    steps.set_environment()
+    config = small_config()
     size = config.data.image_size
-    print(
-        json.dumps(
-            {"mmacs": design_costs(config.model, 1000, (size, size, 3))["macs"] / 1e6}
-            | {name: figures(step) for name, step in lower_steps(config).items()}
-        )
-    )
+    figures = {"mmacs": design_costs(config.model, 1000, (size, size, 3))["macs"] / 1e6}
+    for name, lower in steps.lower_steps(config, steps.devices("v5e", CHIPS)).items():
+        lowered = lower()
+        compiled = lowered.compile()
+        text = compiled.as_text()
+        moved = traffic.movements(text)
+        figures[name] = steps.cost(compiled, SHARE) | {
+            "convolutions": lowered.as_text().count("stablehlo.convolution"),
+            "windows": sorted(set(re.findall(r"convolution\(.*window=\{size=([0-9x]+)", text))),
+            "all_reduce": "all-reduce" in text,
+            "moved_mbytes_per_image": sum(movement.bytes for movement in moved) / SHARE / 1e6,
+            "kinds": sorted({movement.kind for movement in moved}),
+        }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
-    os.environ.update(ENVIRONMENT)
-    sys.path.insert(0, str(ROOT))
-    main("small" in sys.argv[1:])
+    main()

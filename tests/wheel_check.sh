@@ -55,9 +55,23 @@ import numpy as np
 from PIL import Image
 Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save("photo.png")
 PYTHON
+python - <<'PYTHON'
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+random = np.random.default_rng(0)
+for name, colour in {"red": (180, 60, 60), "blue": (60, 60, 180)}.items():
+    Path("colours", name).mkdir(parents=True)
+    for i in range(40):
+        pixels = np.clip(random.normal(colour, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(f"colours/{name}/{i}.png")
+PYTHON
 mkdir -p photos/one photos/two
 for i in 1 2; do cp photo.png "photos/one/$i.png"; cp photo.png "photos/two/$i.png"; done
 run data photos
+run prepare prepared --data-dir photos --workers 1
 run report runs/sr_sweep-digits
 run summary squeezenet_v1_0
 run hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32
@@ -67,11 +81,16 @@ run predict "$trial" photo.png
 for suffix in onnx tflite stablehlo safetensors; do
   run export "$trial" --format "$suffix" -o "net.$suffix"
 done
+run export "$trial" --format c -o firmware
+make -C firmware test >"$temporary/log" 2>&1 || { cat "$temporary/log"; exit 1; }
 run evaluate net.onnx --data digits
 run import net.safetensors -o imported
 run serve-demo imported -o demo
 run compress imported -o net.sqz --bits 6
 run decompress net.sqz -o decompressed
+run firmware colours --flash 32K --ram 32K --search-epochs 4 --epochs 4 -o device \
+  --config "image_sizes=(32,)" --config "widths=(8,)"
+make -C device/firmware test >"$temporary/log" 2>&1 || { cat "$temporary/log"; exit 1; }
 
 python - "${tried[@]}" <<'PYTHON'
 import sys

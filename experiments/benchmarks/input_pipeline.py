@@ -1,9 +1,10 @@
 """Times streamed input in squeeze_jax (Grain) and in PyTorch's DataLoader.
 
-Both decode the same folder of JPEG photographs in one thread and resize the short side to 256. The
-clock is the CPU time of this process. PyTorch's data set is written with PIL, as its users do; it
-also crops, mirrors and normalises. squeeze_jax does that inside the compiled step
-(`Pipeline.fetch`), which is therefore called here too.
+Both decode the same folder of JPEG photographs in one thread and resize to 256: the short side, or
+squashed. Then squeeze_jax reads what `squeeze-jax prepare` made of the photographs, and PyTorch the
+same small JPEGs as files. The clock is the CPU time of this process. PyTorch's data set is written
+with PIL, as its users do; it also crops, mirrors and normalises. squeeze_jax does that inside the
+compiled step (`Pipeline.fetch`), which is therefore called here too.
 """
 
 import itertools
@@ -15,14 +16,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import torch
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from experiments.benchmarks import interleaved
+from squeeze_jax.cli.prepare import QUALITY
 from squeeze_jax.configs import squeezenet
-from squeeze_jax.data import DataConfig, open_data
+from squeeze_jax.data import DataConfig, load, open_data, prepare
+from squeeze_jax.data.prepared import LABEL, Settings
 
-PACKAGES = ("torch", "pillow")
+PACKAGES = ("torch", "pillow", "simplejpeg")
 IMAGES, BATCH, SIDES = 256, 32, (375, 500)  # the usual size of ImageNet's photographs
 BATCHES = 8  # in one call
 # Seconds in which a reader that reads ahead refills its buffer, within the call that emptied it.
@@ -31,22 +35,37 @@ SETTLE = 2.0
 
 def rows() -> list[interleaved.Row]:
     """Measures calls of BATCHES batches each."""
+    threads = torch.get_num_threads()
+    # A DataLoader's worker has one thread. More threads spin, which CPU time would count.
+    torch.set_num_threads(1)
+    try:
+        return [row for mode in ("squash", "short") for row in rows_of(mode)]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def rows_of(mode: str) -> list[interleaved.Row]:
+    """Measures one way to resize."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_photographs(folder)
+        originals, prepared, small = (Path(name) / part for part in ("full", "prepared", "small"))
+        write_photographs(originals)
+        config = data_config("folder", originals, mode)
+        settings = Settings(config.resize, mode, config.background, QUALITY)
+        prepare.prepare(load(config), settings, prepared)
+        write_records(prepared, small)
         runs = {
-            "squeeze_jax (Grain)": own_batches(folder),
-            "PyTorch DataLoader, PIL": torch_batches(folder),
+            "squeeze_jax, prepared": own_batches(data_config("prepared", prepared, mode)),
+            "squeeze_jax, originals": own_batches(config),
+            "PyTorch DataLoader, PIL, prepared files": torch_batches(small, mode),
+            "PyTorch DataLoader, PIL, originals": torch_batches(originals / "train", mode),
         }
-        threads = torch.get_num_threads()
-        # A DataLoader's worker has one thread. More threads spin, which CPU time would count.
-        torch.set_num_threads(1)
-        try:
-            return interleaved.compare(
-                "JPEG 500x375 -> 227x227", runs, 8, images=BATCH * BATCHES, clock=time.process_time
-            )
-        finally:
-            torch.set_num_threads(threads)
+        return interleaved.compare(
+            f"JPEG 500x375 -> {mode} 256 -> 227x227",
+            runs,
+            8,
+            images=BATCH * BATCHES,
+            clock=time.process_time,
+        )
 
 
 def write_photographs(folder: Path) -> None:
@@ -65,11 +84,25 @@ def write_photographs(folder: Path) -> None:
                 Image.fromarray(crop).save(target / f"{i}.jpg", quality=90)
 
 
-def own_batches(folder: Path) -> Callable[[], None]:
-    """Returns a function that takes BATCHES batches from the stream of the preset `imagenet`."""
+def write_records(prepared: Path, folder: Path) -> None:
+    """Writes the JPEGs of a prepared training set as files of two classes."""
+    shards = sorted(map(str, prepared.glob("train-*")))
+    for number, record in enumerate(ArrayRecordDataSource(shards)):
+        path = folder / str(LABEL.unpack_from(record)[0]) / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record[LABEL.size :])
+
+
+def data_config(name: str, folder: Path, mode: str) -> DataConfig:
+    """Returns the data section of the preset `imagenet` for a folder and one thread."""
     config = squeezenet.get_config("imagenet").data
-    config.update(name="folder", data_dir=str(folder), resize_mode="short", workers=1)
-    pipeline = open_data(DataConfig(**config)).train(BATCH, 0)
+    config.update(name=name, data_dir=str(folder), resize_mode=mode, workers=1)
+    return DataConfig(**config)
+
+
+def own_batches(config: DataConfig) -> Callable[[], None]:
+    """Returns a function that takes BATCHES batches from a stream."""
+    pipeline = open_data(config).train(BATCH, 0)
     batches = pipeline.batches()
     fetch = jax.jit(lambda batch: pipeline.fetch({}, batch, jax.random.key(0))["image"])
 
@@ -84,7 +117,8 @@ def own_batches(folder: Path) -> Callable[[], None]:
 class Photographs(torch.utils.data.Dataset):
     """Reads a folder of classes as PyTorch's users do."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, mode: str):
+        self.mode = mode
         self.paths = sorted(folder.glob("*/*.jpg"))
         self.labels = [int(path.parent.name) for path in self.paths]
 
@@ -94,9 +128,8 @@ class Photographs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = Image.open(self.paths[index]).convert("RGB")
         scale = 256 / min(image.size)
-        image = image.resize(
-            [round(side * scale) for side in image.size], Image.Resampling.BILINEAR
-        )
+        size = [round(side * scale) for side in image.size] if self.mode == "short" else (256, 256)
+        image = image.resize(size, Image.Resampling.BILINEAR)
         array = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         y, x = (int(torch.randint(0, side - 226, ())) for side in array.shape[1:])
         array = array[:, y : y + 227, x : x + 227]
@@ -106,13 +139,13 @@ class Photographs(torch.utils.data.Dataset):
         ]
 
 
-def torch_batches(folder: Path) -> Callable[[], None]:
+def torch_batches(folder: Path, mode: str) -> Callable[[], None]:
     """Returns a function that takes BATCHES batches from a DataLoader.
 
     The loader decodes in this process, so that its CPU time counts.
     """
     loader = torch.utils.data.DataLoader(
-        Photographs(folder / "train"), BATCH, shuffle=True, drop_last=True
+        Photographs(folder, mode), BATCH, shuffle=True, drop_last=True
     )
 
     def run() -> None:

@@ -1,10 +1,13 @@
 """Times alternatives in turn, so that a busy machine slows all of them alike."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,39 @@ def run_in_turn(
             if round_ >= warm_up:
                 seconds[name].append(clock() - start)
     return seconds
+
+
+@contextlib.contextmanager
+def in_process(make: Callable[..., Callable[[], None]], *arguments: Any) -> Iterator[Callable]:
+    """Yields what calls `make(*arguments)()` in a process of its own, which starts as a user's.
+
+    Args:
+      make: a function of a module, called once.
+      arguments: of it; they are pickled.
+    """
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    process = context.Process(target=_serve, args=(other, make, *arguments), daemon=True)
+    process.start()
+    other.close()
+
+    def call() -> None:
+        own.send(True)
+        own.recv()  # EOFError where the process has failed; its traceback is printed
+
+    try:
+        yield call
+    finally:
+        own.close()
+        process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., Callable[[], None]], *arguments) -> None:
+    run = make(*arguments)
+    with contextlib.suppress(EOFError):
+        while connection.recv():
+            run()
+            connection.send(True)
 
 
 def compare(

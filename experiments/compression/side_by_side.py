@@ -1,6 +1,6 @@
 """Compares ways to compress the released SqueezeNet: bytes, accuracy, divergence, seconds.
 
-    python experiments/compression/side_by_side.py CHECKPOINT RELEASED.net --data NAME \
+    python -m experiments.compression.side_by_side CHECKPOINT RELEASED.net --data NAME \
         --data-dir DIR --nncodec PYTHON --csv FILE
 
 Prints a markdown table. CHECKPOINT is the result of `squeeze-jax import RELEASED.net`. PYTHON is
@@ -27,12 +27,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import zstandard
 from safetensors import numpy as safetensors
-from scipy.special import log_softmax
 
+from experiments.compression.accuracy import Images, compare, outputs
 from squeeze_jax.compress import calibrate, rate_search
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.convert import import_network
@@ -40,12 +39,10 @@ from squeeze_jax.data import Source, load_split, relabel
 from squeeze_jax.files import write_atomically
 from squeeze_jax.network import Network, imagenet, preprocessing, replace_leaves
 from squeeze_jax.report.tables import markdown
-from squeeze_jax.train import metrics
 from squeeze_jax.train.checkpoint import load_network
 
 ROUNDS = 3
 CALIBRATION_IMAGES = 200  # as `squeeze-jax compress` takes them
-BATCH = 32  # images at a time
 GOALS = (400_000, 320_000, 290_000)  # bytes
 GENERAL = {  # compressors of any bytes
     "gzip -9": (functools.partial(gzip.compress, compresslevel=9, mtime=0), gzip.decompress),
@@ -74,20 +71,6 @@ class Way(NamedTuple):
     once: bool = False  # encode only once, because it takes minutes
 
 
-class Images(NamedTuple):
-    """Holds preprocessed images and their labels."""
-
-    images: np.ndarray  # float32 [N, H, W, 3]
-    labels: np.ndarray  # int32 [N]
-
-
-class Outputs(NamedTuple):
-    """Holds a network's outputs for a set of images."""
-
-    log_probabilities: np.ndarray  # float64 [N, classes]
-    ranks: np.ndarray  # int32 [N], rank of the label; 0 is the top-1 class
-
-
 def timed(function: Callable[..., Any]) -> Callable[..., tuple[Any, float]]:
     """Wraps a function so that it returns (result, seconds)."""
 
@@ -109,40 +92,6 @@ def split(source: Source, net: Network) -> tuple[Images, Images]:
         np.arange(len(examples)), [len(examples) * i // count for i in range(0, count, 2)]
     )
     return Images(images[seen], labels[seen]), Images(images[~seen], labels[~seen])
-
-
-def outputs(net: Network, data: Images) -> Outputs:
-    """Runs a network on images."""
-    run = net.classifier().run
-    logits = np.concatenate(
-        [run(data.images[i : i + BATCH]) for i in range(0, len(data.images), BATCH)]
-    )
-    return Outputs(
-        log_softmax(logits.astype(np.float64), axis=1),
-        np.asarray(metrics.label_rank(jnp.asarray(logits), jnp.asarray(data.labels))),
-    )
-
-
-def compare(own: Outputs, other: Outputs) -> dict[str, float]:
-    """Compares a decoded network's outputs with those of the original.
-
-    Returns:
-      Top-1 and top-5 accuracy (%), their change in points with the standard error of the paired
-      difference, and the mean KL divergence from the original (nats).
-    """
-    result = {}
-    for k in (1, 5):
-        change = 100 * ((other.ranks < k).astype(float) - (own.ranks < k))
-        error = change.std(ddof=1) / len(change) ** 0.5
-        result |= {
-            f"top{k}": 100 * float((other.ranks < k).mean()),
-            f"top{k}_change": change.mean(),
-            f"top{k}_change_error": error,
-        }
-    difference = own.log_probabilities - other.log_probabilities
-    return result | {
-        "kl_nats": float((np.exp(own.log_probabilities) * difference).sum(axis=1).mean())
-    }
 
 
 def dense(net: Network) -> bytes:

@@ -6,6 +6,7 @@ Prints markdown tables with the computed and the printed values.
 """
 
 import argparse
+import math
 import re
 
 from flax import nnx
@@ -127,7 +128,7 @@ def squeezenext_table_4() -> list[list[str]]:
     rows, number, totals = {}, 0, [0, 0]
     for layer in squeezenext_layers("squeezenext_23"):
         number += layer.kind == "conv"
-        channels, outputs = layer.output_shape[-1], layer.activation_bytes // 4
+        channels, outputs = layer.output_shape[-1], math.prod(layer.output_shape)
         # A convolution here has BatchNorm's scale and shift.
         params = layer.parameters + (-channels if layer.kind == "conv" else channels)
         macs = layer.macs + outputs
@@ -145,7 +146,7 @@ def squeezenext_table_4() -> list[list[str]]:
             1,
             f"{params:,}",
             f"{macs / 1e6:.2f}",
-            f"{layer.activation_bytes / 1024:.0f}",
+            f"{4 * math.prod(layer.output_shape) / 1024:.0f}",
         ]
     head = [
         "paper's name",

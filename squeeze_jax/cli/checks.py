@@ -20,7 +20,21 @@ def check_ranges(arguments: argparse.Namespace, **ranges: Range) -> None:
     """
     for flag, valid in ranges.items():
         if (value := getattr(arguments, flag)) is not None:
-            valid.check(f"--{flag.replace('_', '-')}", value)
+            for each in value if isinstance(value, tuple) else (value,):
+                valid.check(f"--{flag.replace('_', '-')}", each)
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Parses pixels: 128 of a square, or 160x120, the height and the width.
+
+    Raises:
+      argparse.ArgumentTypeError: it is neither.
+    """
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not pixels such as 128 or 160x120")
+    first, last = int(parts[0]), int(parts[-1])
+    return first if first == last else (first, last)
 
 
 def check_suffix(path: Path, suffixes: Collection[str]) -> None:

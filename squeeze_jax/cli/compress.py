@@ -1,7 +1,6 @@
 """The command that writes a network in few bytes."""
 
 import argparse
-from pathlib import Path
 
 from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
@@ -11,6 +10,7 @@ from squeeze_jax.cli.data_arguments import (
 )
 from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_argument
 from squeeze_jax.config_parsing import Range
+from squeeze_jax.storage import as_path
 
 NAME = "compress"
 HELP = "write a .sqz file, lossless or of a given size or loss"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from squeeze_jax.compress.sqz.coders import CODERS
 
     add_checkpoint_argument(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.sqz")
+    parser.add_argument("-o", "--output", type=as_path, required=True, metavar="FILE.sqz")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lossless", action="store_true", help="the very same weights (the default)")
     how.add_argument(

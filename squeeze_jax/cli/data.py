@@ -3,7 +3,8 @@
 import argparse
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
+
+from squeeze_jax.storage import as_path
 
 NAME = "data"
 HELP = "tell how a folder of images is read: classes, splits, sizes, duplicates, what is left out"
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"{str(folder.__doc__).partition(chr(10) * 2)[2]}\n{parser.epilog}"
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", type=as_path, metavar="FOLDER")
     parser.add_argument(
         "--holdout",
         type=float,

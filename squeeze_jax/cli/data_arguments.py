@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from squeeze_jax.api import LoadedNetwork
     from squeeze_jax.data import Source
 
-_NAMES = "digits, folder, or a prepared TFDS data set; by default what the network was trained on"
+_NAMES = "digits, folder, prepared, or a TFDS data set; by default what the network was trained on"
 
 
 def add_data_arguments(

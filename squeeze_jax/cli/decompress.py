@@ -1,10 +1,10 @@
 """The command that makes a checkpoint of a .sqz file."""
 
 import argparse
-from pathlib import Path
 
 from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_output_argument
 from squeeze_jax.files import check_new
+from squeeze_jax.storage import as_path
 
 NAME = "decompress"
 HELP = "make a checkpoint of a .sqz file"
@@ -14,7 +14,7 @@ EXAMPLE = "squeeze-jax decompress net.sqz -o net"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE.sqz")
+    parser.add_argument("file", type=as_path, metavar="FILE.sqz")
     add_base_argument(parser, "for a delta: the checkpoint or .sqz file that it was made from")
     add_checkpoint_output_argument(parser)
 

@@ -12,7 +12,7 @@ from squeeze_jax.cli.data_arguments import (
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 
 NAME = "evaluate"
-HELP = "measure top-1 and top-5 of a trained network on a data set"
+HELP = "measure a trained network on a data set: accuracy, by class, and calibration"
 GROUP = "inspect"
 EXAMPLE = "squeeze-jax evaluate net.sqz --data folder --data-dir my_images"
 
@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the accuracy."""
+    """Prints the accuracy, the worst classes and the commonest confusions."""
     from squeeze_jax import api
+    from squeeze_jax.report import classes
 
     check_ranges(arguments, batch_size=BATCH_SIZE)
     network = api.load(arguments.checkpoint)
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(
             f"{source.name}: {result['images']} images, "
-            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %"
+            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, "
+            + classes.classes_text(result)
         )
     return 0

@@ -26,10 +26,6 @@ def exit_code(run: Callable[[], int], resumes: bool = False) -> int:
     """
     from absl import logging
 
-    from squeeze_jax.errors import UserError
-    from squeeze_jax.files import find_write_error
-    from squeeze_jax.train.interrupt import Interrupted
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # Orbax logs every file that it writes, and the traceback of what it raises.
@@ -38,21 +34,37 @@ def exit_code(run: Callable[[], int], resumes: bool = False) -> int:
         code = run()
         sys.stdout.flush()
         return code
-    except UserError as e:
-        return _report(f"error: {e}", 2)
-    except Interrupted as e:
-        return _report(str(e), e.exit_code)
     except BrokenPipeError:  # as in `squeeze-jax summary ... | head`
         _discard_output()
         return 128 + signal.SIGPIPE
     except Exception as e:
-        if (failed := find_write_error(e)) is not None:
-            return _report(f"error: {_advice(failed, resumes)}", 2)
-        known = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-        known += (errno.ENAMETOOLONG, errno.ELOOP)
-        if isinstance(e, OSError) and e.errno in known and e.filename:
-            return _report(f"error: {e.filename}: {e.strerror}", 2)
-        raise
+        if (described := describe_error(e, resumes)) is None:
+            raise
+        line, code = described
+        print(line, file=sys.stderr)
+        return code
+
+
+def describe_error(error: BaseException, resumes: bool = False) -> tuple[str, int] | None:
+    """Returns the line and the exit code of an error that the user can mend, see `exit_code`."""
+    from squeeze_jax import storage
+    from squeeze_jax.errors import UserError
+    from squeeze_jax.files import find_write_error
+    from squeeze_jax.train.interrupt import Interrupted
+
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, Interrupted):
+        return str(error), error.exit_code
+    if (failed := find_write_error(error)) is not None:
+        return f"error: {_advice(failed, resumes)}", 2
+    known = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+    known += (errno.ENAMETOOLONG, errno.ELOOP)
+    if isinstance(error, OSError) and error.errno in known and error.filename:
+        return f"error: {error.filename}: {error.strerror}", 2
+    if line := storage.describe_error(error):
+        return f"error: object storage: {line}", 2
+    return None
 
 
 def _advice(failed: "WriteError", resumes: bool) -> str:
@@ -75,8 +87,3 @@ def _discard_output() -> None:
     """Drops what is still to be printed: Python would try again at its end, and complain."""
     with contextlib.suppress(OSError):  # an output that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _report(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code

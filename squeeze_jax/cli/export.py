@@ -1,9 +1,11 @@
 """The command that writes a network for another engine."""
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from squeeze_jax import storage
 from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
@@ -12,9 +14,11 @@ from squeeze_jax.cli.data_arguments import (
 )
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 from squeeze_jax.config_parsing import Range
+from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
     from squeeze_jax.convert.options import Option
+    from squeeze_jax.train.calibrated_export import Accuracy
 
 NAME = "export"
 HELP = "write a file for another engine, checked against the network"
@@ -28,19 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from squeeze_jax.convert import EXPORTERS  # loads no format's library
 
     parser.add_argument("--format", choices=tuple(EXPORTERS), required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("-o", "--output", type=as_path, required=True, metavar="FILE")
     for name, takers in _format_options().items():
         option = next(iter(takers.values()))
         words = f"{', '.join(takers)}: {option.help}"
+        choices = dict.fromkeys(choice for taker in takers.values() for choice in taker.choices)
         # The default is the format's, so that a flag that was not given is told from one that was.
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=option.type,
-            choices=option.choices or None,
-            help=words,
+        kind: dict[str, Any] = (
+            dict(action="store_true")
+            if option.type is bool
+            else dict(type=option.type, choices=tuple(choices) or None)
         )
-    add_data_arguments(parser, words="for int8: ")
-    add_calibration_images_argument(parser, "of the data, for int8 (default 200)")
+        parser.add_argument(f"--{name.replace('_', '-')}", **kind, default=None, help=words)
+    add_data_arguments(parser, words="for int8 and int16: ")
+    add_calibration_images_argument(parser, "of the data, for int8 and int16 (default 200)")
 
 
 def _format_options() -> "dict[str, dict[str, Option]]":
@@ -55,25 +60,50 @@ def _format_options() -> "dict[str, dict[str, Option]]":
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the file and says how far its logits are from the network's."""
+    """Writes the file and says how near it comes to the network."""
     from squeeze_jax import api
-    from squeeze_jax.convert import EXPORTERS
-    from squeeze_jax.convert.exporters import suffixes
+    from squeeze_jax.convert import EXPORTERS, exporters
 
     check_ranges(arguments, batch=Range(at_least=1, at_most=1024), calibration_images=COUNT)
-    check_suffix(arguments.output, suffixes(EXPORTERS[arguments.format]))
+    exporter = EXPORTERS[arguments.format]
+    if not exporters.is_folder(exporter):
+        check_suffix(arguments.output, exporters.suffixes(exporter))
+    options = {name: getattr(arguments, name) for name in _format_options()}
     network = api.load(arguments.checkpoint)
-    if arguments.precision == "int8":
+    if exporters.needs_calibration(arguments.format, options):
         check_data_named(arguments, network)
-    deviation = network.export(
+    written = network.export(
         arguments.output,
         arguments.format,
         arguments.data,
         arguments.data_dir,
         arguments.split,
         arguments.calibration_images,
-        **{name: getattr(arguments, name) for name in _format_options()},
+        **options,
     )
-    size = arguments.output.stat().st_size
-    print(f"{arguments.output}: {size:,} bytes, logits within {deviation:.1e} of the net's")
+    print(
+        f"{written.path}: {_describe(written.path)}, "
+        f"logits within {written.deviation:.1e} of the net's" + _accuracy(written.accuracy)
+    )
     return 0
+
+
+def _describe(path: Path) -> str:
+    """Returns the bytes of an exported file, or the flash and RAM of a project for devices."""
+    if path.is_file():
+        return f"{storage.size(path):,} bytes"
+    engine = json.loads((path / "net.json").read_text())["engine"]
+    return (
+        f"{engine['constant_bytes']:,} bytes of flash besides the code, "
+        f"{engine['ram_bytes']:,} bytes of RAM besides the stack"
+    )
+
+
+def _accuracy(found: "Accuracy | None") -> str:
+    """Returns the words about a calibrated file's accuracy."""
+    if found is None:
+        return ""
+    return (
+        f", top-1 {found.after:.2f} %, the net's {found.before:.2f} %, "
+        f"on {found.num_images:,} images that did not calibrate it"
+    )

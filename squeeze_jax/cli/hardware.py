@@ -1,11 +1,11 @@
 """The command that estimates a model's cost on an accelerator."""
 
 import argparse
-from pathlib import Path
 
 from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_file, write_atomically
+from squeeze_jax.storage import as_path
 
 NAME = "hardware"
 HELP = "estimate cycles, energy and DRAM traffic on the SqueezeNext paper's accelerator"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight or output stationary; best: the faster for each layer",
     )
     parser.add_argument(
-        "--roofline", type=Path, metavar="FILE", help="also draw the roofline, as .png or .svg"
+        "--roofline", type=as_path, metavar="FILE", help="also draw the roofline, as .png or .svg"
     )
 
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report import layer_table
 
     array = accelerator.Accelerator.parse(arguments.array, arguments.buffer_kb)
-    layers, _ = trace_model(arguments)
+    layers = trace_model(arguments).layers
     estimate = accelerator.estimate(layers, array, arguments.dataflow)
     record = layer_table.hardware_record(estimate)
     if arguments.roofline:

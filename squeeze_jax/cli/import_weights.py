@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from squeeze_jax.cli.checks import COUNT, PIXELS, check_ranges
-from squeeze_jax.cli.model_arguments import add_set_argument, model_options
+from squeeze_jax.cli.checks import COUNT, PIXELS, check_ranges, parse_size
+from squeeze_jax.cli.model_arguments import add_set_argument, set_options
 from squeeze_jax.cli.network_arguments import add_checkpoint_output_argument
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_new
+from squeeze_jax.storage import as_path
 
 NAME = "import"
 HELP = "make a checkpoint of PyTorch's, Caffe's or Deep Compression's weights"
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     from squeeze_jax.convert import IMPORTERS  # loads no format's library
 
-    parser.add_argument("source", type=Path, help=f"a file of {', '.join(IMPORTERS)}")
+    parser.add_argument("source", type=as_path, help=f"a file of {', '.join(IMPORTERS)}")
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -29,23 +30,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_set_argument(parser)
     described = parser.add_argument_group("what the file does not tell, or tells wrongly")
     described.add_argument("--num-classes", type=int, metavar="N")
-    described.add_argument("--image-size", type=int, metavar="PIXELS", help="of the centre crop")
-    described.add_argument("--resize", type=int, metavar="PIXELS", help="before the crop")
+    described.add_argument(
+        "--image-size",
+        type=parse_size,
+        metavar="SIZE",
+        help="of the centre crop, in pixels: 128, or 160x120 of height and width",
+    )
+    described.add_argument("--resize", type=parse_size, metavar="SIZE", help="before the crop")
     described.add_argument(
         "--resize-mode",
         choices=("short", "squash"),
         help="whether the short side or both sides are resized",
     )
-    described.add_argument("--channel-order", choices=("rgb", "bgr"))
+    described.add_argument("--channel-order", choices=("rgb", "bgr", "grey"))
     described.add_argument(
         "--mean",
         type=_parse_channels,
         metavar="X,X,X",
-        help="of pixels 0 to 255, in channel order: PyTorch's times 255",
+        help="of pixels 0 to 255, in channel order: PyTorch's times 255; one number is that of "
+        "every channel",
     )
     described.add_argument("--std", type=_parse_channels, metavar="X,X,X", help="likewise")
     described.add_argument(
-        "--class-names", type=Path, metavar="FILE", help="a text file of one name a line, by label"
+        "--class-names",
+        type=as_path,
+        metavar="FILE",
+        help="a text file of one name a line, by label",
     )
     add_checkpoint_output_argument(parser)
 
@@ -62,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = read_network(
         arguments.source,
         arguments.model,
-        model_options(arguments),
+        set_options(arguments),
         num_classes=arguments.num_classes,
         preprocessing=given,
         class_names=_read_class_names(arguments.class_names),
@@ -79,12 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _parse_channels(text: str) -> tuple[float, ...]:
-    """Parses 123.7,116.3,103.5; one number stands for all three channels."""
+    """Parses 123.7,116.3,103.5; one number stands for every channel."""
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as e:
         raise argparse.ArgumentTypeError(f"{text!r} is not numbers such as 124,116,104") from e
-    return 3 * numbers if len(numbers) == 1 else numbers
+    return numbers
 
 
 def _read_class_names(path: Path | None) -> list[str] | None:

@@ -3,18 +3,25 @@
 Running the same command again continues where the last one stopped.
 """
 
+import functools
+import hashlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path
 from squeeze_jax.study.config_files import find_config_file, list_studies, load_config_file
 from squeeze_jax.study.schema import current_key
 
+if TYPE_CHECKING:
+    from squeeze_jax.study import Plan
+
+LUNCH = 3600.0  # seconds
 USAGE = """\
 usage: squeeze-jax launch STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
        python launch.py --config STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
@@ -82,15 +89,34 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer(
         "jobs",
         1,
-        "How many trials to train at once, each on its share of the CPU cores, or of the GPUs.",
+        "How many trials to train at once on this machine, each on its share of the CPU cores, or "
+        "of the GPUs or TPU chips.",
         lower_bound=1,
         upper_bound=1024,
         flag_values=values,
+    )
+    _string(
+        values,
+        "address",
+        None,
+        "Of the Ray cluster: HOST:PORT, or auto; this machine's by default.",
+    )
+    _string(
+        values,
+        "trial_resources",
+        None,
+        "What a trial gets of a Ray node: CPU=1, GPU=1, TPU=4 or CPU=8,GPU=1.",
     )
     flags.DEFINE_bool(
         "new_data",
         False,
         "Train on data that changed since an earlier launch, in rows of their own.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Tell the trials, their costs and the time that they would take; train nothing.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -110,6 +136,11 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         ("process_id", "Which of them this one is, from 0; likewise."),
     ):
         flags.DEFINE_integer(name, None, text, lower_bound=0, flag_values=values)
+    for name, default, text in (
+        ("join_timeout", 300.0, "Seconds that the processes wait until all have come."),
+        ("heartbeat_timeout", 30.0, "Seconds of silence after which a process is lost."),
+    ):
+        flags.DEFINE_float(name, default, text, lower_bound=0.1, flag_values=values)
     _string(
         values,
         "compilation_cache",
@@ -158,39 +189,81 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
     # JAX is imported here, so that a mistyped flag answers at once.
     import jax
 
+    executor = _executor(values)
+    if values.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", values.compilation_cache)
+        # A small trial is made of small programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    train = functools.partial(_train, executor, values, config, argv)
+    if not values.distributed:
+        return train()
+    # Only here: it takes the machinery of sockets along.
+    from squeeze_jax.cli.exit_code import describe_error
+    from squeeze_jax.study import hosts
+
+    place = hosts.find_place(values.coordinator, values.processes, values.process_id)
+    patience = hosts.Patience(values.join_timeout, values.heartbeat_timeout)
+    describe = functools.partial(describe_error, resumes=True)
+    with hosts.joined(place, patience, _describe_run(values, config), describe) as group:
+        return train(confirm=group.confirm, agree_to_stop=group.agree_to_stop)
+
+
+def _describe_run(values: flags.FlagValues, config: Any) -> dict[str, str]:
+    """Returns, by name, what must be the same in all processes of a run."""
+    import jax
+
+    from squeeze_jax import __version__
+    from squeeze_jax.study.schema import flatten
+
+    path = _config_path(values)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return {
+        **{f"--config.{key}": repr(value) for key, value in flatten(config.to_dict()).items()},
+        "--workdir": str(values.workdir),
+        "the config file": f"{path.name} ({digest})",
+        "squeeze_jax": __version__,
+        "jax": jax.__version__,
+    }
+
+
+def _train(
+    executor: str, values: flags.FlagValues, config: Any, argv: list[str], **options: Any
+) -> int:
+    """Trains the study and draws its report; returns the exit code."""
+    import jax
+
     from squeeze_jax import study
     from squeeze_jax.configs import base
     from squeeze_jax.report import page
     from squeeze_jax.study.api import launch_command
     from squeeze_jax.study.executors.jobs import job_index, stop_with_parent
+    from squeeze_jax.study.executors.ray import parse_resources
     from squeeze_jax.study.records import COLLAPSED
 
-    if values.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", values.compilation_cache)
-        # A small trial is made of small programs.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if values.distributed:
-        jax.distributed.initialize(values.coordinator, values.processes, values.process_id)
     is_job = job_index()[1] > 1
     if is_job:
         stop_with_parent()
-    executor = values.executor or ("jobs" if values.jobs > 1 else "local")
-    if executor not in study.EXECUTORS:
-        raise UserError(f"--executor is one of {', '.join(study.EXECUTORS)}; got {executor}")
-    if executor == "jobs" and values.distributed:
-        raise UserError("--jobs shares one machine's devices: not with --distributed")
-    path = config_flags.get_config_filename(values["config"]).partition(":")[0]
+    path = _config_path(values)
     plan = study.Plan.of(
-        load_config_file(Path(path)),
+        load_config_file(path),
         config,
         config_flags.get_override_values(values["config"]),
-        Path(values.workdir) if values.workdir else None,
+        as_path(values.workdir) if values.workdir else None,
         command=shlex.join(["squeeze-jax", "launch", *argv]),
         arguments=launch_command(*argv),
         defaults=base.defaults(),
         jobs=values.jobs,
+        config_file=path,
+        address=values.address,
+        trial_resources=parse_resources(values.trial_resources)
+        if values["trial_resources"].present
+        else None,
         new_data=values.new_data,
+        **options,
     )
+    if values.dry_run:
+        print(_dry_run(plan))
+        return 0
     code = study.EXECUTORS["local" if is_job else executor](plan)
     if code > 1:
         return code
@@ -207,6 +280,56 @@ def _run(values: flags.FlagValues, config: Any, argv: list[str]) -> int:
             + "; see sweep.csv, sweep.png, report.html"
         )
     return 1 if counts.get("failed") else code
+
+
+def _dry_run(plan: "Plan") -> str:
+    """Returns a table of design points, and how long the study would take."""
+    from squeeze_jax.report.layer_table import text_table
+    from squeeze_jax.study.dry_run import estimate, total_seconds
+    from squeeze_jax.study.environment import environment
+
+    estimates = estimate(plan)
+    rows = [["trial", "parameters", "MACs", "steps", "minutes"]]
+    for each in estimates:
+        costs = [f"{each.costs[name]:,}" if each.costs else "–" for name in ("params", "macs")]
+        minutes = f"{each.seconds / 60:.1f}" if each.seconds is not None else each.problem
+        rows.append([each.trial.name, *costs, f"{each.steps:,}", minutes])
+    seconds, steps = total_seconds(estimates), sum(each.steps for each in estimates)
+    rows.append([f"{len(estimates)} trials", "", "", f"{steps:,}", f"{seconds / 60:.1f}"])
+    device = environment("")["device"]
+    lines = [
+        text_table(rows, numeric=(1, 2, 3, 4)),
+        f"about {_duration(seconds)} on {device}, one trial after another",
+    ]
+    if seconds > LUNCH:
+        lines.append(
+            "longer than a lunch break: fewer --config.seeds or --config.train.epochs help"
+        )
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.1f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
+def _config_path(values: flags.FlagValues) -> Path:
+    return Path(config_flags.get_config_filename(values["config"]).partition(":")[0])
+
+
+def _executor(values: flags.FlagValues) -> str:
+    """Returns the executor that the flags name; raises UserError for flags of another one."""
+    from squeeze_jax.study.executors import EXECUTORS
+
+    executor = values.executor or ("jobs" if values.jobs > 1 else "local")
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor is one of {', '.join(EXECUTORS)}; got {executor}")
+    if executor != "local" and values.distributed:
+        raise UserError(f"--executor {executor} starts processes itself: not with --distributed")
+    for name, needed in (("jobs", "jobs"), ("address", "ray"), ("trial_resources", "ray")):
+        if values[name].present and executor != needed and values[name].value != 1:
+            raise UserError(f"--{name} goes with --executor {needed}, not {executor}")
+    return executor
 
 
 def _renamed(argument: str) -> str:

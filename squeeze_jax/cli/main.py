@@ -12,9 +12,11 @@ from squeeze_jax.cli import (
     decompress,
     evaluate,
     export,
+    firmware,
     hardware,
     import_weights,
     predict,
+    prepare,
     report,
     sensitivity,
     serve_demo,
@@ -48,11 +50,13 @@ _MODULES: tuple[Command, ...] = (
     summary,
     hardware,
     data,
+    prepare,
     evaluate,
     sensitivity,
     predict,
     import_weights,
     export,
+    firmware,
     serve_demo,
     compress,
     decompress,
@@ -95,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"example: {command.EXAMPLE}",
     )
     command.add_arguments(parser)
-    arguments = parser.parse_args(argv[1:])
-    return exit_code(lambda: command.run(arguments))
+    resumes = name in (prepare.NAME, firmware.NAME)
+    return exit_code(lambda: command.run(parser.parse_args(argv[1:])), resumes)
 
 
 def describe_commands(commands: Mapping[str, Command]) -> str:

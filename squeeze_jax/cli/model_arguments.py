@@ -3,14 +3,14 @@
 import argparse
 import ast
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from squeeze_jax.cli.checks import PIXELS, check_ranges
+from squeeze_jax.cli.checks import PIXELS, check_ranges, parse_size
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
-    from squeeze_jax.cost.trace import Layer
+    from squeeze_jax.cost.trace import Trace
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,23 +23,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_set_argument(parser)
     parser.add_argument(
-        "--input-size", type=int, help="pixels; by default that of the model's paper"
+        "--input-size",
+        type=parse_size,
+        metavar="SIZE",
+        help="pixels, such as 128, or 160x120 of height and width; by default those of the model's "
+        "paper",
     )
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
 
 
-def add_set_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds --set, which sets an option of the model."""
+def add_set_argument(
+    parser: argparse.ArgumentParser, words: str = "a model option, such as squeeze_ratio=0.5"
+) -> None:
+    """Adds --set, which sets an option of the model, or what else `words` say."""
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="a model option, such as squeeze_ratio=0.5; repeatable",
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help=f"{words}; repeatable"
     )
 
 
-def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def set_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the options given by --set.
 
     Raises:
@@ -48,8 +50,8 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return dict(_parse_option(text) for text in arguments.set)
 
 
-def trace_model(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
-    """Returns the layers and the number of parameters of the model that the arguments name.
+def trace_model(arguments: argparse.Namespace) -> "Trace":
+    """Traces the model that the arguments name.
 
     Raises:
       UserError: no such model or option, or the images are too small for it.
@@ -57,28 +59,30 @@ def trace_model(arguments: argparse.Namespace) -> "tuple[list[Layer], int]":
     from flax import nnx
 
     from squeeze_jax import api, models
-    from squeeze_jax.cost.trace import parameter_count
+    from squeeze_jax.cost.trace import trace_module
+    from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
+    from squeeze_jax.network.preprocessing import format_size, height_width
     from squeeze_jax.train.checkpoint import CONFIG_FILE
 
     check_ranges(arguments, input_size=PIXELS)
     if not arguments.model:
         raise UserError("which model? squeeze-jax summary --list names them")
     name, options, size = arguments.model, {}, None
-    if (record := Path(name) / CONFIG_FILE).exists():
+    if (record := as_path(name) / CONFIG_FILE).exists():
         config = json.loads(record.read_text())
         options = config["model"] | {"num_classes": config["num_classes"]}
         name, size = options.pop("name"), config["data"]["image_size"]
-    options |= model_options(arguments)
+    options |= set_options(arguments)
 
     def build() -> nnx.Module:
         return api.build(name, **options)
 
-    params = parameter_count(nnx.eval_shape(build))
     size = arguments.input_size or size or models.find(name)[1].input_size
+    channels = options.get(IN_CHANNELS, DEFAULT_CHANNELS)
     try:
-        return api.trace(build, (size, size, 3)), params
+        return trace_module(build, (*height_width(size), channels))
     except ValueError as e:
-        raise UserError(f"{name} at {size}x{size}: {e}") from e
+        raise UserError(f"{name} at {format_size(size)}: {e}") from e
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

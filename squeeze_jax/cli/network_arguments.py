@@ -1,11 +1,12 @@
 """The argument that names a trained network."""
 
 import argparse
-from pathlib import Path
+
+from squeeze_jax.storage import as_path
 
 CHECKPOINT = (
     "a trial's folder such as runs/.../trials/seed=0, a folder that `squeeze-jax import` wrote, "
-    "or a .sqz file"
+    "a .sqz file, or the name of a network that travels with the package (cifar10-48k)"
 )
 
 
@@ -16,12 +17,12 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: boo
         from squeeze_jax.convert import runnable_suffixes  # loads no format's library, nor JAX
 
         words += f", or an exported {runnable_suffixes()} file"
-    parser.add_argument("checkpoint", type=Path, help=words)
+    parser.add_argument("checkpoint", type=as_path, help=words)
 
 
 def add_base_argument(parser: argparse.ArgumentParser, words: str) -> None:
     """Adds --base, the network that a .sqz file is a delta from."""
-    parser.add_argument("--base", type=Path, metavar="OLD", help=words)
+    parser.add_argument("--base", type=as_path, metavar="OLD", help=words)
 
 
 def add_checkpoint_output_argument(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_checkpoint_output_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=as_path,
         required=True,
         metavar="FOLDER",
         help="receives the checkpoint; must not exist",

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.storage import as_path
 
 NAME = "predict"
 HELP = "print the five likeliest classes of images"
@@ -16,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser, takes_exported=True)
     parser.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="or a folder of images, at any depth"
+        "images",
+        type=as_path,
+        nargs="+",
+        metavar="IMAGE",
+        help="or a folder of images, at any depth",
     )
     parser.add_argument("--format", choices=("text", "json"), default="text")
 

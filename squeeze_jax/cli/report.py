@@ -1,7 +1,8 @@
 """The command that draws a study's report again."""
 
 import argparse
-from pathlib import Path
+
+from squeeze_jax.storage import as_path
 
 NAME = "report"
 HELP = "draw table, figure and report of a finished or partial study again"
@@ -11,7 +12,7 @@ EXAMPLE = "squeeze-jax report runs/sr_sweep-digits"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("workdir", type=Path, help="of a study, such as runs/sr_sweep-digits")
+    parser.add_argument("workdir", type=as_path, help="of a study, such as runs/sr_sweep-digits")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -37,12 +37,14 @@ class Curvature(NamedTuple):
         positions of an image, float64 [blocks, k, k].
       gradients: second moment of an image's gradient, summed over outputs, float64 [blocks, k, k].
       outputs: second moment of an image's gradient, summed over inputs, float64 [blocks, outputs].
+      biases: second moment of an image's gradient by a bias of each channel, float64 [channels].
       weights: squared gradient by the layer's output, mean over channels, float32 [N, positions].
     """
 
     inputs: np.ndarray
     gradients: np.ndarray
     outputs: np.ndarray
+    biases: np.ndarray
     weights: np.ndarray
 
 
@@ -76,7 +78,7 @@ def calibrate(
     shapes = _find_output_shapes(network)
 
     @jax.jit
-    def moments(params, stats, images, keys):
+    def sum_batch(params, stats, images, keys):
         model = nnx.merge(graphdef, params, stats)
         names = {id(layer): path for path, layer in find_layers(model).items()}
 
@@ -103,7 +105,7 @@ def calibrate(
         part = images[start : start + BATCH]
         for sample in range(samples):
             keys = jax.random.split(jax.random.fold_in(jax.random.key(start), sample), len(part))
-            for name, found in jax.device_get(moments(params, stats, part, keys)).items():
+            for name, found in jax.device_get(sum_batch(params, stats, part, keys)).items():
                 weights[name].append(found.pop())
                 found = [np.asarray(moment, np.float64) for moment in found]
                 sums[name] = (
@@ -114,13 +116,10 @@ def calibrate(
             on_batch()
     count = samples * len(images)
     curvatures = {
-        name: Curvature(
-            inputs / count,
-            gradients / count,
-            outputs / count,
-            _average_samples(weights[name], samples),
+        name: Curvature._make(
+            [*(moment / count for moment in moments), _average_samples(weights[name], samples)]
         )
-        for name, (inputs, gradients, outputs) in sums.items()
+        for name, moments in sums.items()
     }
     return Calibration(images, curvatures)
 
@@ -167,12 +166,14 @@ def _sum_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
     n, positions, blocks, _ = seen.shape
     weights = jnp.mean(gradient**2, axis=-1).reshape(n, positions)
     inputs = sum_outer_products(seen, seen, weights)
+    biases = jnp.sum(gradient.reshape(n, positions, -1).sum(axis=1) ** 2, axis=0)
     if positions == 1:  # an image's gradient is one outer product
         squares = jnp.sum(seen**2, axis=-1)  # [n, 1, blocks]
         return [
             inputs,
             inputs * gradient.shape[-1],
             jnp.einsum("npb,no->bo", squares, gradient.reshape(n, -1) ** 2),
+            biases,
             weights,
         ]
     each = jnp.einsum("npbk,npbo->nbko", seen, gradient.reshape(n, positions, blocks, -1))
@@ -180,6 +181,7 @@ def _sum_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
         inputs,
         jnp.einsum("nbko,nblo->bkl", each, each),
         jnp.sum(each**2, axis=(0, 2)),
+        biases,
         weights,
     ]
 

@@ -3,6 +3,8 @@
 Implements section 3 of Deep Compression (arXiv 1510.00149).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,12 +69,28 @@ def tie_gradients() -> optax.GradientTransformation:
     the cluster's centroid (section 3.3). Put this transformation first in a chain, so that clipping
     and momentum treat all weights of a cluster alike. A kernel of only zeros trains freely.
     """
+    return _by_groups(_sum_groups)
+
+
+def tie_updates() -> optax.GradientTransformation:
+    """Makes a weight's update the mean over all weights of its cluster; zeros stay zero.
+
+    Put this transformation after an optimizer that does not move equal weights alike even if their
+    gradients are equal.
+    """
+    return _by_groups(_average_groups)
+
+
+def _by_groups(
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
+) -> optax.GradientTransformation:
+    """Combines the updates of each kernel's clusters, which are those of the initial weights."""
 
     def init(params):
         return jax.tree.map(_rank_values, params)
 
     def update(updates, state, params=None):
-        return jax.tree.map(_sum_groups, updates, state), state
+        return jax.tree.map(combine, updates, state), state
 
     return optax.masked(optax.GradientTransformation(init, update), kernels)
 
@@ -99,3 +117,9 @@ def _sum_groups(gradient: jax.Array, groups: jax.Array) -> jax.Array:
     """Returns for each weight the sum of its cluster's gradients, and 0 for zeros."""
     sums = jnp.zeros(gradient.size, gradient.dtype).at[groups].add(gradient, mode="drop")
     return sums.at[groups].get(mode="fill", fill_value=0)
+
+
+def _average_groups(update: jax.Array, groups: jax.Array) -> jax.Array:
+    """Returns for each weight the mean of its cluster's updates, and 0 for zeros."""
+    sizes = jnp.maximum(1, _sum_groups(jnp.ones_like(update), groups))
+    return _sum_groups(update, groups) / sizes

@@ -6,7 +6,7 @@ corrects their errors, as in GPTAQ (arXiv 2504.02692).
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,9 @@ def quantize(
 ) -> dict[str, Tensor]:
     """Quantizes a network layer by layer, trading size against KL divergence.
 
-    Kernels become levels; other arrays become float16 where that is accurate enough.
+    Kernels become levels; other arrays become float16 where that is accurate enough. A bias
+    corrects the mean error of its layer's outputs and takes few distinct values, which cost few
+    bytes.
 
     Args:
       network: the network.
@@ -59,7 +61,9 @@ def quantize(
         calibrated.images,
         _find_base_kernels(network, base),
     )
-    names, coded = {id(layer): path for path, layer in calibrate.find_layers(model).items()}, {}
+    names = {id(layer): path for path, layer in calibrate.find_layers(model).items()}
+    coded: dict[str, Tensor] = {}
+    added = find_added(network, base)
 
     def observe(layer, x, _):
         path = names[id(layer)]
@@ -77,9 +81,19 @@ def quantize(
             (own, layer.kernel[...]),
             (rounded, jnp.asarray(base_kernels[path] + tensor.values())),
         )
-        return jnp.concatenate(
-            [_run_layer(layer, part, kernel) for x, kernel in kernels for part in _split_batches(x)]
+        own, rounded = (
+            jnp.concatenate([_run_layer(layer, part, kernel) for part in _split_batches(x)])
+            for x, kernel in kernels
         )
+        if _is_rounded(layer, path, added):
+            bias = np.asarray(layer.bias[...], np.float64)
+            error = np.asarray(_average_error(own, rounded, curvature.weights), np.float64)
+            found = _round_bias(bias + error, curvature, multiplier)
+            values = (found.levels[0, 0] * found.step).astype(np.float32)
+            coded[_bias_path(path)] = _shorten(values)
+            change = values - bias
+            rounded += jnp.asarray(change, jnp.float32).reshape((1,) * (rounded.ndim - 1) + (-1,))
+        return jnp.concatenate([own, rounded])
 
     with layers.intercept_layers(observe):
         model(jnp.concatenate([images, images]))
@@ -97,13 +111,19 @@ def estimate(
       (bits of the levels, nats of KL divergence).
     """
     bits, nats, base_kernels = 0.0, 0.0, _find_base_kernels(network, base)
+    added = find_added(network, base)
     for path, layer in calibrate.find_layers(network.module()).items():
         curvature = calibrated.layers[path]
         rounded = gptq.search_step(
             _make_problem(layer, curvature, _assume_exact_inputs(curvature), base_kernels[path]),
             multiplier,
         )
-        bits, nats = bits + rounded.bits, nats + rounded.distortion
+        found = [rounded]
+        if _is_rounded(layer, path, added):
+            bias = np.asarray(layer.bias[...], np.float64)
+            found.append(_round_bias(bias, curvature, multiplier))
+        bits += sum(each.bits for each in found)
+        nats += sum(each.distortion for each in found)
     return bits, nats
 
 
@@ -150,12 +170,12 @@ def code_zeros(network: Network, base: Network | None = None) -> dict[str, Tenso
       network: the network.
       base: as in `quantize`.
     """
-    zeros = {
-        _kernel_path(path): QuantizedTensor(
-            np.zeros(layer.kernel[...].shape, np.int32), UniformScale(1.0)
-        )
-        for path, layer in calibrate.find_layers(network.module()).items()
-    }
+    added = find_added(network, base)
+    zeros: dict[str, Tensor] = {}
+    for path, layer in calibrate.find_layers(network.module()).items():
+        zeros[_kernel_path(path)] = _zeros(layer.kernel[...].shape)
+        if _is_rounded(layer, path, added):
+            zeros[_bias_path(path)] = np.zeros(layer.bias[...].shape, np.float16)
     return zeros | _code_others(network, base, zeros)
 
 
@@ -321,6 +341,45 @@ def _kernel_path(layer: str) -> str:
     return f"params/{layer}/kernel"
 
 
+def _bias_path(layer: str) -> str:
+    return f"params/{layer}/bias"
+
+
+def _zeros(shape: tuple[int, ...]) -> QuantizedTensor:
+    return QuantizedTensor(np.zeros(shape, np.int32), UniformScale(1.0))
+
+
+def _is_rounded(layer: LinearLayer, path: str, added: Collection[str]) -> bool:
+    """Returns whether the layer has a bias that `quantize` rounds: one unlike the base's."""
+    return hasattr(layer, "bias") and _bias_path(path) not in added
+
+
+@jax.jit
+def _average_error(own: jax.Array, rounded: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the mean over images and positions of own - rounded, by channel.
+
+    Args:
+      own: a layer's outputs in the original network, [N, H', W', C] or [N, C].
+      rounded: those in the quantized network.
+      weights: those of `Curvature`, [N, positions].
+    """
+    error = (own - rounded).reshape(*weights.shape, -1)
+    return jnp.einsum("np,npc->c", weights / jnp.maximum(weights.sum(), _TINY), error)
+
+
+def _round_bias(bias: np.ndarray, curvature: Curvature, multiplier: float) -> gptq.Rounded:
+    """Rounds a bias [channels] at the step that minimises distortion + multiplier * bits.
+
+    The step is a power of two, so that float16 holds the values.
+    """
+    importance = (1 - _SHRINKAGE) * curvature.biases + _SHRINKAGE * curvature.biases.mean()
+    given = gptq.make_problem(
+        bias[None, None], np.ones((1, 1, 1)), np.maximum(importance, _TINY)[None]
+    )
+    step = 2.0 ** np.round(np.log2(gptq.search_step(given, multiplier).step))
+    return gptq.quantize_at(given, step, multiplier)
+
+
 def _code_others(
     network: Network, base: Network | None, coded: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -335,9 +394,7 @@ def _code_others(
         if path not in coded
     }
     return {
-        path: QuantizedTensor(np.zeros(array.shape, np.int32), UniformScale(1.0))
-        if path in added
-        else _shorten(array)
+        path: _zeros(array.shape) if path in added else _shorten(array)
         for path, array in arrays.items()
     }
 

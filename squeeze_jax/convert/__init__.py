@@ -6,6 +6,7 @@ when it reads or writes.
 
 from squeeze_jax.convert.exporters import (
     EXPORTERS,
+    adapt,
     export_network,
     open_exported,
     runnable_suffixes,
@@ -15,6 +16,7 @@ from squeeze_jax.convert.importers import IMPORTERS, import_network, read_networ
 __all__ = [
     "EXPORTERS",
     "IMPORTERS",
+    "adapt",
     "export_network",
     "import_network",
     "open_exported",

@@ -1,8 +1,9 @@
 """A web page to try a network in a browser: drop an image, see the five likeliest classes.
 
 <directory>/index.html    demo.html, told where onnxruntime-web is
-           /net.json      Network.metadata(): preprocessing and class names
-           /model.onnx    images [N, 3, H, W] -> logits [N, classes]
+           /net.json      Network.metadata(): preprocessing and class names; and its "models"
+           /float32.onnx  images [N, C, H, W] -> logits [N, classes]
+           /int8.onnx     the same in integers, if there is one: the page compares them
            /ort/          onnxruntime-web, if the page is to work offline
 
 Any web server of static files can serve it. An image put there opens with the page as
@@ -72,14 +73,18 @@ def integrity(content: bytes) -> str:
 
 
 def write_page(
-    directory: Path, metadata: Mapping[str, Any], model: bytes, runtime: Path | None
+    directory: Path,
+    metadata: Mapping[str, Any],
+    models: Mapping[str, bytes],
+    runtime: Path | None,
 ) -> None:
     """Writes the page's folder.
 
     Args:
       directory: a new folder.
       metadata: `Network.metadata()`.
-      model: the same network as ONNX, input "images" [N, 3, H, W], output "logits" [N, classes].
+      models: the same network as ONNX by precision, the one that is shown first before others;
+        input "images" [N, C, H, W], output "logits" [N, classes], both float32.
       runtime: the npm package onnxruntime-web, to copy from; None lets the page load it from a CDN.
 
     Raises:
@@ -95,10 +100,18 @@ def write_page(
     }
     for key, value in (values | {"runtime": CDN if runtime is None else "./ort/"}).items():
         page = page.replace(f"{{{{{key}}}}}", value)
+    record = {
+        **metadata,
+        "models": [
+            {"precision": precision, "file": f"{precision}.onnx", "bytes": len(model)}
+            for precision, model in models.items()
+        ],
+    }
     with new_folder(directory) as partial:
         (partial / "index.html").write_text(page, encoding="utf-8")
-        (partial / "net.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        (partial / "model.onnx").write_bytes(model)
+        (partial / "net.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        for precision, model in models.items():
+            (partial / f"{precision}.onnx").write_bytes(model)
         if files:
             (partial / "ort").mkdir()
             for name, content in files.items():

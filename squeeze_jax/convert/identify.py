@@ -24,7 +24,9 @@ from squeeze_jax.network import (
     split_model,
     validate_metadata,
 )
+from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
 from squeeze_jax.network.labels import numbered_classes
+from squeeze_jax.network.preprocessing import in_grey
 
 Arrays = Mapping[str, np.ndarray]  # by foreign name
 Model = Mapping[str, Any]  # name and options, as `network.build_model` takes them
@@ -99,6 +101,11 @@ def identify(
         count_classes = num_classes or _count_classes(table, fitted)
         table = parameter_names.weights(first, count_classes, library)
         count, faults = find_faults(fitted, table)
+        grey = {**first, IN_CHANNELS: 1}
+        if count == 1 and IN_CHANNELS not in first and models.takes(first["name"], IN_CHANNELS):
+            in_grey = parameter_names.weights(grey, count_classes, library)
+            if not find_faults(fitted, in_grey)[0]:
+                first, table, count = grey, in_grey, 0
         if not count:
             if twins:
                 raise UserError(
@@ -163,7 +170,8 @@ def _computation(model: Model) -> str:
     network = nnx.eval_shape(lambda: build_model(model, 1000))
     graphdef, params, stats = split_model(network)
     size = models.find(model["name"])[1].input_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    channels = model.get(IN_CHANNELS, DEFAULT_CHANNELS)
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     with conv_backend.conv_backend("native"):
         return str(jax.make_jaxpr(lambda *x: forward(graphdef, *x)[0])(params, stats, images))
 
@@ -285,10 +293,13 @@ def build_network(
 ) -> Network:
     """Builds the network of arrays that fit the table, with its library's preprocessing."""
     is_imagenet = num_classes == 1000
+    preprocessing = imagenet.CAFFE if library == "caffe" else imagenet.TORCH
+    if model.get(IN_CHANNELS, DEFAULT_CHANNELS) == 1:
+        preprocessing = in_grey(preprocessing)
     return Network(
         model,
         imagenet.class_names() if is_imagenet else numbered_classes(num_classes),
-        imagenet.CAFFE if library == "caffe" else imagenet.TORCH,
+        preprocessing,
         *parameter_names.decode_weights(table, arrays),
         source=f"{path.name}, {kind}",
         has_class_names=is_imagenet,

@@ -9,6 +9,10 @@ from squeeze_jax.errors import UserError
 
 if TYPE_CHECKING:
     from squeeze_jax.network import Network, Preprocessing
+    from squeeze_jax.network.preprocessing import Size
+
+
+SIZES = ("image_size", "resize")  # in pixels; one number, or height and width
 
 
 class Wanted(NamedTuple):
@@ -40,20 +44,26 @@ def complete(
 
     Args:
       found: from an importer.
-      preprocessing: values by field of `Preprocessing`, the mean and deviation of 0..255. An image
-        size without `resize` keeps the ratio of the two.
+      preprocessing: values by field of `Preprocessing`, the mean and deviation of 0..255, of which
+        one number stands for every channel. An image size without `resize` keeps the ratio of the
+        two.
       class_names: by label; None keeps those that are there.
 
     Raises:
       UserError: a value is out of range, or there is not one name for each class.
     """
+    from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
+
     network = found.network
+    channels = network.model.get(IN_CHANNELS, DEFAULT_CHANNELS)
     given = {key: value for key, value in preprocessing.items() if value is not None}
+    for key in ("mean", "std"):
+        if len(given.get(key, ())) == 1:
+            given[key] = channels * tuple(given[key])
     values = replace(network.preprocessing, **given)
     if "image_size" in given and "resize" not in given:
-        ratio = network.preprocessing.resize / network.preprocessing.image_size
-        values = replace(values, resize=round(values.image_size * ratio))
-    _check_preprocessing(values, given)
+        values = replace(values, resize=_scaled(values.image_size, network.preprocessing))
+    _check_preprocessing(values, given, channels)
     names = network.class_names if class_names is None else tuple(class_names)
     if len(names) != len(network.class_names):
         raise UserError(
@@ -69,7 +79,7 @@ def complete(
     if found.is_described:
         return found._replace(network=completed)
     flags = " ".join(
-        f"--{key.replace('_', '-')} {_format_value(value)}"
+        f"--{key.replace('_', '-')} {_format_value(value, 'x' if key in SIZES else ',')}"
         for key, value in values.to_metadata().items()
         if key not in given
     )
@@ -79,31 +89,53 @@ def complete(
     return found._replace(network=completed, assumed=", ".join(filter(None, assumed)))
 
 
-def _format_value(value: Any) -> str:
-    return ",".join(f"{x:g}" for x in value) if isinstance(value, tuple | list) else str(value)
+def _format_value(value: Any, separator: str = ",") -> str:
+    several = isinstance(value, tuple | list)
+    return separator.join(f"{x:g}" for x in value) if several else str(value)
 
 
-def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any]) -> None:
-    """Rejects values that no image can be prepared with, those of `given` first.
+def _scaled(crop: "Size", known: "Preprocessing") -> "Size":
+    """Returns what to resize images to before a crop, in the ratio of the known preprocessing."""
+    from squeeze_jax.network.preprocessing import height_width
+
+    sizes = zip(
+        *(height_width(size) for size in (crop, known.resize, known.image_size)), strict=True
+    )
+    height, width = (round(crop * (before / after)) for crop, before, after in sizes)
+    return height if height == width else (height, width)
+
+
+def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any], channels: int) -> None:
+    """Rejects values that no image can be prepared with for a net of so many channels.
 
     Raises:
       UserError: a value is out of range, or on PyTorch's scale of 0 to 1.
     """
+    from squeeze_jax.network.preprocessing import CHANNELS, fits_inside
+
     if unknown := given.keys() - {field.name for field in fields(values)}:
         raise UserError(f"preprocessing has no {', '.join(sorted(unknown))}")
-    if not 0 < values.image_size <= values.resize:
+    if not fits_inside(values.image_size, values.resize):
         raise UserError(
             f"image size {values.image_size}, resize {values.resize}: the crop is at least 1 "
             "pixel and no larger than the resized image"
         )
     if values.resize_mode not in ("squash", "short"):
         raise UserError(f"resize mode is squash or short, got {values.resize_mode!r}")
-    if values.channel_order not in ("rgb", "bgr"):
-        raise UserError(f"channel order is rgb or bgr, got {values.channel_order!r}")
+    if values.channel_order not in CHANNELS:
+        raise UserError(f"channel order is rgb, bgr or grey, got {values.channel_order!r}")
+    if values.num_channels != channels:
+        raise UserError(
+            f"the network takes images of {channels} channels, and channel order "
+            f"{values.channel_order} has {values.num_channels}"
+        )
     for name in ("mean", "std"):
         numbers = getattr(values, name)
-        if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-            raise UserError(f"{name} is three numbers, got {_format_value(numbers)}")
+        if len(numbers) != values.num_channels or not all(map(math.isfinite, numbers)):
+            count = "three numbers" if values.num_channels == 3 else "one number"
+            raise UserError(
+                f"{name} is {count} of {values.channel_order} images, got {_format_value(numbers)}"
+            )
     if not all(x > 0 for x in values.std):
         raise UserError(f"std is above 0, got {_format_value(values.std)}")
     for name in ("mean", "std"):

@@ -11,7 +11,7 @@ from squeeze_jax.network import Network
 Run = Callable[[np.ndarray], np.ndarray]  # images float32 [N, H, W, 3] -> logits [N, classes]
 
 # How far logits may lie from the network's, relative to the largest, by precision of the file.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.2}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int16": 0.05, "int8": 0.2}
 
 
 def logits(network: Network, images: np.ndarray) -> np.ndarray:
@@ -26,8 +26,8 @@ def logits(network: Network, images: np.ndarray) -> np.ndarray:
 def check(network: Network, run: Run, images: np.ndarray, precision: str = "float32") -> float:
     """Returns how far a file's logits lie from the network's, relative to the largest logit.
 
-    They are compared on the images and on as many of noise. int8 is compared on the images only:
-    its ranges are calibrated on real images and do not hold for noise.
+    They are compared on the images and on as many of noise. int8 and int16 are compared on the
+    images only: their ranges are calibrated on real images and do not hold for noise.
 
     Args:
       network: what was exported.
@@ -38,7 +38,7 @@ def check(network: Network, run: Run, images: np.ndarray, precision: str = "floa
     Raises:
       UserError: they lie farther than the precision's tolerance, or are not finite.
     """
-    if precision != "int8":
+    if not precision.startswith("int"):
         random = np.random.default_rng(0).normal(images.mean(), images.std(), images.shape)
         images = np.concatenate([images, random.astype(np.float32)])
     expected = logits(network, images)

@@ -1,11 +1,13 @@
 """Computes the costs of a design point from its layers, before anything is trained."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
-from squeeze_jax.cost import accelerator, trace
+from squeeze_jax.cost import accelerator, engine, memory, trace
+from squeeze_jax.errors import UserError
 from squeeze_jax.network import ModelConfig, build_model
 
 
@@ -20,9 +22,8 @@ def design_costs(
       input_shape: height, width, channels of one image.
 
     Returns:
-      params; macs (an image); model_mb (MiB in float32); activation_bytes (all layer outputs in
-      float32, an image); cycles and energy (in MACs) an image on the 16x16 accelerator of the
-      SqueezeNext paper.
+      what `inference_costs` does; model_mb (MiB in float32); cycles and energy (in MACs) an image
+      on the 16x16 accelerator of the SqueezeNext paper.
 
     Raises:
       UserError: there is no such model or option.
@@ -32,14 +33,29 @@ def design_costs(
     def build() -> nnx.Module:
         return build_model(model, num_classes)
 
-    params = trace.parameter_count(nnx.eval_shape(build))
-    layers = trace.trace_layers(build, input_shape)
-    estimate = accelerator.estimate(layers, accelerator.PAPER_16X16)
+    found = trace.trace_module(build, input_shape)
+    estimate = accelerator.estimate(found.layers, accelerator.PAPER_16X16)
     return {
-        "params": params,
-        "macs": sum(layer.macs for layer in layers),
-        "model_mb": round(params * 4 / 2**20, 4),
-        "activation_bytes": sum(layer.activation_bytes for layer in layers),
+        **inference_costs(found),
+        "model_mb": round(found.params * 4 / 2**20, 4),
         "cycles": round(estimate.cycles),
         "energy": round(estimate.energy),
     }
+
+
+def inference_costs(found: trace.Trace) -> dict[str, float]:
+    """Returns what a traced network takes, in float32 and on a microcontroller.
+
+    Returns:
+      params; macs (an image); ram_bytes and flash_bytes (of the int8 file under TFLM, see
+      `memory`); engine_ram_bytes (of the C engine, see `engine`), unless it cannot run the network.
+    """
+    costs: dict[str, float] = {
+        "params": found.params,
+        "macs": sum(layer.macs for layer in found.layers),
+        "ram_bytes": memory.tflm_arena_bytes(found.operators),
+        "flash_bytes": memory.tflite_bytes(found.operators),
+    }
+    with contextlib.suppress(UserError):
+        costs["engine_ram_bytes"] = engine.ram_bytes(found.module, found.input_shape)
+    return costs

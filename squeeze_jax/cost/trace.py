@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
+from squeeze_jax.cost.dataflow import Dataflow, nested_jaxpr, trace_operators
 from squeeze_jax.models import conv_backend
 
 
@@ -36,19 +37,38 @@ class Layer:
     parameters: int
     macs: int  # multiply-accumulates an image
 
-    @property
-    def activation_bytes(self) -> int:
-        """Returns the bytes of the output in float32."""
-        return 4 * math.prod(self.output_shape)
-
 
 def parameter_count(model: nnx.Module) -> int:
     """Returns the number of trainable values in a module, abstract or not."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
+@dataclass(frozen=True)
+class Trace:
+    """Holds a module's forward pass for one image.
+
+    Attributes:
+      layers: in the order they are computed.
+      operators: what an engine runs, see `dataflow`.
+      params: number of trainable values.
+      module: the module, without values.
+      input_shape: height, width, channels of the image.
+    """
+
+    layers: tuple[Layer, ...]
+    operators: Dataflow
+    params: int
+    module: nnx.Module
+    input_shape: tuple[int, int, int]
+
+
 def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> list[Layer]:
-    """Returns the layers of a module in the order they are computed.
+    """Returns the layers of a module; see `trace_module`."""
+    return list(trace_module(build, input_shape).layers)
+
+
+def trace_module(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> Trace:
+    """Traces a module.
 
     Args:
       build: makes the module; called under `nnx.eval_shape`, so initialisers draw nothing.
@@ -81,7 +101,13 @@ def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, i
         while module and f"{module}/kernel" not in paths:
             module = module.rpartition("/")[0]
         of_module[module] = of_module.get(module, 0) + size
-    return list(_layers(jaxpr, owner, of_module))
+    return Trace(
+        tuple(_layers(jaxpr, owner, of_module)),
+        trace_operators(jaxpr),
+        parameter_count(model),
+        model,
+        input_shape,
+    )
 
 
 def _layers(jaxpr: core.Jaxpr, owner: dict[Any, str], of_module: dict[str, int]) -> Iterator[Layer]:
@@ -156,12 +182,8 @@ def _flat_equations(
     owner = dict(owner)
     for eqn in jaxpr.eqns:
         owners = [None if isinstance(v, core.Literal) else owner.get(v) for v in eqn.invars]
-        inner = next(
-            (eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params),
-            None,
-        )
-        if inner is not None:
-            inner = getattr(inner, "jaxpr", inner)
+        if (closed := nested_jaxpr(eqn)) is not None:
+            inner = closed.jaxpr
             yield from _flat_equations(
                 inner, {v: name for v, name in zip(inner.invars, owners, strict=False) if name}
             )

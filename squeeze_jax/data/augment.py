@@ -1,6 +1,6 @@
 """Random changes of training images, inside the compiled step.
 
-An augmentation is a function of one normalised image [H, W, 3], its own key, and the data config.
+An augmentation is a function of one normalised image [H, W, C], its own key, and the data config.
 """
 
 import zlib
@@ -9,20 +9,26 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from squeeze_jax.data.boxes import RANDOM_RESIZED_CROP, random_erasing, random_resized_crop
+from squeeze_jax.data.color import color_jitter
 from squeeze_jax.data.config import DataConfig
+from squeeze_jax.data.trivial_augment import trivial_augment
+from squeeze_jax.network.preprocessing import height_width
 
 Augmentation = Callable[[jax.Array, jax.Array, DataConfig], jax.Array]
 
 
 def random_crop(image: jax.Array, key: jax.Array, config: DataConfig) -> jax.Array:
-    """Returns a crop [image_size, image_size, 3] of the image padded by `config.pad`.
+    """Returns a crop of `config.image_size` of the image padded by `config.pad`.
 
     The padding is zeros, the mean pixel of a normalised image.
     """
-    size = config.image_size
+    height, width = height_width(config.image_size)
     image = jnp.pad(image, ((config.pad, config.pad), (config.pad, config.pad), (0, 0)))
-    top, left = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1)
-    return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), (size, size, 3))
+    places = jnp.asarray((image.shape[0] - height + 1, image.shape[1] - width + 1))
+    top, left = jax.random.randint(key, (2,), 0, places)
+    shape = (height, width, image.shape[2])
+    return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), shape)
 
 
 def mirror(image: jax.Array, key: jax.Array, config: DataConfig) -> jax.Array:
@@ -31,27 +37,47 @@ def mirror(image: jax.Array, key: jax.Array, config: DataConfig) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key), jnp.flip(image, axis=1), image)
 
 
-# By name. The first two follow from pad, image_size and mirror; `config.data.augment` names others.
-AUGMENTATIONS: dict[str, Augmentation] = {"random_crop": random_crop, "mirror": mirror}
+# By name. `config.data.augment` names them; the first two also follow from pad, image_size and
+# mirror.
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "random_crop": random_crop,
+    "mirror": mirror,
+    RANDOM_RESIZED_CROP: random_resized_crop,
+    "color_jitter": color_jitter,
+    "trivial_augment": trivial_augment,
+    "random_erasing": random_erasing,
+}
 
 
-def augment(images: jax.Array, keys: jax.Array, config: DataConfig) -> jax.Array:
+def augmentation_names(config: DataConfig) -> list[str]:
+    """Returns the AUGMENTATIONS that a config asks for, in their order: a crop, a flip, others."""
+    crops = config.pad > 0 or height_width(config.resize) != height_width(config.image_size)
+    others = list(config.augment)
+    if RANDOM_RESIZED_CROP in others:
+        others.remove(RANDOM_RESIZED_CROP)
+        first = [RANDOM_RESIZED_CROP]
+    else:
+        first = ["random_crop"] if crops else []
+    return [*first, *(["mirror"] if config.mirror else []), *others]
+
+
+def augment(
+    images: jax.Array, keys: jax.Array, config: DataConfig, is_cropped: bool = False
+) -> jax.Array:
     """Returns each image after all augmentations that the config asks for.
 
     Args:
-      images: normalised, [b, R, R, 3].
+      images: normalised, [b, R, R', C].
       keys: one key an image, [b]; an image's augmentation depends on its own key alone.
-      config: pad, image_size, mirror, augment.
+      config: pad, image_size, mirror, augment, and the augmentations' own keys.
+      is_cropped: whether the images are random resized crops already; see `crop_decoded`.
 
     Returns:
-      [b, image_size, image_size, 3].
+      [b, S, S', C], with S and S' of image_size.
     """
-    crops = config.pad > 0 or images.shape[1] > config.image_size
-    names = [
-        *(["random_crop"] if crops else []),
-        *(["mirror"] if config.mirror else []),
-        *config.augment,
-    ]
+    names = augmentation_names(config)
+    if is_cropped:
+        names.remove(RANDOM_RESIZED_CROP)
     if not names:
         return images
 

@@ -4,10 +4,11 @@ import functools
 import io
 import struct
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from squeeze_jax.errors import UserError
@@ -61,7 +62,7 @@ def decode(file: BinaryIO | Path, name: str, background: tuple[int, ...] = WHITE
         bombs, or of pixels without a known range.
     """
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file.read()
+        content = file.read_bytes() if isinstance(file, PurePath) else file.read()
     except OSError as error:
         raise UnreadableImage(name, error.strerror or first_line(error)) from error
     if not content:
@@ -84,6 +85,18 @@ def decode(file: BinaryIO | Path, name: str, background: tuple[int, ...] = WHITE
             name, f"more than {limit:,} pixels, the limit against decompression bombs"
         ) from error
     except Exception as error:  # a corrupt file makes Pillow's plugins raise nearly anything
+        raise UnreadableImage(name, "damaged", first_line(error)) from error
+
+
+def decode_plain_jpeg(content: bytes | memoryview, name: str) -> np.ndarray:
+    """Decodes a JPEG of this program's own, which has no metadata: `decode` at less cost.
+
+    Raises:
+      UnreadableImage: it is damaged.
+    """
+    try:
+        return simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError as error:
         raise UnreadableImage(name, "damaged", first_line(error)) from error
 
 
@@ -112,17 +125,38 @@ def first_line(error: Exception) -> str:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Returns the formats to try, in Pillow's order."""
+    """Returns the formats to try, the commonest first and then in Pillow's order."""
     Image.init()
-    return tuple(name for name in Image.ID if name not in _FOREIGN_FORMATS)
+    names = [name for name in Image.ID if name not in _FOREIGN_FORMATS]
+    return tuple(sorted(names, key=lambda name: name != "JPEG"))
 
 
 def _pixels(content: bytes, background: tuple[int, ...]) -> np.ndarray:
     with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        turn = _UPRIGHT.get(_orientation(image)) if image.format == "JPEG" else None
+        if turn is None and (pixels := _jpeg_pixels(image, content)) is not None:
+            return pixels
         image.load()
         turn = _UPRIGHT.get(_orientation(image))
         rgb = _rgb(image, background)
         return np.asarray(rgb.transpose(turn) if turn is not None else rgb)
+
+
+def _jpeg_pixels(image: Image.Image, content: bytes) -> np.ndarray | None:
+    """Returns the pixels of a plain JPEG, the same as Pillow's in half of the time.
+
+    Pillow and simplejpeg both call libjpeg-turbo, with the same accurate transform and upsampling.
+
+    Returns:
+      uint8 [H, W, 3] RGB; None for other files, and for a JPEG that is not intact, of which Pillow
+      says what is wrong.
+    """
+    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+        return None
+    try:
+        return simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError:
+        return None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -26,6 +26,7 @@ from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import decode, is_image
 from squeeze_jax.data.source import Example, Source, fingerprint
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path, is_remote
 
 SPLITS = {
     "train": "train",
@@ -193,7 +194,9 @@ def scan(data_dir: str | Path) -> ImageFolder:
     Raises:
       UserError: there is no such folder, or its layout is another.
     """
-    root = Path(data_dir).expanduser()
+    root = as_path(data_dir).expanduser()
+    if is_remote(root):
+        raise UserError(f"an image folder lies on a disk; copy {root} to one")
     if not str(data_dir) or not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"no such image folder: data_dir={str(data_dir)!r}{where}")
@@ -235,6 +238,8 @@ def list_images(paths: Iterable[Path]) -> list[Path]:
     """
     images, left_out = [], defaultdict(list)
     for path in paths:
+        if is_remote(path) and path.is_dir():
+            raise UserError(f"name the images in {path}, or copy it to a disk")
         found = find_images(path, left_out) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path} holds no image")

@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -15,10 +16,11 @@ import numpy as np
 
 from squeeze_jax.config_parsing import parse_section, plain_section
 from squeeze_jax.data import sources, unreadable
-from squeeze_jax.data.augment import AUGMENTATIONS, augment
+from squeeze_jax.data.augment import augment
+from squeeze_jax.data.boxes import RANDOM_RESIZED_CROP, crop_decoded
+from squeeze_jax.data.checks import check_config, check_scale
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import UnreadableImage
-from squeeze_jax.data.folder import FileSource
 from squeeze_jax.data.source import Example, Source, fingerprint
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Preprocessing, preprocessing
@@ -40,16 +42,18 @@ def open_data(config: DataConfig) -> "Data":
       UserError: a setting makes no sense, or the data cannot be read.
     """
     parse_section(DataConfig, plain_section(config), "data")  # ranges, if it was not parsed yet
-    _check(config)
-    _check_scale(config)
+    check_config(config)
+    check_scale(config)
     splits = sources.load(config)
     total = sum(map(len, splits))
-    size = total * config.resize**2 * 3
+    size = total * math.prod(_resized_shape(config))
     in_memory = config.placement == "memory" or (
         config.placement == "auto" and size <= MEMORY_LIMIT
     )
+    random_crops = RANDOM_RESIZED_CROP in config.augment and not in_memory
     opened = []
     for source in splits:
+        source.check_resize(config.resize, config.resize_mode, random_crops)
         arrays, failures = {}, {}
         if in_memory:
             arrays, failures = _decode_all(source, config)
@@ -58,10 +62,7 @@ def open_data(config: DataConfig) -> "Data":
         opened.append((source, arrays, failures))
     every = [failure for *_, failures in opened for failure in failures.values()]
     unreadable.reject(every, total, config.skip_unreadable)
-    for source, _, failures in opened:
-        if len(failures) == len(source):
-            raise UserError(f"{source.name}: none of its {len(source)} images can be read")
-    _reject_lost_class(splits[0], opened[0][-1])
+    unreadable.reject_lost(splits, [failures for *_, failures in opened])
     (train, train_data), (evaluation, eval_data), *rest = [_without(*split) for split in opened]
     test, test_data = rest[0] if rest else (None, {})
     return Data(config, train, evaluation, train_data, eval_data, test, test_data)
@@ -81,7 +82,8 @@ def evaluation_data(
         workers=os.cpu_count() or 1,
         **dataclasses.asdict(preprocessing),
     )
-    _check(config)
+    check_config(config)
+    source.check_resize(config.resize, config.resize_mode)
     if not source.is_prepared():
         failures = unreadable.read_all(source)
         unreadable.reject(list(failures.values()), len(source), skip_unreadable)
@@ -89,10 +91,16 @@ def evaluation_data(
     return Data(config, source, source, {}, {})
 
 
+def spread(size: int, count: int) -> list[int]:
+    """Returns `count` indices evenly spread over range(size), or all where it has fewer."""
+    count = min(count, size)
+    return [size * i // count for i in range(count)]
+
+
 def sample(
     source: Source, preprocessing: Preprocessing, count: int, skip_unreadable: bool = False
 ) -> np.ndarray:
-    """Returns images of a source as a network sees them, float32 [N, H, W, 3].
+    """Returns images of a source as a network sees them, float32 [N, H, W, C].
 
     Args:
       source: where to read; its images may be sorted by class, so the sample is spread over it.
@@ -103,8 +111,9 @@ def sample(
     Raises:
       UserError: images cannot be decoded, and are not to be skipped.
     """
-    count = min(count, len(source))
-    chosen = source.subset([len(source) * i // count for i in range(count)])
+    source.check_resize(preprocessing.resize, preprocessing.resize_mode)
+    chosen = source.subset(spread(len(source), count))
+    count = len(chosen)
     images: list[np.ndarray | None] = [None] * count
 
     def use(index: int, example: Example) -> None:
@@ -209,7 +218,7 @@ class Data:
             self.train_source,
             plan,
             len(positions),
-            True,
+            seed,
         )
 
     def evaluation(
@@ -241,7 +250,7 @@ class Data:
             self.eval_source,
             plan,
             len(positions),
-            False,
+            None,
         )
 
 
@@ -258,13 +267,14 @@ class Pipeline:
       steps_per_epoch: whole batches in an epoch (training), or batches that cover every example
         (evaluation).
       device_data: what must live on the devices: {"image": uint8 [N, R, R, 3], "label": int32 [N]},
-        or {} when streamed.
+        or {} when streamed. R x R stands for the height and width of `config.resize`, S x S for
+        those of `config.image_size`, and 3 is 1 for grey.
       config: the data's settings.
       source: where the stream reads.
       plan: step -> which examples this process's share holds: "index" and "position" int32 [b], in
         evaluation "weight" float32 [b].
       share: b, the size of this process's share of a batch.
-      endless: batches go on after an epoch (training).
+      seed: of training's draws; None in evaluation.
     """
 
     num_examples: int
@@ -275,7 +285,7 @@ class Pipeline:
     source: Source
     plan: Callable[[int], Arrays]
     share: int
-    endless: bool
+    seed: int | None
 
     def batches(self, start_step: int = 0) -> Iterator[Arrays]:
         """Yields this process's share of each batch from `start_step` on.
@@ -284,8 +294,9 @@ class Pipeline:
 
         Yields:
           "position" int32 [b], the examples' places in the whole batch; "index" int32 [b] into
-          `device_data`, or, streamed, "image" uint8 [b, R, R, 3] and "label" int32 [b]; in
-          evaluation "weight" float32 [b], 0 on padding and 1 elsewhere.
+          `device_data`, or, streamed, "image" uint8 [b, R, R, 3] (of random resized crops
+          [b, S, S, 3]) and "label" int32 [b]; in evaluation "weight" float32 [b], 0 on padding and
+          1 elsewhere.
 
         Raises:
           UserError: an image that is streamed cannot be decoded.
@@ -294,10 +305,10 @@ class Pipeline:
             return map(
                 self.plan,
                 itertools.count(start_step)
-                if self.endless
+                if self._trains
                 else range(start_step, self.steps_per_epoch),
             )
-        end = sys.maxsize if self.endless else self.steps_per_epoch * self.share
+        end = sys.maxsize if self._trains else self.steps_per_epoch * self.share
         examples = grain.MapDataset.range(start_step * self.share, end).map(self._example)
         read_ahead = grain.ReadOptions(
             num_threads=self.config.workers,
@@ -333,15 +344,33 @@ class Pipeline:
             images = preprocessing.centre_crop(images, config.image_size)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
-            images = augment(images, keys, config)
+            images = augment(images, keys, config, self._crops_when_read)
         weight = batch.get("weight", jnp.ones(position.shape, jnp.float32))
         return {"image": images, "label": batch["label"], "weight": weight, "position": position}
+
+    @property
+    def _trains(self) -> bool:
+        """Returns whether batches are for training, and endless."""
+        return self.seed is not None
+
+    @property
+    def _crops_when_read(self) -> bool:
+        """Returns whether a stream's workers take random resized crops of the decoded images."""
+        random = RANDOM_RESIZED_CROP in self.config.augment
+        return random and self._trains and not self.device_data
 
     def _example(self, number: int) -> Arrays:
         """Returns an example of this process's share of all batches, counted from step 0."""
         step, place = divmod(number, self.share)
         example = {name: values[place] for name, values in self.plan(step).items()}
-        return example | _prepare(self.source[example.pop("index")], self.config)
+        image, label = self.source[example.pop("index")]
+        if self.seed is not None and self._crops_when_read:
+            image = preprocessing.to_channels(
+                crop_decoded(image, self.seed, step, int(example["position"]), self.config),
+                self.config.channel_order,
+            )
+            return example | {"image": image, "label": np.asarray(label, np.int32)}
+        return example | _prepare((image, label), self.config)
 
 
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
@@ -361,9 +390,16 @@ def _positions(batch_size: int, process_index: int, process_count: int) -> np.nd
     return np.arange(process_index * share, (process_index + 1) * share, dtype=np.int32)
 
 
+def _resized_shape(config: DataConfig) -> tuple[int, int, int]:
+    """Returns the height, width and channels of a resized image."""
+    channels = preprocessing.CHANNELS[config.channel_order]
+    return (*preprocessing.height_width(config.resize), channels)
+
+
 def _prepare(example: Example, config: DataConfig) -> Arrays:
-    """Returns the resized image and the label."""
+    """Returns the image, resized and in the net's channels, and the label."""
     image, label = example
+    image = preprocessing.to_channels(image, config.channel_order)
     return {
         "image": preprocessing.resize(image, config.resize, config.resize_mode),
         "label": np.asarray(label, np.int32),
@@ -382,25 +418,13 @@ def _without(
     }
 
 
-def _reject_lost_class(train: Source, failures: Container[int]) -> None:
-    """Rejects a folder's training set of which a class has no image that can be read."""
-    if not failures or not isinstance(train, FileSource):
-        return
-    left = {label for index, label in enumerate(train.labels) if index not in failures}
-    for label in set(train.labels) - left:
-        raise UserError(
-            f"{train.name}: no training image of class {train.class_names[label]!r} can be read; "
-            "repair some, or remove the class"
-        )
-
-
 def _decode_all(source: Source, config: DataConfig) -> tuple[Arrays, dict[int, UnreadableImage]]:
-    """Reads a whole source: {"image": uint8 [N, R, R, 3], "label": int32 [N]}, and what it cannot.
+    """Reads a whole source: {"image": uint8 [N, R, R', C], "label": int32 [N]}, and what it cannot.
 
     The rows of unreadable images are undefined.
     """
     arrays = {
-        "image": np.zeros((len(source), config.resize, config.resize, 3), np.uint8),
+        "image": np.zeros((len(source), *_resized_shape(config)), np.uint8),
         "label": np.zeros(len(source), np.int32),
     }
 
@@ -409,40 +433,3 @@ def _decode_all(source: Source, config: DataConfig) -> tuple[Arrays, dict[int, U
             arrays[name][index] = value
 
     return arrays, unreadable.read_all(source, use)
-
-
-def _check(config: DataConfig) -> None:
-    """Rejects the first setting that makes no sense, with a UserError."""
-    choices = {
-        "resize_mode": ("squash", "short"),
-        "channel_order": ("rgb", "bgr"),
-        "placement": ("auto", "memory", "stream"),
-    }
-    for key, allowed in choices.items():
-        if (value := getattr(config, key)) not in allowed:
-            raise UserError(f"data.{key} must be one of {', '.join(allowed)}, not {value!r}")
-    if unknown := [name for name in config.augment if name not in AUGMENTATIONS]:
-        raise UserError(f"data.augment: {unknown[0]!r} is none of {', '.join(AUGMENTATIONS)}")
-    if not 0 < config.image_size <= config.resize:
-        raise UserError(
-            f"data.image_size ({config.image_size}) must be positive "
-            f"and not exceed data.resize ({config.resize})"
-        )
-    if len(config.background) != 3:
-        raise UserError(f"data.background is three values, RGB; got {config.background}")
-    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
-        raise UserError("data.mean and data.std need three values each, and data.std positive ones")
-
-
-def _check_scale(config: DataConfig) -> None:
-    """Rejects a mean or deviation of pixels in 0..1, as PyTorch's are, with a UserError.
-
-    Nobody means them of pixels in 0..255: deviations of 1 and a mean of 0 change nothing.
-    """
-    for key in ("mean", "std"):
-        if 0 < max(values := getattr(config, key)) < 1:
-            scaled = ", ".join(f"{255 * value:.5g}" for value in values)
-            raise UserError(
-                f"data.{key} is of pixels in 0..255, and {values} looks like one of 0..1: "
-                f"give ({scaled})"
-            )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from squeeze_jax.network.labels import match_labels
+from squeeze_jax.network.preprocessing import Size
 
 Example = tuple[np.ndarray, int]
 
@@ -46,6 +47,18 @@ class Source(abc.ABC):
         """Returns whether its images need no check before they are streamed."""
         return True
 
+    def check_resize(self, size: Size, mode: str, crops: bool = False) -> None:  # noqa: B027
+        """Rejects a resize that the images cannot serve; originals serve any.
+
+        Args:
+          size: as `network.preprocessing.resize` takes it.
+          mode: likewise.
+          crops: whether random resized crops are taken of the images.
+
+        Raises:
+          UserError: the images were resized before, to something else.
+        """
+
     def subset(self, indices: Sequence[int]) -> "Source":
         """Returns the source with some of its examples alone."""
         return Subset(self, indices)
@@ -81,6 +94,31 @@ class ArraySource(Source):
         return self.images[index], int(self.labels[index])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSource(Source):
+    """Records of array_record files, each of which `decode_record` makes an example of."""
+
+    name: str
+    class_names: tuple[str, ...]
+    records: Any
+
+    @abc.abstractmethod
+    def decode_record(self, index: int, record: Any) -> Example:
+        """Returns a record's example; raises UserError where its image cannot be decoded."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.decode_record(index, self.records[index])
+
+    def read(self, indices: Iterable[int]) -> list[Example]:
+        """Reads several examples, four times as fast as one after another."""
+        indices = list(indices)
+        records = self.records.__getitems__(indices)
+        return [self.decode_record(*each) for each in zip(indices, records, strict=True)]
+
+
 class Subset(Source):
     """Some of the examples of another source."""
 
@@ -99,6 +137,10 @@ class Subset(Source):
         """Reads several examples, as the source does."""
         return self._source.read([self._indices[index] for index in indices])
 
+    def check_resize(self, size: Size, mode: str, crops: bool = False) -> None:
+        """Rejects what the source rejects."""
+        self._source.check_resize(size, mode, crops)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relabelled(Source):
@@ -113,6 +155,10 @@ class Relabelled(Source):
     def is_prepared(self) -> bool:
         """Returns whether the source's images need no check."""
         return self.source.is_prepared()
+
+    def check_resize(self, size: Size, mode: str, crops: bool = False) -> None:
+        """Rejects what the source rejects."""
+        self.source.check_resize(size, mode, crops)
 
     def subset(self, indices: Sequence[int]) -> "Relabelled":
         """Returns the source with some of its examples alone."""

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from squeeze_jax.data import digits, folder, tfds
+from squeeze_jax.data import digits, folder, prepared, tfds
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import WHITE
 from squeeze_jax.data.source import Source
@@ -25,7 +25,11 @@ class SourceModule(Protocol):
 
 
 # By `config.data.name`; any other name is that of a TFDS data set.
-SOURCES: dict[str, SourceModule] = {"digits": digits, "folder": folder}
+SOURCES: dict[str, SourceModule] = {
+    "digits": digits,
+    "folder": folder,
+    "prepared": prepared,
+}
 
 
 def load(config: DataConfig) -> tuple[Source, ...]:
@@ -48,8 +52,9 @@ def load_split(
     Args:
       name: of the source, as in a config.
       data_dir: as in a config.
-      split: of a TFDS data set, "train" or "test" of the digits, or "train", "val" or "test" of a
-        folder; None takes test, validation or the only one there is. A folder without splits is
+      split: of a TFDS data set, "train" or "test" of the digits, "train", "val" or "test" of a
+        folder, or "train", "eval" or "test" of a prepared set; None takes test, validation or the
+        only one there is. A folder without splits is
         taken whole.
       background: RGB, under transparent pixels.
 

@@ -2,40 +2,24 @@
 
 import dataclasses
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import decode, first_line
-from squeeze_jax.data.source import Example, Source
+from squeeze_jax.data.source import Example, RecordSource, Source
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TfdsSource(Source):
+class TfdsSource(RecordSource):
     """A split of a TFDS data set; `records` yields {"image": encoded bytes, "label": int, ...}."""
 
-    name: str
-    class_names: tuple[str, ...]
-    records: Any
     background: tuple[int, ...]
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._decode(index, self.records[index])
-
-    def read(self, indices: Iterable[int]) -> list[Example]:
-        """Reads several examples, four times as fast as one after another."""
-        indices = list(indices)
-        return [
-            self._decode(index, record)
-            for index, record in zip(indices, self.records.__getitems__(indices), strict=True)
-        ]
-
-    def _decode(self, index: int, record: dict[str, Any]) -> Example:
+    def decode_record(self, index: int, record: dict[str, Any]) -> Example:
+        """Returns a record's example."""
         if record["label"] < 0:
             raise UserError(f"{self.name} has no labels")
         name = f"{index} of {self.name}"
@@ -76,7 +60,7 @@ def _prepared(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import constants, read_only_builder
 
-    name, folder = config.name, Path(config.data_dir or constants.DATA_DIR).expanduser()
+    name, folder = config.name, as_path(config.data_dir or constants.DATA_DIR).expanduser()
     try:
         # From its files alone: tfds.builder would ask the network about a set that is not there.
         builder = read_only_builder.builder_from_files(name, data_dir=str(folder))
@@ -117,7 +101,7 @@ def _split(builder: Any, which: str, config: DataConfig) -> Source:
 
     name, folder, label = (
         builder.name,
-        Path(builder.data_dir).parents[1],
+        as_path(builder.data_dir).parents[1],
         builder.info.features["label"],
     )
     try:

@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
 from squeeze_jax.data.decode import UnreadableImage
-from squeeze_jax.data.folder import count_by_reason
+from squeeze_jax.data.folder import FileSource, count_by_reason
 from squeeze_jax.data.source import Example, Source
 from squeeze_jax.errors import UserError
 
@@ -87,9 +87,33 @@ def reject(failures: Sequence[UnreadableImage], total: int, skip: bool) -> None:
     if not skip:
         raise UserError(
             f"{line}; remove or repair them, or skip them (data.skip_unreadable=true, or "
-            "--skip-unreadable of evaluate)"
+            "the flag --skip-unreadable)"
         )
     print(f"{line}; skipped", file=sys.stderr)
+
+
+def reject_lost(splits: Sequence[Source], failures: Sequence[Container[int]]) -> None:
+    """Rejects a split, or a class of a folder's training set, of which no image can be read.
+
+    Args:
+      splits: the training set first.
+      failures: the indices of each one's unreadable images.
+
+    Raises:
+      UserError: there is one.
+    """
+    for source, gone in zip(splits, failures, strict=True):
+        if all(index in gone for index in range(len(source))):
+            raise UserError(f"{source.name}: none of its {len(source)} images can be read")
+    train, gone = splits[0], failures[0]
+    if not gone or not isinstance(train, FileSource):
+        return
+    left = {label for index, label in enumerate(train.labels) if index not in gone}
+    for label in set(train.labels) - left:
+        raise UserError(
+            f"{train.name}: no training image of class {train.class_names[label]!r} can be read; "
+            "repair some, or remove the class"
+        )
 
 
 def describe(failures: Iterable[UnreadableImage]) -> str:

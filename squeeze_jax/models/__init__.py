@@ -14,7 +14,16 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.models import alexnet, darknet, mobilenet, squeezenet, squeezenext, vgg
 from squeeze_jax.models.family import Family, Variant
 
-__all__ = ["FAMILIES", "Family", "Variant", "create", "find", "model_names", "model_options"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Variant",
+    "create",
+    "find",
+    "model_names",
+    "model_options",
+    "takes",
+]
 
 FAMILIES: dict[str, Family] = {
     "squeezenet": squeezenet.FAMILY,
@@ -41,6 +50,15 @@ def find(name: str) -> tuple[Family, Variant]:
         if name in family.variants:
             return family, family.variants[name]
     raise UserError(f"no model {name!r}; there are {', '.join(model_names())}")
+
+
+def takes(name: str, option: str) -> bool:
+    """Returns whether the model `name` has an option.
+
+    Raises:
+      UserError: no family has a variant of that name.
+    """
+    return option in find(name)[0].parameters()
 
 
 def model_options() -> dict[str, type]:

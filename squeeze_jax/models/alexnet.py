@@ -23,6 +23,7 @@ class AlexNet(nnx.Module):
         self,
         *,
         num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
         variant: Literal["caffe", "torchvision"] = "caffe",
         dropout: DropoutRate = 0.5,
         rngs: nnx.Rngs,
@@ -31,6 +32,7 @@ class AlexNet(nnx.Module):
 
         Args:
           num_classes: outputs of fc8.
+          in_channels: channels of the images.
           variant: "caffe" or "torchvision".
           dropout: rate behind fc6 and fc7 in training.
           rngs: source of the `params` keys.
@@ -46,7 +48,7 @@ class AlexNet(nnx.Module):
         dense = functools.partial(layers.Dense, bias=True, kernel_init=kernel_init, rngs=rngs)
         groups = 2 if self.caffe else 1
         w = (96, 256, 384, 384, 256) if self.caffe else (64, 192, 384, 256, 256)
-        self.conv1 = conv(3, w[0], 11, stride=4, padding=0 if self.caffe else 2)
+        self.conv1 = conv(in_channels, w[0], 11, stride=4, padding=0 if self.caffe else 2)
         self.conv2 = conv(w[0], w[1], 5, padding=2, groups=groups)
         self.conv3 = conv(w[1], w[2], 3, padding=1)
         self.conv4 = conv(w[2], w[3], 3, padding=1, groups=groups)

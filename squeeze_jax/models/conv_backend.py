@@ -57,7 +57,9 @@ def uses_matmul() -> bool:
     return (_chosen.get() or default_conv_backend(jax.default_backend())) == "matmul"
 
 
-def num_microbatches(images: int, seen_bytes: int, params_bytes: int, *, train: bool) -> int:
+def num_microbatches(
+    images: int, seen_bytes: int, params_bytes: int, *, train: bool, unit: int = 1
+) -> int:
     """Returns the number of micro-batches at which a CPU's caches hold what a layer multiplies.
 
     Args:
@@ -66,12 +68,14 @@ def num_microbatches(images: int, seen_bytes: int, params_bytes: int, *, train: 
       params_bytes: bytes of the net's parameters. Each micro-batch reads them all and, in training,
         adds to them, so its patches should not be smaller.
       train: whether the caches also hold a gradient.
+      unit: images that stay together; it divides `images`.
     """
     if not uses_matmul():
         return 1
     together = max(1, max((4 if train else 16) * 2**20, params_bytes) // seen_bytes)
+    units = images // unit
     return next(
         parts
-        for parts in range(1, images + 1)
-        if images % parts == 0 and images // parts <= together
+        for parts in range(1, units + 1)
+        if units % parts == 0 and (images // parts <= together or parts == units)
     )

@@ -23,17 +23,20 @@ class TinyDarknet(nnx.Module):
     BatchNorm and leaky ReLU (0.1) follow each of the convolutions conv1, conv2, ...
     """
 
-    def __init__(self, *, num_classes: PositiveInt = 1000, rngs: nnx.Rngs):
+    def __init__(
+        self, *, num_classes: PositiveInt = 1000, in_channels: PositiveInt = 3, rngs: nnx.Rngs
+    ):
         """Builds the net.
 
         Args:
           num_classes: filters of the classifier.
+          in_channels: channels of the images.
           rngs: source of the `params` keys.
         """
         conv = functools.partial(
             layers.Conv, kernel_init=initializers.fan_in(2.0, "gaussian"), rngs=rngs
         )
-        channels, number = 3, 0
+        channels, number = in_channels, 0
         for layer in LAYERS:
             if layer is not None:
                 number += 1

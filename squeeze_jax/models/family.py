@@ -17,6 +17,8 @@ PositiveInt = Annotated[int, Range(at_least=1, at_most=LARGEST)]
 Padding = Annotated[int, Range(at_least=0, at_most=LARGEST)]
 DropoutRate = Annotated[float, Range(at_least=0, below=1)]
 PositiveFloat = Annotated[float, Range(above=0, at_most=1000)]
+# Constructor arguments that follow from the data.
+DATA_OPTIONS = ("num_classes", "in_channels")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Family:
         ]
 
     def options(self) -> dict[str, type]:
-        """Returns the type of every option but `num_classes`: int, float, str, bool or tuple.
+        """Returns the type of every option but DATA_OPTIONS: int, float, str, bool or tuple.
 
         Raises:
           TypeError: the annotation of a constructor argument is none of these.
@@ -52,7 +54,7 @@ class Family:
         return {
             name: _plain_type(f"{self.module.__name__}.{name}", hints.get(name))
             for name in self.parameters()
-            if name != "num_classes"
+            if name not in DATA_OPTIONS
         }
 
     def annotations(self) -> dict[str, Any]:

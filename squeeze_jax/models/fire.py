@@ -83,10 +83,8 @@ class Fire(nnx.Module):
           train: whether BatchNorm uses and updates batch statistics.
         """
         squeezed = jax.nn.relu(self.squeeze(x, train=train))
-        expand = [
-            getattr(self, name)(squeezed, train=train)
-            for name in ("expand1x1", "expand3x3")
-            if hasattr(self, name)
-        ]
+        convs = [getattr(self, name) for name in ("expand1x1", "expand3x3") if hasattr(self, name)]
+        early = pool and all(conv.pools_first(train=train) for conv in convs)
+        expand = [conv(squeezed, train=train, pool=early) for conv in convs]
         pooled = functools.partial(functional.relu_max_pool, train=train)
-        return functional.concat_channels(expand, pooled if pool else jax.nn.relu)
+        return functional.concat_channels(expand, pooled if pool and not early else jax.nn.relu)

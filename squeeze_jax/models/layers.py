@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 
-from squeeze_jax.models.functional import conv2d, dropout, fold_in
+from squeeze_jax.models.batch_norm import BatchNorm
+from squeeze_jax.models.functional import conv2d, dropout, fold_in, relu_max_pool
 from squeeze_jax.models.initializers import Initializer
 
 LinearPart = Callable[[jax.Array, jax.Array], jax.Array]  # (input, kernel) -> output
@@ -44,43 +44,6 @@ def _linear(layer: "LinearLayer", x: jax.Array, compute: LinearPart) -> jax.Arra
     if interceptor := _interceptor.get():
         return interceptor(layer, x, compute)
     return compute(x, layer.kernel[...])
-
-
-class BatchNorm(nnx.Module):
-    """Normalises a batch over all axes but the last.
-
-    Parameters are scale [C] and bias [C], statistics mean [C] and var [C]. Where `frozen` is set,
-    training uses and keeps the running statistics (fine-tuning). Flax's own BatchNorm draws two
-    keys and compiles four arrays a layer, so that a deep net takes seconds more to
-    build and to trace.
-    """
-
-    def __init__(self, channels: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
-        """Builds the layer.
-
-        Args:
-          channels: size C of the last axis.
-          momentum: share of the old running statistics in the new ones.
-          epsilon: added to the variance.
-        """
-        self.momentum, self.epsilon, self.frozen = momentum, epsilon, False
-        self.scale = nnx.Param(np.ones(channels, np.float32))
-        self.bias = nnx.Param(np.zeros(channels, np.float32))
-        self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
-        self.var = nnx.BatchStat(np.ones(channels, np.float32))
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Normalises [..., C] in the type of x; statistics are computed in float32."""
-        mean, var = self.mean[...], self.var[...]
-        if train and not self.frozen:
-            axes = tuple(range(x.ndim - 1))
-            mean, var = jnp.mean(x, axes, dtype=jnp.float32), jnp.var(x.astype(jnp.float32), axes)
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
-        scale = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        channels = (1,) * (x.ndim - 1) + (-1,)
-        return x * scale.astype(x.dtype).reshape(channels) + shift.astype(x.dtype).reshape(channels)
 
 
 class Conv(nnx.Module):
@@ -126,8 +89,23 @@ class Conv(nnx.Module):
         else:
             self.bias = nnx.Param(np.zeros(out_channels, np.float32))
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps [N, H, W, Cin] to [N, H', W', Cout], in the type of x."""
+    def pools_first(self, *, train: bool) -> bool:
+        """Returns whether the layer itself may take the pool that follows, with fewer bytes."""
+        return hasattr(self, "bn") and self.bn.pools_first(train=train)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, pool: bool = False) -> jax.Array:
+        """Maps [N, H, W, Cin] to [N, H', W', Cout], in the type of x.
+
+        Args:
+          x: the input.
+          train: whether there will be a gradient, and BatchNorm uses and updates batch statistics.
+          pool: whether to apply the 3x3/2 max pool that follows, too; see `pools_first`.
+        """
+        if pool:
+            signs = self.bn.signs().reshape(1, 1, 1, -1)
+            return self.bn.normalize_pooled(
+                _linear(self, x, lambda x, kernel: self.linear(x, kernel * signs, train=train))
+            )
         y = _linear(self, x, functools.partial(self.linear, train=train))
         if hasattr(self, "bn"):
             return self.bn(y, train=train)
@@ -138,6 +116,13 @@ class Conv(nnx.Module):
         return conv2d(
             x, kernel.astype(x.dtype), self.stride, self.padding, self.groups, train=train
         )
+
+
+def conv_relu_max_pool(conv: Conv, x: jax.Array, *, train: bool) -> jax.Array:
+    """Computes a convolution, ReLU and a 3x3/2 max pool in the order that moves fewest bytes."""
+    if conv.pools_first(train=train):
+        return jax.nn.relu(conv(x, train=train, pool=True))
+    return relu_max_pool(conv(x, train=train), train=train)
 
 
 class Dense(nnx.Module):

@@ -22,19 +22,25 @@ class MobileNet(nnx.Module):
     """
 
     def __init__(
-        self, *, num_classes: PositiveInt = 1000, width: PositiveFloat = 1.0, rngs: nnx.Rngs
+        self,
+        *,
+        num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
+        width: PositiveFloat = 1.0,
+        rngs: nnx.Rngs,
     ):
         """Builds the net.
 
         Args:
           num_classes: outputs of the classifier.
+          in_channels: channels of the images.
           width: scales the channels of every layer (the paper's alpha).
           rngs: source of the `params` keys.
         """
         init = initializers.fan_in(2.0, "gaussian")
         conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=init, rngs=rngs)
         channels = round(32 * width)
-        self.conv1 = conv(3, channels, 3, stride=2, padding=1)
+        self.conv1 = conv(in_channels, channels, 3, stride=2, padding=1)
         for index, (outputs, stride) in enumerate(BLOCKS, start=1):
             depthwise = conv(channels, channels, 3, stride=stride, padding=1, groups=channels)
             setattr(self, f"depthwise{index}", depthwise)

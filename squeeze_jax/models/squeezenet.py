@@ -49,6 +49,7 @@ class SqueezeNet(nnx.Module):
         self,
         *,
         num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
         base_e: Annotated[int, Range(at_least=2, at_most=LARGEST)] = 128,
         incr_e: Annotated[int, Range(at_least=0, at_most=LARGEST)] = 128,
         freq: PositiveInt = 2,
@@ -72,6 +73,7 @@ class SqueezeNet(nnx.Module):
 
         Args:
           num_classes: filters of conv10.
+          in_channels: channels of the images.
           base_e: expand filters of the first Fire modules (paper, section 5.1).
           incr_e: expand filters added every `freq` Fire modules.
           freq: Fire modules with the same number of expand filters.
@@ -116,7 +118,9 @@ class SqueezeNet(nnx.Module):
         )
         fire = functools.partial(Fire, batch_norm=batch_norm, kernel_init=kernel_init, rngs=rngs)
 
-        self.conv1 = conv(3, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad)
+        self.conv1 = conv(
+            in_channels, conv1_filters, conv1_kernel, stride=conv1_stride, padding=conv1_pad
+        )
         channels, identities = conv1_filters, []
         for index, name in enumerate(self.fire_names):
             widths = fire_widths(index, base_e, incr_e, freq, pct3x3, squeeze_ratio)
@@ -145,12 +149,10 @@ class SqueezeNet(nnx.Module):
         Raises:
           ValueError: the images are too small for the pools.
         """
-        x = self.conv1(x, train=train)
-        x = (
-            functional.relu_max_pool(x, train=train)
-            if "conv1" in self.pool_after
-            else jax.nn.relu(x)
-        )
+        if "conv1" in self.pool_after:
+            x = layers.conv_relu_max_pool(self.conv1, x, train=train)
+        else:
+            x = jax.nn.relu(self.conv1(x, train=train))
         for name in self.fire_names:
             fire, pool, beside = getattr(self, name), name in self.pool_after, None
             if name in self.identities:

@@ -94,6 +94,7 @@ class SqueezeNext(nnx.Module):
         self,
         *,
         num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
         width: PositiveFloat = 1.0,
         depth: Literal[23, 34, 44] = 23,
         version: Literal[1, 2, 3, 4, 5] = 1,
@@ -114,6 +115,7 @@ class SqueezeNext(nnx.Module):
 
         Args:
           num_classes: outputs of the classifier.
+          in_channels: channels of the images.
           width: scales the four stages; conv1 and the bottleneck keep their width, as in the
             released nets.
           depth: 23, 34 or 44, in version 1; 34 is our reading.
@@ -164,7 +166,11 @@ class SqueezeNext(nnx.Module):
         self.pool1 = pool1
         conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=XAVIER, rngs=rngs)
         self.conv1 = conv(
-            3, conv1_filters, conv1_kernel or kernel, stride=conv1_stride, padding=conv1_pad
+            in_channels,
+            conv1_filters,
+            conv1_kernel or kernel,
+            stride=conv1_stride,
+            padding=conv1_pad,
         )
         channels, number = conv1_filters, 0
         for stage, (count, stage_width) in enumerate(
@@ -205,8 +211,10 @@ class SqueezeNext(nnx.Module):
         Raises:
           ValueError: the images are too small for the stem.
         """
-        x = self.conv1(x, train=train)
-        x = functional.relu_max_pool(x, train=train) if self.pool1 else jax.nn.relu(x)
+        if self.pool1:
+            x = layers.conv_relu_max_pool(self.conv1, x, train=train)
+        else:
+            x = jax.nn.relu(self.conv1(x, train=train))
         gathered = x
         for stage, count in enumerate(self.blocks, start=1):
             for index in range(1, count + 1):

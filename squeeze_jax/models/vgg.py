@@ -25,6 +25,7 @@ class VGG(nnx.Module):
         self,
         *,
         num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
         depth: Literal[16, 19] = 16,
         dropout: DropoutRate = 0.5,
         rngs: nnx.Rngs,
@@ -33,6 +34,7 @@ class VGG(nnx.Module):
 
         Args:
           num_classes: outputs of fc8.
+          in_channels: channels of the images.
           depth: layers with weights, 16 or 19.
           dropout: rate behind fc6 and fc7 in training.
           rngs: source of the `params` keys.
@@ -46,7 +48,7 @@ class VGG(nnx.Module):
         kernel_init = initializers.fan_in(2.0, "gaussian")
         conv = functools.partial(layers.Conv, kernel_init=kernel_init, rngs=rngs)
         dense = functools.partial(layers.Dense, bias=True, kernel_init=kernel_init, rngs=rngs)
-        channels = 3
+        channels = in_channels
         for stage, (count, width) in enumerate(zip(self.stages, WIDTHS, strict=True), start=1):
             for index in range(1, count + 1):
                 setattr(self, f"conv{stage}_{index}", conv(channels, width, 3, padding=1))

@@ -6,6 +6,9 @@ from typing import Any
 
 from squeeze_jax.errors import UserError
 
+# The option of every registered model that follows from the images, and its default.
+IN_CHANNELS, DEFAULT_CHANNELS = "in_channels", 3
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,6 +28,22 @@ class ModelConfig:
         if not isinstance(name := options.pop("name", None), str):
             raise UserError(f"model.name must be the name of a model, not {name!r}")
         return cls(name, options)
+
+    def for_channels(self, channels: int) -> "ModelConfig":
+        """Returns the model for images of so many channels; the option counts 3 where not given.
+
+        Raises:
+          UserError: it is given for another number.
+        """
+        given = self.options.get(IN_CHANNELS)
+        if given not in (None, channels):
+            raise UserError(
+                f"model.{IN_CHANNELS} is {given}, but the images have {channels} channels by "
+                "data.channel_order"
+            )
+        if given is None and channels != DEFAULT_CHANNELS:
+            return ModelConfig(self.name, {**self.options, IN_CHANNELS: channels})
+        return self
 
     def to_mapping(self) -> dict[str, Any]:
         """Returns the mapping that `from_mapping` reads."""

@@ -62,9 +62,15 @@ def predict(graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array
 
 
 def num_microbatches(
-    graphdef: nnx.GraphDef, params: Tree, stats: Tree, images: jax.Array, *, train: bool
+    graphdef: nnx.GraphDef,
+    params: Tree,
+    stats: Tree,
+    images: jax.Array,
+    *,
+    train: bool,
+    unit: int = 1,
 ) -> int:
-    """Returns `conv_backend.num_microbatches` of images [N, H, W, 3] in this net."""
+    """Returns `conv_backend.num_microbatches` of images [N, H, W, 3], in groups of `unit`."""
     seen = [1]
 
     def note(layer: layers.LinearLayer, x: jax.Array, compute: layers.LinearPart) -> jax.Array:
@@ -74,7 +80,9 @@ def num_microbatches(
 
     with layers.intercept_layers(note):
         jax.eval_shape(functools.partial(forward, graphdef), params, stats, images[:1])
-    return conv_backend.num_microbatches(len(images), max(seen), tree_bytes(params), train=train)
+    return conv_backend.num_microbatches(
+        len(images), max(seen), tree_bytes(params), train=train, unit=unit
+    )
 
 
 def tree_bytes(tree: Tree) -> int:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
 from squeeze_jax.network.labels import is_unicode
-from squeeze_jax.network.preprocessing import Preprocessing
+from squeeze_jax.network.preprocessing import CHANNELS, Preprocessing, fits_inside
 
 
 def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -29,7 +30,8 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
         item for value in model.values() for item in (value if isinstance(value, list) else [value])
     ]
     numbers = [value for value in values if isinstance(value, int | float)]
-    sizes = (data.image_size, data.resize)
+    sizes = [n for size in (data.image_size, data.resize) for n in _numbers(size)]
+    channels = CHANNELS.get(data.channel_order, 0)
     sound = {
         "options": all(isinstance(value, bool | int | float | str) for value in values)
         and all(abs(value) <= widest for value in numbers),
@@ -42,11 +44,11 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
         and isinstance(metadata.get("has_class_names", True), bool),
         "number of classes": len(classes) == metadata["num_classes"] > 0,
         "image size": all(isinstance(n, int) and 0 < n <= widest for n in sizes)
-        and data.image_size <= data.resize,
-        "image mode": data.resize_mode in ("squash", "short")
-        and data.channel_order in ("rgb", "bgr"),
+        and fits_inside(data.image_size, data.resize),
+        "image mode": data.resize_mode in ("squash", "short") and channels > 0,
+        "channels": model.get(IN_CHANNELS, DEFAULT_CHANNELS) == channels,
         "mean and deviation": all(
-            len(v) == 3 and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
+            len(v) == channels and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
         )
         and all(data.std),
         "background": len(data.background) == 3
@@ -55,3 +57,8 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     }
     if wrong := [name for name, good in sound.items() if not good]:
         raise ValueError(f"its {', '.join(wrong)}")
+
+
+def _numbers(size: Any) -> Sequence[Any]:
+    """Returns the height and width of a size that may be anything."""
+    return size if isinstance(size, tuple) and len(size) == 2 else (size,)

@@ -26,7 +26,7 @@ class Classifier(NamedTuple):
 
     preprocessing: Preprocessing
     class_names: Sequence[str]  # by label
-    # preprocessed images float32 [N, H, W, 3] -> logits float32 [N, classes]
+    # preprocessed images float32 [N, H, W, C] -> logits float32 [N, classes]
     run: Callable[[np.ndarray], np.ndarray]
     has_class_names: bool = True  # False: an import numbered the classes
 
@@ -114,7 +114,7 @@ class Network:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Returns the height, width and channels of one preprocessed image."""
-        return (self.preprocessing.image_size, self.preprocessing.image_size, 3)
+        return self.preprocessing.input_shape
 
     def module(self) -> nnx.Module:
         """Returns the Flax module with these weights."""

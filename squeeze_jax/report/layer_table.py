@@ -8,34 +8,24 @@ from dataclasses import asdict
 from typing import Any
 
 from squeeze_jax.cost.accelerator import Estimate
-from squeeze_jax.cost.trace import Layer
+from squeeze_jax.cost.design import inference_costs
+from squeeze_jax.cost.trace import Trace
 
 
-def summary(layers: Sequence[Layer], params: int) -> dict[str, Any]:
-    """Returns a record of a network.
-
-    Args:
-      layers: the traced layers.
-      params: number of parameters of the network.
+def summary(found: Trace) -> dict[str, Any]:
+    """Returns a record of a traced network.
 
     Returns:
-      params, macs (an image), activation_bytes (an image in float32), and layers, a flat record
-      each.
+      what `cost.design.inference_costs` does, and layers, a flat record each.
     """
-    return {
-        "params": params,
-        "macs": sum(layer.macs for layer in layers),
-        "activation_bytes": sum(layer.activation_bytes for layer in layers),
-        "layers": [
-            asdict(layer) | {"activation_bytes": layer.activation_bytes} for layer in layers
-        ],
-    }
+    return {**inference_costs(found), "layers": [asdict(layer) for layer in found.layers]}
 
 
 def summary_text(record: Mapping[str, Any]) -> str:
     """Returns a table of layers with the columns of Table 1 of the SqueezeNet paper.
 
     These are the layer, its output size, its filter size and stride, its parameters and its MACs.
+    A line below tells what the int8 file takes on a device.
 
     Args:
       record: what `summary` returned.
@@ -51,9 +41,15 @@ def summary_text(record: Mapping[str, Any]) -> str:
         ]
         for layer in record["layers"]
     ]
-    return text_table(
+    table = text_table(
         [head, *rows, ["total", "", "", f"{record['params']:,}", f"{record['macs']:,}"]],
         numeric=(3, 4),
+    )
+    own = record.get("engine_ram_bytes")
+    return (
+        f"{table}\nint8 .tflite: about {record['flash_bytes']:,} bytes of flash, "
+        f"{record['ram_bytes']:,} bytes of RAM (TFLM's arena)\n"
+        + (f"export --format c: {own:,} bytes of RAM" if own else "export --format c: unsupported")
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from squeeze_jax.report import figures
+from squeeze_jax.report import classes, figures
 from squeeze_jax.report.tables import (
     Point,
     aggregate,
@@ -41,6 +41,7 @@ dt { font-weight: 600; }
 code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
 """
 
+_CURVES = 500  # of training, at most; more cannot be told apart
 
 _COSTS_HEADING = """<h2>What accuracy costs</h2>
 <p>Joined: the Pareto front, the points that no other beats.</p>
@@ -65,21 +66,29 @@ def draw(workdir: Path | str) -> list[Path]:
     accuracy = figures.accuracy_figure(study, points)
     picture = figures.svg(accuracy)
     costs = figures.pareto_figure(study, points)
+    names = [trial.name for trial in trials]
+    followed = names[:: max(1, -(-len(names) // _CURVES))]
     drawings = [
         _embed(picture.decode(), "sweep", f"{column(study.metric).title} against {study.label}"),
         _embed(figures.svg(costs).decode(), "costs", f"{column(study.metric).title} against cost")
         if costs
         else "",
         _embed(
-            figures.svg(figures.training_figure(study, folder.read_curves())).decode(),
+            figures.svg(figures.training_figure(study, folder.read_curves(followed))).decode(),
             "training",
             "Training loss and held-out accuracy against the epoch",
-        ),
+        )
+        + (f"<p>{len(followed)} of {len(names)} trials.</p>" if len(followed) < len(names) else ""),
     ]
+    best = best_point(study, points)
+    learned = [trial.name for trial in best.trials if trial.status == "ok"] if best else []
+    by_class = [record for name in learned if (record := folder.read_classes(name))]
     files = {
         "sweep.png": figures.png(accuracy),
         "sweep.svg": picture,
-        "report.html": _render(study, trials, points, *drawings).encode(),
+        "report.html": _render(
+            study, trials, points, _class_section(best, by_class), *drawings
+        ).encode(),
     }
     return [folder.write_report(name, content) for name, content in files.items()]
 
@@ -88,6 +97,7 @@ def _render(
     study: StudyRecord,
     trials: Sequence[TrialRecord],
     points: Sequence[Point],
+    by_class: str,
     picture: str,
     costs: str,
     training: str,
@@ -119,6 +129,7 @@ def _render(
 or failed is left out and counted.</p>
 {_render_table(table, [""] * len(points))}
 {_COSTS_HEADING + costs if costs else ""}
+{by_class}
 <h2>Training</h2>
 {training}
 <h2>Trials</h2>
@@ -134,6 +145,41 @@ or failed is left out and counted.</p>
 </body>
 </html>
 """
+
+
+def best_point(study: StudyRecord, points: Sequence[Point]) -> Point | None:
+    """Returns the point with the highest mean of the study's metric; None if none has learned."""
+    learned = [
+        (interval.mean, point) for point in points if (interval := point.interval(study.metric))
+    ]
+    return max(learned, key=lambda pair: pair[0])[1] if learned else None
+
+
+def _class_section(best: Point | None, records: Sequence[classes.Record]) -> str:
+    """Returns the evaluation of a point by class; "" where no seed of it has one.
+
+    Args:
+      best: the point.
+      records: of its seeds, see `Workdir.read_classes`.
+    """
+    if best is None or not records:
+        return ""
+    record = classes.pool(records)
+    seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
+    words = (
+        f"{describe(best.design) or 'The net'}, {seeds} together. Expected calibration error: "
+        f"{record['calibration_error']:.1f} % (15 bins of confidence; mean over the seeds)."
+    )
+    if len(record["classes"]) <= classes.MATRIX_CLASSES and record["confusion"]:
+        words += " A row is a class, a column an answer, in % of the class's images."
+        tables = classes.confusion_html(record)
+    else:
+        tables = "\n".join(
+            _render_table(table, [""] * (len(table) - 1))
+            for table in (classes.worst_classes(record), classes.commonest_confusions(record))
+            if len(table) > 1
+        )
+    return f"<h2>The best point, class by class</h2>\n<p>{escape(words)}</p>\n{tables}"
 
 
 def summary(study: StudyRecord, points: Sequence[Point]) -> str:
@@ -152,12 +198,9 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
     )
     planned = sum(len(point.trials) for point in points)
     state = f"{total['finished']} of {planned} trials finished{others}."
-    learned = [
-        (interval.mean, point) for point in points if (interval := point.interval(study.metric))
-    ]
-    if not learned:
+    if (best := best_point(study, points)) is None:
         return state
-    best = max(learned, key=lambda pair: pair[0])[1]
+    learned = [point for point in points if point.interval(study.metric)]
     seeds = best.count("ok")
     result = (
         f"{column(study.metric).title} {show_interval(study.metric, best.interval(study.metric))}"

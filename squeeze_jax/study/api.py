@@ -8,6 +8,7 @@ from typing import Any
 
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path
 from squeeze_jax.study.config_files import find_config_file, load_config_file
 from squeeze_jax.study.executors import EXECUTORS
 from squeeze_jax.study.plan import Plan
@@ -27,6 +28,9 @@ def run_study(
     workdir: str | Path | None = None,
     jobs: int = 1,
     new_data: bool = False,
+    executor: str | None = None,
+    address: str | None = None,
+    trial_resources: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Runs the trials of a study that have not finished yet.
 
@@ -37,6 +41,9 @@ def run_study(
       workdir: receives the results; runs/STUDY-PRESET by default.
       jobs: how many trials to train at once, each on its share of the cores or GPUs.
       new_data: whether data that changed since an earlier run are welcome, in rows of their own.
+      executor: a key of EXECUTORS; None: jobs if there are several, otherwise local.
+      address: of the Ray cluster, for the executor ray; None: this machine's.
+      trial_resources: what a trial gets there, such as {"CPU": 2, "GPU": 1}.
 
     Returns:
       See `read_study`.
@@ -45,6 +52,9 @@ def run_study(
       UserError: a setting that cannot be used, or a job ended before the study did.
       WriteError: the disk is full, or cannot be written; what was finished is kept.
     """
+    executor = executor or ("jobs" if jobs > 1 else "local")
+    if executor not in EXECUTORS:
+        raise UserError(f"executor is one of {', '.join(EXECUTORS)}; got {executor}")
     path = find_config_file(str(config))
     module = load_config_file(path)
     settings = module.get_config(*([preset] if preset else []))
@@ -68,14 +78,17 @@ def run_study(
         module,
         settings,
         changes,
-        Path(workdir) if workdir else None,
+        as_path(workdir) if workdir else None,
         command=shlex.join(["squeeze-jax", "launch", *arguments]),
         arguments=launch_command(*arguments),
         defaults=base.defaults(),
         jobs=jobs,
+        config_file=path,
+        address=address,
+        trial_resources=trial_resources,
         new_data=new_data,
     )
-    code = EXECUTORS["jobs" if jobs > 1 else "local"](plan)
+    code = EXECUTORS[executor](plan)
     if code > 1:
         raise UserError(f"a job ended with exit code {code}; its message is on stderr")
     return read_study(plan.workdir)

@@ -12,7 +12,7 @@ from typing import Any
 
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
-from squeeze_jax.study.trials import INIT_FROM, TRIAL_PREFIX, Trial, set_key
+from squeeze_jax.study.trials import TRIAL_PREFIX, Trial, set_key
 
 Version = Mapping[str, Any]
 
@@ -77,10 +77,9 @@ def _numbered(trial: Trial, number: int) -> Trial:
     if number == 1:
         return trial
     suffix = f",data={number}"
-    config = trial.config
-    if trial.parent is not None:
-        config = config.copy_and_resolve_references()
-        set_key(config, INIT_FROM, f"{TRIAL_PREFIX}{trial.parent}{suffix}")
+    config = trial.config.copy_and_resolve_references()
+    for key, parent in trial.parents.items():
+        set_key(config, key, f"{TRIAL_PREFIX}{parent}{suffix}")
     return dataclasses.replace(trial, name=trial.name + suffix, config=config, data=number)
 
 

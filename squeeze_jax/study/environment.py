@@ -24,13 +24,15 @@ PACKAGES = (
     "numpy",
 )
 
+COMMIT_VARIABLE = "SQUEEZE_JAX_COMMIT"
+
 
 def environment(command: str) -> dict[str, Any]:
     """Returns the command, commit, versions, device and start time of a run, for its records."""
     device = jax.devices()[0]
     return {
         "command": command,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}), "
@@ -50,7 +52,12 @@ def _processor() -> str:
     return ", ".join([*names[:1], platform.machine()])
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Returns the commit of the code that runs, "unknown" where nothing tells it.
+
+    $SQUEEZE_JAX_COMMIT tells it of a copy without its history: in a container, on another machine.
+    """
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ("git", "-C", str(Path(__file__).parent), *arguments),
@@ -59,6 +66,8 @@ def _commit() -> str:
             check=True,
         ).stdout.strip()
 
+    if known := os.environ.get(COMMIT_VARIABLE):
+        return known
     try:
         changes = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")

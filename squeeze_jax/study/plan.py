@@ -1,6 +1,6 @@
 """A study to run: what an executor is given."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,10 @@ from ml_collections import ConfigDict
 from squeeze_jax.study.trials import Trial, check_values, make_trials
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import fill_from_checkpoint
+
+
+def accept_error(error: Exception) -> None:
+    """Takes an exception for the trial's fault."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,13 @@ class Plan:
       arguments: the program and the arguments of a process that runs the same study.
       defaults: every config key with its default value, see `Workdir.open_study`.
       jobs: how many trials to train at once, where the executor trains several.
+      config_file: the config file that the study is from, where it is known.
+      address: of the cluster to run on, where the executor needs one; None: this machine's.
+      trial_resources: what a trial gets there, {"CPU": 2, "GPU": 1}; None: one device of the best.
       new_data: whether data that changed since an earlier launch are welcome, in rows of their own.
+      confirm: called with a trial's exception before the trial is recorded as failed; raises it
+        where it is not the trial's fault, see `Hosts.confirm`.
+      agree_to_stop: how several processes agree on where to stop, see `interruptible`.
     """
 
     config: ConfigDict
@@ -34,7 +44,12 @@ class Plan:
     arguments: Sequence[str] = ()
     defaults: ConfigDict | None = None
     jobs: int = 1
+    config_file: Path | None = None
+    address: str | None = None
+    trial_resources: Mapping[str, float] | None = None
     new_data: bool = False
+    confirm: Callable[[Exception], None] = accept_error
+    agree_to_stop: Callable[[int | None], int | None] | None = None
 
     @classmethod
     def of(

@@ -3,7 +3,7 @@
 import jax
 
 from squeeze_jax.data import Data
-from squeeze_jax.train import CompiledTrial, TrialConfig, compile_trial
+from squeeze_jax.train import CompiledTrial, TrialConfig, compile_trial, open_teacher
 
 
 class ProgramCache:
@@ -11,12 +11,12 @@ class ProgramCache:
 
     def __init__(self):
         """Starts empty."""
-        self._key: TrialConfig | None = None
+        self._key: tuple | None = None
         self._compiled: CompiledTrial | None = None
 
     def get(self, config: TrialConfig, data: Data) -> CompiledTrial:
-        """Returns the compiled trial of a config, whatever its seed, start and learning rate."""
-        key = config.compiled_part()
+        """Returns the compiled trial of a config, whatever it takes as arguments."""
+        key = config.compiled_part(), open_teacher(config, data)
         if self._compiled is None or key != self._key:
             # The old one's device memory is freed before the new one's is taken.
             self._key = self._compiled = None

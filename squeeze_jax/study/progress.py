@@ -14,7 +14,7 @@ class Progress:
     def __init__(
         self,
         total_steps: int = 0,
-        stream: TextIO = sys.stderr,
+        stream: TextIO | None = None,
         plain_every: float = 15.0,
         jobs: int = 1,
     ):
@@ -22,42 +22,41 @@ class Progress:
 
         Args:
           total_steps: steps of all trials, as far as they are known.
-          stream: where to show it.
+          stream: where to show it; stderr by default.
           plain_every: seconds between lines where the stream is no terminal.
           jobs: processes that take the steps together.
         """
+        shown = stream or sys.stderr
         self._bar = tqdm(
             total=total_steps,
-            file=stream,
-            disable=not stream.isatty(),
+            file=shown,
+            disable=not shown.isatty(),
             unit="step",
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        self._plain = None if stream.isatty() else stream
+        self._plain = None if shown.isatty() else shown
         self._total, self._done, self._elsewhere, self._jobs = total_steps, 0, 0, jobs
-        self._trial_total, self._trial_done = 0, 0
         self._first: tuple[float, int] | None = None
         self._printed, self._every = time.monotonic(), plain_every
-        self._name = ""
+        self._running: dict[str, tuple[int, int]] = {}  # trial -> its steps so far, and in all
 
     def start_trial(self, name: str, steps: int) -> None:
-        """Notes that a trial of `steps` steps begins."""
-        self._name, self._trial_done, self._trial_total = name, 0, steps
+        """Notes that a trial of `steps` steps begins, perhaps beside others, or once more."""
+        self._running[name] = self._running.get(name, (0, 0))[0], steps
         self._bar.set_description_str(name)
 
-    def step(self, done: int, loss: float | None) -> None:
-        """Notes that `done` steps of the trial are taken, and the mean loss where it is known."""
-        self._advance(done - self._trial_done)
-        self._trial_done = done
+    def step(self, name: str, done: int, loss: float | None) -> None:
+        """Notes that `done` steps of a trial are taken, and the mean loss where it is known."""
+        before, steps = self._running[name]
+        self._advance(done - before)
+        self._running[name] = done, steps
         if loss is not None:
             self._bar.set_postfix_str(f"loss {loss:.3f}")
         if self._plain and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
             part = (self._done + self._elsewhere) / self._total
-            self._print(
-                f"{self._name}: step {done}, {100 * part:.0f} % of the sweep{self._time_left()}"
-            )
+            self.say(f"{name}: step {done}, {100 * part:.0f} % of the sweep{self._time_left()}")
 
     def expect(self, steps: int) -> None:
         """Adds steps to the total; a negative number subtracts them."""
@@ -70,10 +69,11 @@ class Progress:
         self._elsewhere += steps
         self._bar.update(steps)
 
-    def finish_trial(self, result: dict[str, Any]) -> None:
+    def finish_trial(self, name: str, result: dict[str, Any]) -> None:
         """Prints a line for a finished trial, which may have ended early."""
-        self.expect(self._trial_done - self._trial_total)
-        parts = [f"{self._name}: {result['status']}"]
+        done, steps = self._running.pop(name)
+        self.expect(done - steps)
+        parts = [f"{name}: {result['status']}"]
         if result.get("top1") is not None:
             parts.append(f"top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
         if result.get("seconds") is not None:
@@ -88,7 +88,7 @@ class Progress:
         parts += [f"{size:,} bytes ({coder})" for coder, size in sizes.items()]
         if result.get("reason"):
             parts.append(result["reason"])
-        self._print(", ".join(parts))
+        self.say(", ".join(parts))
 
     def close(self) -> None:
         """Closes the bar."""
@@ -112,7 +112,8 @@ class Progress:
             else ""
         )
 
-    def _print(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line beside the bar."""
         if self._plain:
             with contextlib.suppress(BrokenPipeError):  # its reader has ended; training goes on
                 print(line, file=self._plain, flush=True)

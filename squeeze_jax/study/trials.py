@@ -18,8 +18,10 @@ from squeeze_jax.study.schema import current_key
 from squeeze_jax.train import TrialConfig
 
 Overrides = Mapping[str, Any]
-# train.init_from = "trial:NAME" starts a trial from another one of the same study.
-INIT_FROM, TRIAL_PREFIX = "train.init_from", "trial:"
+# A key of PARENTS that is "trial:NAME" names another trial of the same study, which comes first;
+# each with what a trial does with its network.
+INIT_FROM, TEACHER, TRIAL_PREFIX = "train.init_from", "train.teacher", "trial:"
+PARENTS = {INIT_FROM: "starts from", TEACHER: "learns from"}
 Seeds = Annotated[int, Range(at_least=1, at_most=10**5)]  # a list of trials is made of them
 MAX_NAME = 100  # bytes; file systems take 143 to 255
 Limit = Annotated[float, Range(above=0)] | None
@@ -45,10 +47,14 @@ class Trial:
         return parse_section(CompressConfig, self.config["compress"], "compress")
 
     @property
-    def parent(self) -> str | None:
-        """The name of the trial whose final weights this one starts from, if any."""
-        start = _get(self.config, INIT_FROM)
-        return start.removeprefix(TRIAL_PREFIX) if start.startswith(TRIAL_PREFIX) else None
+    def parents(self) -> dict[str, str]:
+        """The names of the trials whose final weights this one needs, by the key of PARENTS."""
+        named = {key: _get(self.config, key) for key in PARENTS}
+        return {
+            key: value.removeprefix(TRIAL_PREFIX)
+            for key, value in named.items()
+            if value.startswith(TRIAL_PREFIX)
+        }
 
 
 def make_trials(
@@ -70,14 +76,15 @@ def make_trials(
       sweep: yields flat overrides, {"model.squeeze_ratio": 0.25, "seed": 1}.
       set_by_user: dotted keys set on the command line.
       derive: sets, in a trial's own config, what follows from its overrides: the learning rate of a
-        stage, or the trial that it starts from (train.init_from = "trial:NAME", an earlier trial).
+        stage, or a trial whose network it needs (train.init_from or train.teacher = "trial:NAME",
+        an earlier trial).
       existing: names of trials that the workdir has; they stay as they are, however long.
 
     Raises:
       UserError: seeds or a budget out of range; a sweep of anything but dicts; an override of no
         key of the config; two trials of one name; a key both swept and set by the user; a key of
-        either that `derive` changes, or one that it sets and the config lacks; a trial that does
-        not start from an earlier one.
+        either that `derive` changes, or one that it sets and the config lacks; a trial that needs
+        the network of one that is not earlier.
     """
     if "seeds" in config:
         convert(config["seeds"], Seeds, "seeds")
@@ -107,10 +114,10 @@ def make_trials(
         for key, value in point.items():
             set_key(own, key, value)
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
-        start = _get(own, INIT_FROM).removeprefix(TRIAL_PREFIX)
-        if names.get(start, start) != start:
-            set_key(own, INIT_FROM, TRIAL_PREFIX + names[start])
-        trials.append(Trial(name, point, own))
+        trial = Trial(name, point, own)
+        for key, parent in trial.parents.items():
+            set_key(own, key, TRIAL_PREFIX + names.get(parent, parent))
+        trials.append(trial)
     counts = Counter(trial.name for trial in trials)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise UserError(f"the sweep yields {twice[0]} more than once")
@@ -177,13 +184,14 @@ def _derive(
 
 
 def _check_parents(trials: Iterable[Trial]) -> None:
-    """Rejects a trial that starts from one that does not come before it."""
+    """Rejects a trial that needs the network of one that does not come before it."""
     names, earlier = {trial.name for trial in trials}, set()
     for trial in trials:
-        if trial.parent is not None and trial.parent not in earlier:
-            which = "which comes later" if trial.parent in names else "no trial of this study"
-            which = "itself" if trial.parent == trial.name else which
-            raise UserError(f"{trial.name} starts from {TRIAL_PREFIX}{trial.parent}: {which}")
+        for key, parent in trial.parents.items():
+            if parent not in earlier:
+                which = "which comes later" if parent in names else "no trial of this study"
+                which = "itself" if parent == trial.name else which
+                raise UserError(f"{trial.name} {PARENTS[key]} {TRIAL_PREFIX}{parent}: {which}")
         earlier.add(trial.name)
 
 

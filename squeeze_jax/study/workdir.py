@@ -4,21 +4,21 @@
 <workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
                        /metrics.jsonl, /checkpoints/   written while it trains
+                       /classes.json  its final evaluation by class
                        /result.json   how it ended; a trial without one is pending
                        /error.txt     the traceback of a trial that failed
                        /net.<coder>.sqz   its compressed net, where `compress` asks for it
-                       /lock          held by the launcher that runs it
+                       /claims/       which launcher runs it, see claims.py
 """
 
 import csv
-import fcntl
 import io
 import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -26,29 +26,37 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from squeeze_jax import storage
 from squeeze_jax.data import Data, DataConfig
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import check_file, nearest_existing, write_atomically, write_errors
+from squeeze_jax.files import check_file, nearest_existing, write_atomically
 from squeeze_jax.study import data_versions
+from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
-from squeeze_jax.study.records import STATUSES, Paper, StudyRecord, TrialRecord
+from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, last_part, short_names
-from squeeze_jax.train.checkpoint import CONFIG_FILE, METRICS_FILE, WEIGHTS
+from squeeze_jax.train import has_batch_norm
+from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS
 
 # Keys that say which trials there are, how they are drawn and which files are made of them.
 FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders")
 
 
 class Workdir:
-    """The folder of a study."""
+    """The folder of a study, on a disk or in object storage.
+
+    The result of a trial that has finished does not change any more, so it is read once.
+    """
 
     def __init__(self, path: Path | str):
         """Names a folder, which need not exist yet."""
-        self.path = Path(path)
+        self.path = storage.as_path(path)
         self.table = self.path / "sweep.csv"
+        self.claims = Claims(self.path)
         self._study = self.path / "study.json"
+        self._finished: dict[str, dict[str, Any]] = {}
 
     def trial_directory(self, name: str) -> Path:
         """Returns the folder of a trial's files."""
@@ -56,7 +64,7 @@ class Workdir:
 
     def trial_names(self) -> set[str]:
         """Returns the names of the trials that have a folder."""
-        return {folder.name for folder in self.path.glob("trials/*")}
+        return set(storage.list_names(self.path / "trials"))
 
     def check_writable(self) -> None:
         """Rejects, with a UserError, a path that no folder can have, or one that takes no files."""
@@ -97,7 +105,8 @@ class Workdir:
         derived = {trial.name: _derived(shared, trial) for trial in trials}
         others = []
         if self._study.exists():
-            self._check_same_study(shared, derived, flatten(_as_json(defaults)) if defaults else {})
+            known = flatten(_as_json(defaults)) if defaults else {}
+            self._check_same_study(shared, derived, known | _before_there_was(shared, trials))
             before = upgrade_study(json.loads(self._study.read_bytes()))["trials"]
             others = [each for each in before if not data_versions.is_current(each, trials)]
         swept = dict.fromkeys(key for trial in trials for key in trial.overrides if key != "seed")
@@ -131,9 +140,7 @@ class Workdir:
         defaults: dict[str, Any],
     ) -> None:
         before = self.read_record()
-        # Older workdirs lack it: their trials had no floor of steps, which few data sets reach.
-        floor = {"train.min_steps": shared.get("train.min_steps")}
-        config = defaults | floor | flatten(before.config)
+        config = defaults | flatten(before.config)
         if before.data:  # these say more than where they lie
             config["data.data_dir"] = shared.get("data.data_dir")
         pairs = [("trials of another config", config, shared)]
@@ -201,7 +208,7 @@ class Workdir:
                 )
                 if paper
                 else None,
-                trials=tuple(_planned(trial, swept, raw) for trial in raw["trials"]),
+                trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
             )
         except KeyError as error:
@@ -211,32 +218,19 @@ class Workdir:
 
     # ------------------------------------------------------------ a trial
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
-        """Yields whether this launcher got the trial.
-
-        The system releases the lock when the launcher's process ends, however it ends.
-        """
-        directory = self.trial_directory(name)
-        with write_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            file = (directory / "lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+    def claim(self, name: str) -> AbstractContextManager[Claim | None]:
+        """Yields this launcher's claim on the trial; None where another launcher holds it."""
+        return self.claims.claim(self.trial_directory(name) / "claims")
 
     def has_checkpoint(self, name: str) -> bool:
         """Returns whether the trial has saved its state."""
-        return any(
-            path.name.isdecimal() for path in (self.trial_directory(name) / WEIGHTS).glob("*")
-        )
+        saved = storage.list_names(self.trial_directory(name) / WEIGHTS)
+        return any(each.isdecimal() for each in saved)
 
-    def free_bytes(self) -> int:
-        """Returns how many bytes the disk of the folder still takes."""
+    def free_bytes(self) -> float:
+        """Returns how many bytes the disk of the folder still takes; object storage is endless."""
+        if storage.is_remote(self.path):
+            return math.inf
         return shutil.disk_usage(nearest_existing(self.path)).free
 
     def write_config(self, trial: Trial, data: Data) -> None:
@@ -245,6 +239,7 @@ class Workdir:
             "num_classes": data.num_classes,
             "class_names": data.class_names,
         }
+        record["model"] |= trial.parsed.model.to_mapping()  # with the channels of the images
         record["data"]["data_dir"] = data.config.data_dir
         path = self.trial_directory(trial.name) / CONFIG_FILE
         write_atomically(path, json.dumps(record, indent=1))
@@ -252,11 +247,36 @@ class Workdir:
     def write_result(self, name: str, result: Mapping[str, Any]) -> None:
         """Marks a trial as ended: {"status": "ok", "top1": 96.1, ...}."""
         write_atomically(self._result(name), json.dumps(result, indent=1))
+        self._remember(name, dict(result))
 
     def read_result(self, name: str) -> dict[str, Any] | None:
-        """Returns how a trial ended; None while it is pending."""
-        path = self._result(name)
-        return json.loads(path.read_text()) if path.exists() else None
+        """Returns how a trial ended, as it is written now; None while it is pending."""
+        self._finished.pop(name, None)
+        return self.read_results([name])[name]
+
+    def read_results(self, names: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+        """Returns how trials ended; None of those that are pending.
+
+        It reads the results of those that had not finished the last time.
+        """
+        names = list(names)
+        missing = [name for name in names if name not in self._finished]
+        found: dict[str, dict[str, Any] | None] = {}
+        contents = storage.read_all([self._result(name) for name in missing])
+        for name, content in zip(missing, contents, strict=True):
+            found[name] = None if content is None else json.loads(content)
+            self._remember(name, found[name])
+        return {name: found[name] if name in found else self._finished[name] for name in names}
+
+    @property
+    def finished(self) -> set[str]:
+        """Returns the names of the trials that are known to have finished; reads nothing."""
+        return set(self._finished)
+
+    def _remember(self, name: str, result: dict[str, Any] | None) -> None:
+        self._finished.pop(name, None)
+        if result is not None and result["status"] in FINISHED:
+            self._finished[name] = result
 
     def forget_result(self, name: str) -> None:
         """Makes a failed trial pending again, for the launchers that wait for it."""
@@ -278,12 +298,17 @@ class Workdir:
 
     def status(self, name: str) -> str:
         """Returns one of STATUSES."""
-        result = self.read_result(name)
-        return result["status"] if result else "pending"
+        return self.statuses([name])[name]
+
+    def statuses(self, names: Iterable[str]) -> dict[str, str]:
+        """Returns each trial's status; see `read_results`."""
+        results = self.read_results(names)
+        return {name: result["status"] if result else "pending" for name, result in results.items()}
 
     def counts(self) -> dict[str, int]:
         """Returns how many of the study's trials have each status."""
-        return dict(Counter(self.status(trial.name) for trial in self.read_record().trials))
+        names = [trial.name for trial in self.read_record().trials]
+        return dict(Counter(self.statuses(names).values()))
 
     def read_curve(self, name: str) -> list[dict[str, Any]]:
         """Reads metrics.jsonl: one entry a step, in order; empty while there is none.
@@ -291,27 +316,38 @@ class Workdir:
         Raises:
           UserError: the file is damaged.
         """
-        path = self.trial_directory(name) / METRICS_FILE
-        if not path.exists():
-            return []
-        steps: dict[int, dict[str, Any]] = {}
-        # What follows the last newline is still being written.
-        lines = path.read_bytes().split(b"\n")[:-1]
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                # The training and evaluation lines of a step are one entry. A resumed trial repeats
-                # some steps; the last line of a step counts.
-                steps.setdefault(record["step"], {}).update(record)
-            except (ValueError, TypeError, KeyError) as error:
-                raise UserError(
-                    f"{path} is damaged: line {number} is no record of a step"
-                ) from error
-        return [steps[step] for step in sorted(steps)]
+        return self.read_curves([name])[name]
 
-    def read_curves(self) -> dict[str, list[dict[str, Any]]]:
-        """Returns each trial's `read_curve` by name."""
-        return {trial.name: self.read_curve(trial.name) for trial in self.read_record().trials}
+    def read_curves(self, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Returns the `read_curve` of each of some trials by name."""
+        paths = [self.trial_directory(name) / METRICS_FILE for name in names]
+        contents = storage.read_all(paths)
+        return {
+            name: _parse_curve(path, content or b"")
+            for name, path, content in zip(names, paths, contents, strict=True)
+        }
+
+    def read_classes(self, name: str) -> dict[str, Any] | None:
+        """Returns a trial's final evaluation by class, see `train.evaluation.by_class`.
+
+        None where there is none: the trial has not learned, or an older version trained it.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        path = self.trial_directory(name) / CLASSES_FILE
+        if not path.exists():
+            return None
+        try:
+            record = json.loads(path.read_bytes())
+            float(record["calibration_error"])
+            for each in record["classes"]:
+                _ = each["name"], int(each["images"]), float(each["top1"] or 0)
+            for label, answer, images in record["confusion"] or ():
+                _ = record["classes"][label], record["classes"][answer], int(images)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise UserError(f"{path} is damaged: {error!r}") from error
+        return record
 
     def _result(self, name: str) -> Path:
         return self.trial_directory(name) / "result.json"
@@ -327,9 +363,8 @@ class Workdir:
         study = self.read_record()
         short = short_names(study.swept)
         several = any(trial.data > 1 for trial in study.trials)
-        ended = [
-            (trial, self.read_result(trial.name) or {"status": "pending"}) for trial in study.trials
-        ]
+        found = self.read_results(trial.name for trial in study.trials)
+        ended = [(trial, found[trial.name] or {"status": "pending"}) for trial in study.trials]
         costs = dict.fromkeys(name for trial, _ in ended for name in trial.costs)
         measured = dict.fromkeys(name for _, result in ended for name in result)
         known = {
@@ -407,6 +442,37 @@ class Workdir:
         return path
 
 
+def _parse_curve(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """Returns the records of a metrics.jsonl; see `Workdir.read_curve`."""
+    steps: dict[int, dict[str, Any]] = {}
+    # What follows the last newline is still being written.
+    lines = content.split(b"\n")[:-1]
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            # The training and evaluation lines of a step are one entry. A resumed trial repeats
+            # some steps; the last line of a step counts.
+            steps.setdefault(record["step"], {}).update(record)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged: line {number} is no record of a step") from error
+    return [steps[step] for step in sorted(steps)]
+
+
+def _before_there_was(shared: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns the values of keys that older workdirs lack and that are not today's defaults."""
+
+    def changed_by_groups(trial: Trial) -> bool:
+        train = trial.parsed.train
+        return 0 < train.bn_group_size < train.batch_size and has_batch_norm(trial.parsed)
+
+    values = {}
+    if (key := "train.min_steps") in shared:  # a floor of steps, which few data sets reach
+        values[key] = shared[key]
+    if (key := "train.bn_group_size") in shared:
+        values[key] = 0 if any(map(changed_by_groups, trials)) else shared[key]
+    return values
+
+
 def _as_json(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as it comes back from JSON, where tuples are lists."""
     return json.loads(json.dumps(config.to_dict()))
@@ -430,28 +496,30 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
-def _planned(
-    trial: Mapping[str, Any], swept: Sequence[str], study: Mapping[str, Any]
-) -> TrialRecord:
-    """Returns a trial of study.json; a key that it does not override has the config's value."""
-    overrides, config = trial["overrides"], study["config"]
-    version = trial.get("data", 1)
-    several = any(other.get("data", 1) > 1 for other in study["trials"])
+def _planned(study: Mapping[str, Any], swept: Sequence[str]) -> tuple[TrialRecord, ...]:
+    """Returns the trials of study.json; a key that one does not override has the config's value."""
+    config = study["config"]
+    several = any(trial.get("data", 1) > 1 for trial in study["trials"])
 
-    def value(key: str) -> Any:
+    def value(overrides: Mapping[str, Any], key: str) -> Any:
         if key in overrides:
             return overrides[key]
         return reduce(lambda node, part: node[part], key.split("."), config)
 
-    return TrialRecord(
-        name=trial["name"],
-        design={key: value(key) for key in swept} | ({"data": version} if several else {}),
-        seed=overrides.get("seed", config.get("seed")),
-        overrides=overrides,
-        derived=trial.get("derived"),
-        costs=trial.get("costs", {}),
-        data=version,
-    )
+    def planned(trial: Mapping[str, Any]) -> TrialRecord:
+        overrides, version = trial["overrides"], trial.get("data", 1)
+        design = {key: value(overrides, key) for key in swept}
+        return TrialRecord(
+            name=trial["name"],
+            design=design | ({"data": version} if several else {}),
+            seed=overrides.get("seed", config.get("seed")),
+            overrides=overrides,
+            derived=trial.get("derived"),
+            costs=trial.get("costs", {}),
+            data=version,
+        )
+
+    return tuple(map(planned, study["trials"]))
 
 
 def _with_row(trial: TrialRecord, row: Mapping[str | None, Any], line: int) -> TrialRecord:

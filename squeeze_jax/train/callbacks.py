@@ -30,7 +30,7 @@ class Run:
       total_steps: of the whole run.
       learning_rate: of the latest step.
       loss: mean training loss since the last log line, None except at one.
-      sums: of the latest evaluation; see `metrics.evaluation_sums`.
+      sums: of the latest evaluation; see `step.make_eval_step`.
       diverged: the loss is not finite any more; the run ends.
       stopwatch: the speed of the steps alone.
     """
@@ -51,10 +51,11 @@ class Run:
         self.sums: dict[str, Any] | None = None
         self.diverged = False
         self.stopwatch = Stopwatch(config.batch_size)
-        lines = JsonLines(directory, self.step)
-        self._trackers = [lines, *open_trackers(config, directory, self.step)]
+        self._lines = JsonLines(directory, self.step)
+        self._trackers = [self._lines, *open_trackers(config, directory, self.step)]
         self._begun = time.perf_counter()
-        self._seconds_before = lines.lines[-1]["seconds"] if lines.lines else 0.0
+        before = self._lines.lines
+        self._seconds_before = before[-1]["seconds"] if before else 0.0
         self._steps_per_epoch = steps_per_epoch
 
     @property
@@ -76,6 +77,10 @@ class Run:
         record["seconds"] = self.seconds()
         for tracker in self._trackers:
             tracker.write(record)
+
+    def flush(self) -> None:
+        """Makes what was recorded last as long as a checkpoint of this step."""
+        self._lines.flush()
 
 
 class Callback:
@@ -137,19 +142,20 @@ class Evaluation(Callback):
         """Evaluates where it is due."""
         if run.diverged or not run.is_due(run.config.eval_every):
             return
-        run.sums = run.compiled.evaluate(run.state.params, run.state.stats)
+        run.sums = run.compiled.evaluate(*run.state.network_weights)
         run.record(**percentages(run.sums))
+        run.flush()
         run.stopwatch.start(run.step)
 
     def on_end(self, run: Run) -> None:
         """Evaluates where the run was complete already."""
         if run.sums is None and not run.diverged:
             # It was killed between the last checkpoint and its result.
-            run.sums = run.compiled.evaluate(run.state.params, run.state.stats)
+            run.sums = run.compiled.evaluate(*run.state.network_weights)
 
 
 class SaveCheckpoint(Callback):
-    """Saves the state each `train.checkpoint_every` steps and at the end."""
+    """Saves the state each `train.checkpoint_every` steps and at the end, with the records."""
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
@@ -161,6 +167,11 @@ class SaveCheckpoint(Callback):
         self.save(run)
         run.stopwatch.start(run.step)
 
+    def on_end(self, run: Run) -> None:
+        """Keeps the records of a run that has diverged, which is not saved."""
+        run.flush()
+
     def save(self, run: Run) -> None:
-        """Saves the state as it is now."""
+        """Saves the state as it is now, and what was recorded until now."""
+        run.flush()
         self._checkpoints.save(parallel.as_global(run.state, run.compiled.devices))

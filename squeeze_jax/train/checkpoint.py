@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from squeeze_jax import storage
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import WriteError, new_folder, remove, write_errors
 from squeeze_jax.network import Network, weight_shapes
@@ -16,7 +17,9 @@ from squeeze_jax.train.state import TrainState
 
 # What a network is and its weights, in the folder of a trial or of `save_network`.
 CONFIG_FILE, WEIGHTS = "config.json", "checkpoints"
-METRICS_FILE = "metrics.jsonl"  # beside them in a trial's folder
+# Beside them in a trial's folder.
+METRICS_FILE, CLASSES_FILE = "metrics.jsonl", "classes.json"
+_MARKER = ".folder"  # keeps a folder of object storage
 
 
 class Checkpoints:
@@ -30,8 +33,12 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self._directory = directory
         with write_errors(directory):
+            if storage.is_remote(directory):
+                # Orbax removes in the background what a kill left half written. A folder that holds
+                # nothing else is gone with it, perhaps while Orbax lists it.
+                storage.create(directory / _MARKER, b"")
             self._checkpointer = ocp.training.Checkpointer(
-                str(directory.absolute()),
+                str(storage.absolute(directory)),
                 preservation_policy=_keeps_latest(),
                 cleanup_tmp_directories=True,
             )
@@ -51,7 +58,7 @@ class Checkpoints:
         if (step := int(state.step)) == self._saved_step:
             return
         with write_errors(self._directory):
-            self._checkpointer.save_async(step, state._asdict(), force=True)
+            self._checkpointer.save_async(step, _saved_parts(state), force=True)
         self._saved_step = step
 
     def restore(self, like: TrainState) -> TrainState:
@@ -60,10 +67,10 @@ class Checkpoints:
         Leaves of `like` may be jax.ShapeDtypeStruct. A checkpoint from before the learning rate was
         part of the optimizer's state lacks that; training sets it anew at each step.
         """
-        step, wanted = self.latest_step, like._asdict()
+        step, wanted = self.latest_step, _saved_parts(like)
         saved = self._checkpointer.metadata(step).metadata["opt_state"]
         if isinstance(saved, dict) and "hyperparams" in saved:
-            return TrainState(**self._checkpointer.load(step, wanted))
+            return like._replace(**self._checkpointer.load(step, wanted))
         injected = like.opt_state
         wanted["opt_state"] = injected.inner_state
         found = self._checkpointer.load(step, wanted)
@@ -71,9 +78,8 @@ class Checkpoints:
             lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
             injected._replace(inner_state=()),
         )
-        return TrainState(**found)._replace(
-            opt_state=zeros._replace(inner_state=found["opt_state"])
-        )
+        found["opt_state"] = zeros._replace(inner_state=found["opt_state"])
+        return like._replace(**found)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -96,6 +102,12 @@ class Checkpoints:
                 remove(partial)
 
 
+def _saved_parts(state: TrainState) -> dict[str, Any]:
+    """Returns the state by name, without an average where there is none, as it always was saved."""
+    parts = state._asdict()
+    return parts if state.average else {k: part for k, part in parts.items() if k != "average"}
+
+
 def _keeps_latest() -> Any:
     """Returns the policy that keeps one checkpoint; Orbax's types disagree on its argument."""
     return ocp.training.preservation_policies.LatestN(1)
@@ -109,7 +121,7 @@ def save_network(network: Network, directory: Path) -> None:
       WriteError: it cannot be written; nothing is left behind.
     """
     with new_folder(directory) as partial:
-        weights = str((partial / WEIGHTS).absolute())
+        weights = str(storage.absolute(partial / WEIGHTS))
         with ocp.training.Checkpointer(weights) as checkpointer:
             checkpointer.save(0, jax.device_put({"params": network.params, "stats": network.stats}))
         (partial / CONFIG_FILE).write_text(json.dumps(network.metadata(), indent=1))
@@ -117,6 +129,8 @@ def save_network(network: Network, directory: Path) -> None:
 
 def load_network(directory: Path) -> Network:
     """Returns the network of a trial's folder, or of one that `save_network` wrote.
+
+    A trial with `train.ema_decay` has averaged weights.
 
     Raises:
       UserError: there is none, it has no checkpoint yet, or its files are damaged.
@@ -137,17 +151,21 @@ def load_network(directory: Path) -> Network:
     )
     context = ocp.Context()
     context.pytree.loading.partial_load = True  # of a training state only these two
-    with ocp.training.Checkpointer(str((directory / WEIGHTS).absolute())) as checkpointer:
+    with ocp.training.Checkpointer(str(storage.absolute(directory / WEIGHTS))) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"{directory} has no checkpoint yet")
+        step = checkpointer.latest.step
         try:
+            # Outside the context, in which Orbax cannot load after it.
+            averaged = "average" in checkpointer.metadata(step).metadata
             with context:
-                weights = checkpointer.load(checkpointer.latest.step, shapes)
+                saved = checkpointer.load(step, {"average": shapes} if averaged else shapes)
         except Exception as e:  # whatever the storage layers below Orbax raise on damaged files
             raise UserError(
                 f"cannot read the checkpoint in {directory / WEIGHTS}: "
                 f"{str(e).strip().partition(chr(10))[0]}"
             ) from e
+    weights = saved["average"] if averaged else saved
     return Network.from_metadata(
         record, jax.device_get(weights["params"]), jax.device_get(weights["stats"])
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import optax
 
-from squeeze_jax.compress.cluster import cluster_weights, tie_gradients
+from squeeze_jax.compress.cluster import cluster_weights, tie_gradients, tie_updates
 from squeeze_jax.compress.prune import keep_zeros, kept_fractions, prune
 from squeeze_jax.compress.qat import check_quantized, keep_quantized
 from squeeze_jax.errors import UserError
@@ -23,6 +23,10 @@ from squeeze_jax.network import (
 from squeeze_jax.train.config import TrainConfig
 
 Stages = Sequence[optax.GradientTransformation]  # of an optimizer, applied one after another
+
+# Optimizers that move a weight by its own gradients and what its whole kernel shares: zeros and
+# equal weights stay so if their gradients do. After any other the updates are constrained, too.
+ELEMENTWISE = ("sgd", "nesterov", "adamw", "lamb", "lion")
 
 
 class Constraint:
@@ -65,7 +69,9 @@ class Pruned(Constraint):
 
     def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
         """Takes the gradients of zeros away, unless they are tied, which does so, too."""
-        return stages if config.codebook_bits else (keep_zeros(), *stages)
+        if config.codebook_bits:
+            return stages
+        return (keep_zeros(), *stages, *_unless_elementwise(config, keep_zeros()))
 
 
 class Clustered(Constraint):
@@ -77,17 +83,22 @@ class Clustered(Constraint):
 
     def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
         """Makes a weight's gradient the sum over all weights of its value."""
-        return (tie_gradients(), *stages)
+        return (tie_gradients(), *stages, *_unless_elementwise(config, tie_updates()))
 
 
 class Quantized(Constraint):
     """`train.qat`: kernels that start as multiples of one step stay multiples of it."""
 
     def check(self, config: TrainConfig, params: Tree) -> None:
-        """Rejects a codebook besides."""
+        """Rejects a codebook besides, and averages, which would lie between the multiples."""
         if config.codebook_bits:
             raise UserError(
                 "train.qat and train.codebook_bits are two ways to keep weights to few values; "
+                "set one"
+            )
+        if config.ema_decay:
+            raise UserError(
+                "train.ema_decay averages weights, which takes them off the grid of train.qat; "
                 "set one"
             )
 
@@ -98,8 +109,9 @@ class Quantized(Constraint):
 
     def transform(self, config: TrainConfig, params: Tree, stages: Stages) -> Stages:
         """Keeps zeros zero, and moves weights from multiple to multiple."""
-        zeros = () if config.prune_density else (keep_zeros(),)
-        return (*zeros, *stages, keep_quantized())
+        if not config.prune_density:
+            stages = (keep_zeros(), *stages, *_unless_elementwise(config, keep_zeros()))
+        return (*stages, keep_quantized())
 
 
 class Frozen(Constraint):
@@ -131,6 +143,11 @@ CONSTRAINTS: dict[str, Constraint] = {
 def active(config: TrainConfig) -> list[Constraint]:
     """Returns the constraints that the recipe turns on."""
     return [constraint for key, constraint in CONSTRAINTS.items() if getattr(config, key)]
+
+
+def _unless_elementwise(config: TrainConfig, stage: optax.GradientTransformation) -> Stages:
+    """Returns the stage that must follow an optimizer that is not elementwise."""
+    return () if config.optimizer in ELEMENTWISE else (stage,)
 
 
 def frozen_labels(params: Tree, patterns: Sequence[str]) -> Tree:

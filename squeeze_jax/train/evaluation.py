@@ -17,7 +17,7 @@ SumsTree = TypeVar("SumsTree", Sums, list[Sums])
 
 
 def total(parts: Iterable[SumsTree]) -> SumsTree:
-    """Returns the sums over all batches (see `metrics.evaluation_sums`), in host memory.
+    """Returns the sums over all batches (see `metrics`), in host memory.
 
     Raises:
       TypeError: there are no batches.
@@ -37,6 +37,33 @@ def percentages(sums: Sums) -> dict[str, float]:
     )
 
 
+def by_class(sums: Sums, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns what is known of each class, ready for JSON.
+
+    Args:
+      sums: of both kinds, see `metrics`.
+      class_names: by label.
+
+    Returns:
+      calibration_error (%), expected, over 15 bins of confidence; classes, by label: name, images,
+      top1 (%, None without images); and confusion, the pairs that occur, as (label, answer,
+      images), or None with more than `metrics.MAX_CONFUSION_CLASSES` classes.
+    """
+    images = [round(float(count)) for count in sums["labels"]]
+    confusion = None
+    if "confusion" in sums:
+        counts = np.asarray(sums["confusion"])
+        confusion = [[*map(int, pair), round(float(counts[*pair]))] for pair in np.argwhere(counts)]
+    return {
+        "calibration_error": 100 * metrics.calibration_error(sums["calibration"]),
+        "classes": [
+            {"name": name, "images": count, "top1": 100 * float(right) / count if count else None}
+            for name, count, right in zip(class_names, images, sums["right"], strict=True)
+        ],
+        "confusion": confusion,
+    }
+
+
 def evaluate(
     classifier: Classifier,
     data: Data,
@@ -52,9 +79,16 @@ def evaluate(
       on_batch: called after each batch.
 
     Returns:
-      top1 and top5 (%), eval_loss (nats), images.
+      top1 and top5 (%), eval_loss (nats), images; and what `by_class` returns.
     """
-    return evaluate_each([classifier.run], data, batch_size, on_batch)[0]
+    [sums] = sum_each(
+        [classifier.run],
+        data,
+        batch_size,
+        on_batch,
+        lambda *answers: metrics.evaluation_sums(*answers) | metrics.class_sums(*answers),
+    )
+    return _measures(sums) | by_class(sums, data.class_names)
 
 
 def evaluate_each(
@@ -72,13 +106,21 @@ def evaluate_each(
       on_run: called after each batch and network.
 
     Returns:
-      For each of `runs` what `evaluate` returns.
+      For each of `runs` top1 and top5 (%), eval_loss (nats), images.
     """
+    return list(map(_measures, sum_each(runs, data, batch_size, on_run, metrics.evaluation_sums)))
+
+
+def sum_each(
+    runs: Sequence[Callable[[np.ndarray], np.ndarray]],
+    data: Data,
+    batch_size: int,
+    on_run: Callable[[], None],
+    function: Callable[[jax.Array, jax.Array, jax.Array], Sums],
+) -> list[Sums]:
+    """Returns the sums of a function of logits, labels and weights; see `evaluate_each`."""
     pipeline = data.evaluation(min(batch_size, data.num_eval))
-    fetch, add = (
-        jax.jit(lambda batch: pipeline.fetch({}, batch, None)),
-        jax.jit(metrics.evaluation_sums),
-    )
+    fetch, add = jax.jit(lambda batch: pipeline.fetch({}, batch, None)), jax.jit(function)
 
     def parts():
         for batch in pipeline.batches():
@@ -89,7 +131,11 @@ def evaluate_each(
                 on_run()
             yield sums
 
-    return [percentages(sums) | {"images": round(float(sums["weight"]))} for sums in total(parts())]
+    return total(parts())
+
+
+def _measures(sums: Sums) -> dict[str, Any]:
+    return percentages(sums) | {"images": round(float(sums["weight"]))}
 
 
 def probabilities(classifier: Classifier, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

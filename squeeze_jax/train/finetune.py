@@ -1,9 +1,8 @@
 """Transfer learning: a config filled in from a checkpoint, and the weights to start from."""
 
-import functools
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
-from squeeze_jax.models import layers
+from squeeze_jax.models.batch_norm import BatchNorm
 from squeeze_jax.network import (
     ModelConfig,
     Network,
@@ -23,8 +22,9 @@ from squeeze_jax.network import (
     weight_shapes,
 )
 from squeeze_jax.network.labels import LabelMap, match_labels
+from squeeze_jax.storage import as_path
 from squeeze_jax.train.config import TrialConfig
-from squeeze_jax.train.weights import open_weights
+from squeeze_jax.train.weights import open_once
 
 
 def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
@@ -46,7 +46,7 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
             "a trial's folder, a .sqz file or a file that `squeeze-jax import` reads"
         )
     network = _load(given["train"]["init_from"], given["model"])
-    filled = config.copy_and_resolve_references()
+    filled = copy.deepcopy(config)
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
     filled.update({"data": {key: getattr(network.preprocessing, key) for key in open_keys}})
@@ -118,7 +118,7 @@ def describe_start(config: TrialConfig, data: Data) -> str:
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
     """Makes the BatchNorm of frozen layers use and keep its running statistics in training, too."""
     for path, node in nnx.iter_graph(model):
-        if isinstance(node, layers.BatchNorm) and matches_layer("/".join(map(str, path)), patterns):
+        if isinstance(node, BatchNorm) and matches_layer("/".join(map(str, path)), patterns):
             node.frozen = True
 
 
@@ -141,14 +141,8 @@ def _class_axes(model: Mapping[str, Any], num_classes: int) -> dict[str, int]:
 def _load(path: str, model: Mapping[str, Any]) -> Network:
     """Opens a network; `model` is what it is if the path does not tell, and may lack a name."""
     try:
-        return _load_once(path)
+        return open_once(path)
     except UserError:
-        if model.get("name") is None or not Path(path).expanduser().is_file():
+        if model.get("name") is None or not as_path(path).expanduser().is_file():
             raise
-    return _load_once(path, json.dumps(ModelConfig.from_mapping(model).to_mapping()))
-
-
-# A study starts all its trials from the same one.
-@functools.lru_cache(maxsize=1)
-def _load_once(path: str, model: str | None = None) -> Network:
-    return open_weights(Path(path).expanduser(), None if model is None else json.loads(model))
+    return open_once(path, json.dumps(ModelConfig.from_mapping(model).to_mapping()))

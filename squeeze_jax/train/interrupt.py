@@ -22,11 +22,17 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[int], int | None]]:
+def interruptible(
+    agree: Callable[[int | None], int | None] | None = None,
+) -> Iterator[Callable[[int], int | None]]:
     """Yields a function of a step: the signal that asks to stop before it, or None.
 
-    A second Ctrl-C has its former effect: it ends the process at once. Several processes must agree
-    on the step they save at, so there the preemption notice of jax.distributed decides.
+    A second Ctrl-C has its former effect: it ends the process at once.
+
+    Args:
+      agree: several processes must agree on the step they save at. Called before each step with the
+        signal that this process received, if any; returns the one that makes all stop here. Without
+        it, the preemption notice of jax.distributed decides.
     """
     received: list[int] = []
 
@@ -36,7 +42,7 @@ def interruptible() -> Iterator[Callable[[int], int | None]]:
             (earlier if callable(earlier) else signal.default_int_handler)(signum, frame)
         received.append(signum)
 
-    if jax.process_count() > 1:
+    if agree is None and jax.process_count() > 1:
         yield (
             lambda step: (
                 signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
@@ -44,4 +50,5 @@ def interruptible() -> Iterator[Callable[[int], int | None]]:
         )
         return
     with handled_signals(note) as before:
-        yield lambda step: received[0] if received else None
+        decide = agree or (lambda signum: signum)
+        yield lambda step: decide(received[0] if received else None)

@@ -1,17 +1,22 @@
 """Training one net from a config, resumably: read top to bottom."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from squeeze_jax.data import Data
+from squeeze_jax.files import write_atomically
 from squeeze_jax.train import metrics, optimizers, parallel
 from squeeze_jax.train.callbacks import Callback, Evaluation, Log, Run, SaveCheckpoint
-from squeeze_jax.train.checkpoint import Checkpoints
+from squeeze_jax.train.checkpoint import CLASSES_FILE, Checkpoints
 from squeeze_jax.train.compiled import CompiledTrial, training_pipeline
 from squeeze_jax.train.config import TrialConfig
-from squeeze_jax.train.evaluation import percentages
+from squeeze_jax.train.evaluation import by_class, percentages
 from squeeze_jax.train.interrupt import Interrupted
+from squeeze_jax.train.profile import profiled
 
 
 def train(
@@ -26,11 +31,11 @@ def train(
     """Trains to the end, or from the newest checkpoint in `directory` to the end.
 
     Args:
-      compiled: from `compile_trial` of a config with the same `compiled_part`.
+      compiled: from `compile_trial` of a config with the same `compiled_part` and an equal teacher.
       config: the trial's.
       data: what `compiled` was built with.
       directory: receives checkpoints/ and metrics.jsonl, which has one line each `train.log_every`
-        steps and each evaluation.
+        steps and each evaluation; and classes.json, see `evaluation.by_class`, at the end.
       callbacks: called after the loss was read, and before an evaluation and a save.
       asked_to_stop: returns the signal that asks to stop before a step, or None.
 
@@ -45,14 +50,18 @@ def train(
     """
     devices, pipeline = compiled.devices, training_pipeline(config, data)
     learning_rates = optimizers.learning_rates(config.train, compiled.total_steps)
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    teacher = compiled.teacher_weights(config)
+    with (
+        Checkpoints(directory / "checkpoints") as checkpoints,
+        profiled(config.train, directory) as profile,
+    ):
         if checkpoints.latest_step is None:
             state = parallel.replicate(compiled.initial_state(config), devices)
         else:
             state = parallel.as_local(checkpoints.restore(compiled.initial_shapes), devices)
         run = Run(compiled, config.train, state, directory, pipeline.steps_per_epoch)
         save = SaveCheckpoint(checkpoints)
-        every = [Log(), *callbacks, Evaluation(), save]
+        every = [Log(), *callbacks, Evaluation(), save, profile]
         for callback in every:
             callback.on_start(run)
 
@@ -63,13 +72,19 @@ def train(
                 raise Interrupted(signum)
             batch = parallel.divide(next(batches), devices)
             rate = learning_rates[run.step]
-            run.state = compiled.train_step(run.state, compiled.train_device_data, batch, rate)
+            with jax.profiler.StepTraceAnnotation("train", step_num=run.step + 1):
+                run.state = compiled.train_step(
+                    run.state, compiled.train_device_data, batch, rate, teacher
+                )
             run.step, run.learning_rate = run.step + 1, float(rate)
             for callback in every:
                 callback.on_step(run)
 
         for callback in every:
             callback.on_end(run)
+    if run.sums is not None and not run.diverged and jax.process_index() == 0:
+        classes = by_class(run.sums, data.class_names)
+        write_atomically(directory / CLASSES_FILE, json.dumps(classes))
     return _result(run)
 
 
@@ -93,7 +108,7 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 def _test_result(run: Run) -> dict[str, float]:
-    sums = None if run.diverged else run.compiled.evaluate_test(run.state.params, run.state.stats)
+    sums = None if run.diverged else run.compiled.evaluate_test(*run.state.network_weights)
     if sums is None:
         return {}
     return {f"test_{name}": value for name, value in percentages(sums).items() if "top" in name}

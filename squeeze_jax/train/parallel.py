@@ -19,13 +19,13 @@ Devices = Sequence[jax.Device]
 def parallel_train_step(step: TrainStep, devices: Devices) -> Callable:
     """Returns the training step over `devices`.
 
-    It takes (replicated state, replicated data, divided batch, learning rate), and returns the
-    replicated state.
+    It takes (replicated state, replicated data, divided batch, learning rate, replicated weights of
+    the teacher, or anything without one), and returns the replicated state.
     """
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, None, 0, None),
+        in_axes=(None, None, 0, None, None),
         out_axes=None,
         donate_argnums=0,
         devices=devices,

@@ -7,6 +7,8 @@ import numpy as np
 import optax
 
 from squeeze_jax.network import Tree
+from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.ema import start_average
 
 
 class TrainState(NamedTuple):
@@ -20,13 +22,28 @@ class TrainState(NamedTuple):
     # Sums of the metrics since the last log line, so that a resumed run logs what an unbroken one
     # does.
     running: Tree
+    average: Tree  # of params and stats, under these names; {} without `ema_decay`
+
+    @property
+    def network_weights(self) -> tuple[Tree, Tree]:
+        """Returns the params and stats to evaluate: the averages, where there are any."""
+        weights = self.average or {"params": self.params, "stats": self.stats}
+        return weights["params"], weights["stats"]
 
 
 def create(
-    params: Tree, stats: Tree, optimizer: optax.GradientTransformation, seed: int
+    params: Tree,
+    stats: Tree,
+    optimizer: optax.GradientTransformation,
+    config: TrainConfig,
+    seed: int,
 ) -> TrainState:
     """Returns the state before the first step."""
-    # Under jit, since optax would otherwise compile its zeros for each shape.
-    opt_state = jax.jit(optimizer.init)(params)
+
+    @jax.jit  # since optax would otherwise compile its zeros for each shape
+    def start(params, stats):
+        return optimizer.init(params), start_average(config, params, stats)
+
+    opt_state, average = start(params, stats)
     running = {"loss": np.float32(0), "top1": np.float32(0)}
-    return TrainState(np.int32(0), np.uint32(seed), params, stats, opt_state, running)
+    return TrainState(np.int32(0), np.uint32(seed), params, stats, opt_state, running, average)

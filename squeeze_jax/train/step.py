@@ -4,6 +4,7 @@ Both know of other devices only through the axis name "batch"; `parallel` says w
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,16 @@ from jax import lax
 from squeeze_jax.data import Pipeline
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Tree, forward, num_microbatches, predict
-from squeeze_jax.train import metrics
+from squeeze_jax.train import metrics, mixing
+from squeeze_jax.train.batches import BatchDivision
 from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.ema import update_average
 from squeeze_jax.train.optimizers import with_learning_rate
 from squeeze_jax.train.state import TrainState
 
 AXIS = "batch"
 
-TrainStep = Callable[[TrainState, Tree, Tree, jax.Array], TrainState]
+TrainStep = Callable[[TrainState, Tree, Tree, jax.Array, Tree], TrainState]
 EvalStep = Callable[[Tree, Tree, Tree, Tree], dict[str, jax.Array]]
 
 
@@ -35,17 +38,20 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     backend: conv_backend.ConvBackend,
+    division: BatchDivision,
+    teacher_logits: Callable[[Tree, jax.Array], jax.Array] | None = None,
 ) -> TrainStep:
-    """Returns (state, device data, batch, learning rate) -> the state after one step.
+    """Returns (state, device data, batch, learning rate, teacher's weights) -> the next state.
 
     `running` in it holds the sums of loss and top1 (each a mean over the global batch) since the
     last multiple of `config.log_every` steps.
 
     The device's share is divided into `config.grad_accum_steps` micro-batches whose gradients are
-    averaged before the update (Caffe's iter_size). 0 is as many as are fastest, which changes no
-    more than rounding; BatchNorm would see it, and keeps the whole share. Parameters stay float32;
-    `config.dtype` is what the forward and backward passes compute in. Each random draw is keyed by
-    (seed, step, position in the global batch), so that it does not depend on the number of devices.
+    averaged before the update (Caffe's iter_size), as are BatchNorm's statistics. 0 is as many as
+    are fastest, which changes no more than rounding, as each has whole groups. Parameters stay
+    float32; `config.dtype` is what the forward and backward passes compute in. Each random draw is
+    keyed by (seed, step, position in the global batch), so that it does not depend on the number of
+    devices.
 
     Args:
       graphdef: of the module.
@@ -53,6 +59,8 @@ def make_train_step(
       optimizer: from `make_optimizer`.
       config: the recipe.
       backend: of the convolutions.
+      division: of the batch; the module's BatchNorm has its groups.
+      teacher_logits: of a teacher, from its weights and a micro-batch's images; None: without.
     """
 
     def loss_fn(params, stats, micro_batch, key):
@@ -61,69 +69,78 @@ def make_train_step(
         logits, stats = forward(
             graphdef, _cast(params, config.dtype), stats, images, train=True, key=keys
         )
-        labels = micro_batch["label"]
-        loss = jnp.mean(metrics.cross_entropy(logits, labels, config.label_smoothing))
-        return loss, (stats, jnp.mean(metrics.label_rank(logits, labels) < 1))
+        loss = metrics.training_loss(logits, micro_batch, config.label_smoothing)
+        if teacher_logits:
+            loss *= 1 - config.teacher_weight
+            loss += config.teacher_weight * jnp.mean(
+                metrics.distillation(logits, micro_batch["teacher"], config.teacher_temperature)
+            )
+        return loss, (stats, metrics.training_top1(logits, micro_batch))
 
-    def train_step(state, device_data, batch, learning_rate):
+    def train_step(state, device_data, batch, learning_rate, teacher_weights):
         with conv_backend.conv_backend(backend):
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(jax.random.key(state.seed), state.step)
             )
             batch = pipeline.fetch(device_data, batch, augment_key)
-            count = config.grad_accum_steps or (
-                1
-                if state.stats
-                else num_microbatches(graphdef, state.params, {}, batch["image"], train=True)
+            batch = mixing.mix(batch, augment_key, config)
+            count = config.grad_accum_steps or num_microbatches(
+                graphdef,
+                state.params,
+                state.stats,
+                batch["image"],
+                train=True,
+                unit=division.group_images,
             )
             micro_batches = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
-            def gradients(stats, micro_batch):
+            def gradients(micro_batch):
+                if teacher_logits:
+                    taught = teacher_logits(teacher_weights, micro_batch["image"])
+                    micro_batch = micro_batch | {"teacher": taught}
                 (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-                    state.params, stats, micro_batch, dropout_key
+                    state.params, state.stats, micro_batch, dropout_key
                 )
-                return stats, (grads, {"loss": loss, "top1": top1})
+                return grads, {"loss": loss, "top1": top1}, stats
 
-            if count == 1:
-                stats, means = gradients(state.stats, jax.tree.map(lambda x: x[0], micro_batches))
-            else:
-                zeros = jax.tree.map(jnp.zeros_like, (state.params, state.running))
-                stats, means = _scan_mean(gradients, state.stats, zeros, micro_batches, count)
+            means = _mean(gradients, micro_batches, count)
             # After the local mean, so that the devices talk once a step.
-            (grads, measured), stats = lax.pmean((means, stats), AXIS)
+            grads, measured, stats = lax.pmean(means, AXIS)
             opt_state = with_learning_rate(state.opt_state, learning_rate)
             updates, opt_state = optimizer.update(grads, opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
+            average = update_average(config, state.average, params, stats, state.step)
             starts = state.step % config.log_every == 0
             running = jax.tree.map(
                 lambda total, value: jnp.where(starts, 0.0, total) + value, state.running, measured
             )
-            return TrainState(state.step + 1, state.seed, params, stats, opt_state, running)
+            return TrainState(
+                state.step + 1, state.seed, params, stats, opt_state, running, average
+            )
 
     return train_step
 
 
-def _scan_mean(function, carry, zeros, micro_batches, count):
+def _mean(function: Callable[[Tree], Any], micro_batches: Tree, count: int) -> Any:
     """Returns the mean of a function's results over micro-batches, holding one result at a time.
 
     Args:
-      function: (carry, micro-batch) -> (carry, result like `zeros`).
-      carry: before the first.
-      zeros: a tree.
+      function: of a micro-batch, to a tree.
       micro_batches: with a leading axis of `count`.
       count: how many there are.
-
-    Returns:
-      The carry after the last, and the mean.
     """
+    first = jax.tree.map(lambda x: x[0], micro_batches)
+    if count == 1:
+        return function(first)
+    zeros = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function, first)
+    )
 
-    def body(state, micro_batch):
-        carry, total = state
-        carry, result = function(carry, micro_batch)
-        return (carry, jax.tree.map(jnp.add, total, result)), None
+    def body(total, micro_batch):
+        return jax.tree.map(jnp.add, total, function(micro_batch)), None
 
-    (carry, total), _ = lax.scan(body, (carry, zeros), micro_batches)
-    return carry, jax.tree.map(lambda x: x / count, total)
+    total, _ = lax.scan(body, zeros, micro_batches)
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def make_eval_step(
@@ -131,13 +148,15 @@ def make_eval_step(
 ) -> EvalStep:
     """Returns (params, stats, device data, batch) -> sums over the global batch.
 
-    See `metrics.evaluation_sums`.
+    See `metrics.evaluation_sums` and `metrics.class_sums`.
     """
 
     def eval_step(params, stats, device_data, batch):
         with conv_backend.conv_backend(backend):
             batch = pipeline.fetch(device_data, batch, None)
             logits = predict(graphdef, _cast(params, dtype), stats, batch["image"].astype(dtype))
-            return lax.psum(metrics.evaluation_sums(logits, batch["label"], batch["weight"]), AXIS)
+            answers = logits, batch["label"], batch["weight"]
+            sums = metrics.evaluation_sums(*answers) | metrics.class_sums(*answers)
+            return lax.psum(sums, AXIS)
 
     return eval_step

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 
+from squeeze_jax import storage
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import append, write_atomically
 from squeeze_jax.train.checkpoint import METRICS_FILE
@@ -25,19 +26,32 @@ class JsonLines:
     """The file metrics.jsonl in a trial's folder, one line a record; only the first process writes.
 
     On resumption the lines after the restored step are dropped, so that the file equals an unbroken
-    run's.
+    run's. In object storage nothing can be appended: there, `flush` writes the file anew.
     """
 
     def __init__(self, directory: Path, step: int):
         self._path = directory / METRICS_FILE
+        self._is_first, self._is_flushed = jax.process_index() == 0, True
         self.lines = [line for line in _whole_lines(self._path) if line["step"] <= step]
-        if jax.process_index() == 0:
-            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        if self._is_first:
+            self._write_all()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends one line."""
-        if jax.process_index() == 0:
+        """Appends one line, at once or at the next `flush`."""
+        if self._is_first and storage.is_remote(self._path):
+            self.lines.append(dict(record))
+            self._is_flushed = False
+        elif self._is_first:
             append(self._path, json.dumps(dict(record)))
+
+    def flush(self) -> None:
+        """Makes the file hold every record, before a checkpoint that it must not lag behind."""
+        if not self._is_flushed:
+            self._write_all()
+            self._is_flushed = True
+
+    def _write_all(self) -> None:
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
 
 # By name: a trial's folder and the step that it starts from or was restored at -> a tracker.

@@ -1,19 +1,25 @@
 """Opens a network from any file or folder that holds its weights."""
 
+import functools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from squeeze_jax import zoo
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.convert import read_network
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, imagenet
+from squeeze_jax.storage import as_path
 from squeeze_jax.train.checkpoint import load_network
 
 
 def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
     """Returns the network of a checkpoint's folder, a .sqz file, or a file that importers read.
+
+    The name of a bundled network will do, see `squeeze_jax.zoo`.
 
     What an importer changed and assumed is printed.
 
@@ -24,6 +30,7 @@ def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
     Raises:
       UserError: there is none, or it is damaged, of no known kind, or of another model.
     """
+    path = zoo.locate(path)
     if path.is_dir() or not path.exists():
         return load_network(path)
     if path.suffix == ".sqz":
@@ -33,6 +40,21 @@ def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
     for line in found.remarks():
         print(f"{path}: {line}", file=sys.stderr)
     return found.network
+
+
+# A study starts all its trials from one network, and has them learn from one teacher.
+@functools.lru_cache(maxsize=2)
+def open_once(path: str, model: str | None = None) -> Network:
+    """Returns `open_weights` of a path, reading one of the latest two paths no more.
+
+    Args:
+      path: the folder or file.
+      model: name and options, as JSON.
+
+    Raises:
+      UserError: see `open_weights`.
+    """
+    return open_weights(as_path(path).expanduser(), None if model is None else json.loads(model))
 
 
 def load_sqz_file(path: Path, base: Network | None = None) -> Network:
@@ -48,7 +70,7 @@ def load_sqz_file(path: Path, base: Network | None = None) -> Network:
     try:
         content = path.read_bytes()
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from e
+        raise UserError(f"{path}: {e.strerror or e}") from e
     try:
         return container.read(content, known_classes(), base)
     except UserError as e:

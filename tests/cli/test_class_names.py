@@ -281,6 +281,7 @@ def test_fine_tuning_on_other_classes_draws_the_classifier_anew(save, folder):
     np.testing.assert_array_equal(params["conv10"]["kernel"], fresh["conv10"]["kernel"])
 
 
+@pytest.mark.slow
 def test_calibration_uses_no_labels(run, save, folder, tmp_path):
     pytest.importorskip("onnxruntime")
     net, images = save(perfect("cat", "dog")), folder(("x", 0), ("y", 1), ("z", 2))

@@ -44,7 +44,9 @@ def test_summary_as_text_is_table_1(run):
     assert ["conv1", "111x111x96", "7x7/2", "14,208", "173,873,952"] in rows
     assert ["max_pool1", "55x55x96", "3x3/2", "0", "0"] in rows
     assert ["fire9/expand3x3", "13x13x256", "3x3/1", "147,712", "24,920,064"] in rows
-    assert rows[-1] == ["total", "1,248,424", "832,667,936"]
+    assert rows[-3] == ["total", "1,248,424", "832,667,936"]
+    assert rows[-2][:2] == ["int8", ".tflite:"]
+    assert rows[-1] == ["export", "--format", "c:", "485,512", "bytes", "of", "RAM"]
 
 
 def test_summary_as_json_and_csv_agree(run):
@@ -180,15 +182,21 @@ def picture(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_evaluate_as_text_and_json(run, checkpoint):
     code, out, _ = run("evaluate", checkpoint, "--data", "digits", "--format", "json")
     record = json.loads(out)
     assert code == 0 and record["images"] == 360 and 0 <= record["top1"] <= record["top5"] <= 100
+    worst = min(record["classes"], key=lambda each: each["top1"])
+    commonest = max(count for label, answer, count in record["confusion"] if label != answer)
     _, out, _ = run("evaluate", checkpoint, "--data", "digits")
-    assert (
-        out
-        == f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %\n"
+    first, _, head, _, row, *_, last = out.splitlines()
+    assert first == (
+        f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %, "
+        f"expected calibration error {record['calibration_error']:.2f} %"
     )
+    assert head.split("  ")[0] == "Class" and f"{worst['top1']:.1f}" in row.split()
+    assert last.startswith("commonest confusions: ") and f"({commonest})" in last
 
 
 def test_predict_as_text_and_json(run, checkpoint, picture):
@@ -214,7 +222,9 @@ def test_an_exported_file_is_used_like_a_checkpoint(run, checkpoint, picture, tm
         json.loads(run("evaluate", net, "--data", "digits", "--format", "json")[1])
         for net in (file, checkpoint)
     )
-    assert found == pytest.approx(expected, rel=1e-5)
+    for key in ("classes", "confusion"):
+        assert found.pop(key) == expected.pop(key)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-3)
 
 
 @pytest.mark.parametrize("coder", ["arithmetic", "huffman"])
@@ -283,9 +293,11 @@ def test_onnx_says_how_near_it_comes(run, checkpoint, tmp_path, precision, least
         tmp_path / "net.onnx",
         *arguments,
     )
-    found = re.fullmatch(r".*/net\.onnx: ([\d,]+) bytes, logits within (.+) of the net's\n", out)
+    pattern = r".*/net\.onnx: ([\d,]+) bytes, logits within (\S+) of the net's(.*)\n"
+    found = re.fullmatch(pattern, out)
     assert code == 0 and int(found[1].replace(",", "")) == (tmp_path / "net.onnx").stat().st_size
     assert least <= float(found[2]) <= TOLERANCES[precision]
+    assert bool(found[3]) == (precision == "int8")
 
 
 def test_int8_is_calibrated_on_images_of_any_classes(run, checkpoint, tmp_path):
@@ -425,6 +437,9 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             "which data",
         ),
         (("serve-demo", "NET", "--runtime", "/nowhere", "-o", "x"), "/nowhere"),
+        (("firmware", ".", "--flash", "8K", "--ram", "9K", "-o", "x"), "8,192 bytes of flash"),
+        (("firmware", ".", "--flash", "9K", "--ram", "1K", "-o", "x"), "1,024 of RAM"),
+        (("firmware", ".", "--flash", "9K", "--ram", "9K", "--epochs", 0, "-o", "x"), "above 0"),
     ],
 )
 def test_errors_with_trained_nets_are_one_line(run, checkpoint, arguments, words):

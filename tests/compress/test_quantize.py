@@ -228,6 +228,7 @@ def test_a_loss_is_kept_to(net, calibrated, images):
     assert len(content) < len(container.lossless(net)) / 3
 
 
+@pytest.mark.slow
 def test_what_fits_anyway_is_lossless_and_what_cannot_fit_is_an_error(net, calibrated):
     whole = container.lossless(net)
     assert rate_search.to_size(net, calibrated, len(whole)) == whole
@@ -291,6 +292,42 @@ def test_every_kind_of_layer_is_rounded(model, images):
     assert all(isinstance(coded[path], QuantizedTensor) for path in kernels)
     read = container.read(container.write(net, coded))
     assert quantize.divergence_from(net, images[8:16])(read) < 0.05
+
+
+def biased(net) -> Network:
+    """Returns the net with biases that are not 0, as a trained one has."""
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32) / 4 if x.ndim == 1 else x, net.params
+    )
+    return Network(net.model, net.class_names, net.preprocessing, params, net.stats)
+
+
+@pytest.mark.slow
+def test_biases_are_rounded_and_take_fewer_bytes(net, calibrated, images):
+    net = biased(net)
+    coded = quantize.quantize(net, calibrated, 1e-4)
+    own = container.paths(net.params, net.stats)
+    biases = {path: np.float16(own[path]) for path in coded if path.endswith("bias")}
+    assert len(biases) == len(calibrated.layers)
+    assert all(coded[path].dtype == np.float16 for path in biases)
+    assert len(container.write(net, coded)) < len(container.write(net, coded | biases))
+
+
+@pytest.mark.slow
+def test_the_moment_of_a_bias_is_that_of_its_gradient(net, images):
+    """Compares with the exact Fisher information of conv10's biases, which the mean divides."""
+    found = calibrate.calibrate(net, np.tile(images[:1], (64, 1, 1, 1)), samples=4)
+    p = np.exp(np.asarray(jax.nn.log_softmax(net.module()(images[:1]))[0], np.float64))
+    np.testing.assert_allclose(found.layers["conv10"].biases, p * (1 - p), rtol=0.2)
+
+
+def test_a_bias_corrects_the_weighted_mean_error():
+    own, rounded = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 5)).astype(np.float32)
+    weights = np.random.default_rng(1).uniform(size=(3, 4)).astype(np.float32)
+    error = quantize._average_error(own, rounded, weights)
+    expected = np.average((own - rounded).reshape(12, 5), axis=0, weights=weights.reshape(-1))
+    np.testing.assert_allclose(error, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_no_images_is_an_error(net, images):

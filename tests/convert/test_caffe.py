@@ -96,6 +96,7 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path, content, words):
 BLOCKS = (2, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_squeezenext_computes_what_its_definition_does(tmp_path):
     pytest.importorskip("torch")
     from tests.convert import torch_nets

@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeeze_jax.convert import demo
+import squeeze_jax
+from squeeze_jax.convert import EXPORTERS, adapt, demo, export_network
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Preprocessing, preprocessing
 
@@ -32,7 +33,16 @@ SHOWN = ["tench", "sock", "7"]
 SIZE, RESIZE = 40, 48
 
 
-def metadata(resize_mode: str = "short") -> dict:
+GREY = {
+    "image_size": (SIZE, 28),
+    "resize": (RESIZE, 35),
+    "channel_order": "grey",
+    "mean": (116.0,),
+    "std": (57.0,),
+}
+
+
+def metadata(resize_mode: str = "short", **changes) -> dict:
     """What Network.metadata() gives."""
     data = {
         "image_size": SIZE,
@@ -41,6 +51,7 @@ def metadata(resize_mode: str = "short") -> dict:
         "channel_order": "bgr",
         "mean": (104.0, 117.0, 123.0),
         "std": (58.0, 57.0, 56.0),
+        **changes,
     }
     return {
         "model": {"name": "tiny"},
@@ -94,11 +105,14 @@ def package(tmp_path, monkeypatch) -> Path:
 
 def test_from_the_cdn(tmp_path):
     """Three files; the script comes in one version, and is held to its hash."""
-    demo.write_page(tmp_path / "site" / "page", metadata(), b"model", None)
+    demo.write_page(tmp_path / "site" / "page", metadata(), {"float32": b"model"}, None)
     folder = tmp_path / "site" / "page"
-    assert {path.name for path in folder.iterdir()} == {"index.html", "net.json", "model.onnx"}
-    assert json.loads((folder / "net.json").read_text()) == json.loads(json.dumps(metadata()))
-    assert (folder / "model.onnx").read_bytes() == b"model"
+    assert {path.name for path in folder.iterdir()} == {"index.html", "net.json", "float32.onnx"}
+    models = [{"precision": "float32", "file": "float32.onnx", "bytes": 5}]
+    assert json.loads((folder / "net.json").read_text()) == json.loads(
+        json.dumps(metadata() | {"models": models})
+    )
+    assert (folder / "float32.onnx").read_bytes() == b"model"
     html = (folder / "index.html").read_text(encoding="utf-8")
     url = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{demo.VERSION}/dist/"
     assert (
@@ -112,7 +126,7 @@ def test_from_the_cdn(tmp_path):
 
 def test_with_the_runtime_copied(tmp_path, package):
     """What the page needs of the package and no more; nothing is fetched from elsewhere."""
-    demo.write_page(tmp_path / "page", metadata(), b"model", package)
+    demo.write_page(tmp_path / "page", metadata(), {"float32": b"model"}, package)
     assert {
         path.name: path.read_bytes().decode() for path in (tmp_path / "page" / "ort").iterdir()
     } == {n: n for n in demo.INTEGRITY}
@@ -124,10 +138,10 @@ def test_with_the_runtime_copied(tmp_path, package):
 def test_folder_exists(tmp_path):
     """Nothing of the user's is overwritten."""
     with pytest.raises(UserError, match="exists already"):
-        demo.write_page(tmp_path, metadata(), b"", None)
+        demo.write_page(tmp_path, metadata(), {"float32": b""}, None)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is no folder"):
-        demo.write_page(tmp_path / "file" / "page", metadata(), b"", None)
+        demo.write_page(tmp_path / "file" / "page", metadata(), {"float32": b""}, None)
 
 
 def test_package_lacks_files(tmp_path, package):
@@ -136,9 +150,9 @@ def test_package_lacks_files(tmp_path, package):
     with pytest.raises(
         UserError, match=rf"lacks {demo.WASM}; `npm install onnxruntime-web@{demo.VERSION}`"
     ):
-        demo.write_page(tmp_path / "page", metadata(), b"", package)
+        demo.write_page(tmp_path / "page", metadata(), {"float32": b""}, package)
     with pytest.raises(UserError, match=", ".join(demo.INTEGRITY)):
-        demo.write_page(tmp_path / "page", metadata(), b"", tmp_path / "nowhere")
+        demo.write_page(tmp_path / "page", metadata(), {"float32": b""}, tmp_path / "nowhere")
     assert not (tmp_path / "page").exists()
 
 
@@ -148,22 +162,27 @@ def test_package_of_another_version(tmp_path, package):
     with pytest.raises(
         UserError, match=rf"{demo.GLUE} in .* is not onnxruntime-web {demo.VERSION}'s"
     ):
-        demo.write_page(tmp_path / "page", metadata(), b"", package)
+        demo.write_page(tmp_path / "page", metadata(), {"float32": b""}, package)
 
 
 def test_server(tmp_path, package, served):
     """Types as browsers want them; nothing outside the folder."""
-    demo.write_page(tmp_path / "page", metadata(), b"model", package)
+    demo.write_page(tmp_path / "page", metadata(), {"float32": b"model"}, package)
     (tmp_path / "secret.txt").write_text("secret")
     port = served(tmp_path / "page")
     types = {
         path: get(port, path)[:2]
-        for path in ("/", "/net.json", "/model.onnx", *(f"/ort/{name}" for name in demo.INTEGRITY))
+        for path in (
+            "/",
+            "/net.json",
+            "/float32.onnx",
+            *(f"/ort/{name}" for name in demo.INTEGRITY),
+        )
     }
     assert types == {
         "/": (200, "text/html"),
         "/net.json": (200, "application/json"),
-        "/model.onnx": (200, "application/octet-stream"),
+        "/float32.onnx": (200, "application/octet-stream"),
         f"/ort/{demo.SCRIPT}": (200, "text/javascript"),
         f"/ort/{demo.GLUE}": (200, "text/javascript"),
         f"/ort/{demo.WASM}": (200, "application/wasm"),
@@ -195,10 +214,10 @@ def test_server_errors(tmp_path):
 def test_server_outlives_a_closed_page(tmp_path, served, capfd):
     """A browser that hangs up in the middle of a file is no news."""
     (tmp_path / "index.html").touch()
-    (tmp_path / "model.onnx").write_bytes(bytes(30_000_000))
+    (tmp_path / "float32.onnx").write_bytes(bytes(30_000_000))
     port = served(tmp_path)
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"GET /model.onnx HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET /float32.onnx HTTP/1.1\r\n\r\n")
         connection.recv(1000)
     assert get(port, "/")[0] == 200
     time.sleep(0.2)
@@ -398,6 +417,11 @@ def weights() -> np.ndarray:
 @pytest.fixture(scope="module")
 def model(weights) -> bytes:
     """3x3 convolution, ReLU, global average pool."""
+    return tiny_model(weights, SIZE, SIZE)
+
+
+def tiny_model(weights: np.ndarray, height: int, width: int) -> bytes:
+    """The net of a kernel [3, C, 3, 3]."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -410,7 +434,11 @@ def model(weights) -> bytes:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [
+            helper.make_tensor_value_info(
+                "images", TensorProto.FLOAT, ["N", weights.shape[1], height, width]
+            )
+        ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
         [numpy_helper.from_array(weights, "weights")],
     )
@@ -446,14 +474,16 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
-def expected(path: Path, resize_mode: str, weights: np.ndarray) -> tuple[list[str], np.ndarray]:
+def expected(
+    path: Path, resize_mode: str, weights: np.ndarray, **changes
+) -> tuple[list[str], np.ndarray]:
     """Names and probabilities in falling order, by NumPy, preprocessed as in Python."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     if path.stem == "turned":
         pixels = np.rot90(pixels, -1)
     inputs = preprocessing.preprocess(
-        pixels, Preprocessing.from_metadata(metadata(resize_mode)["data"])
+        pixels, Preprocessing.from_metadata(metadata(resize_mode, **changes)["data"])
     )
     windows = np.lib.stride_tricks.sliding_window_view(
         inputs, (3, 3), (0, 1)
@@ -472,7 +502,7 @@ def site(tmp_path, model, served):
 
     def start(resize_mode: str = "short") -> tuple[Path, str]:
         folder = tmp_path / resize_mode
-        demo.write_page(folder, metadata(resize_mode), model, Path(ORT_WEB))
+        demo.write_page(folder, metadata(resize_mode), {"float32": model}, Path(ORT_WEB))
         return folder, f"http://127.0.0.1:{served(folder)}/"
 
     return start
@@ -494,17 +524,23 @@ def test_resizes_like_pillow(browser, site, mode):
         (64, 90, 64),
         (90, 90, 7),
         (1, 5, 3),
+        (301, 190, (64, 50)),
+        (97, 411, (60, 31)),
+        (31, 20, (48, 60)),
+        (120, 90, (40, 30)),
+        (64, 64, (7, 9)),
     ]:
+        new_height, new_width = (size, size) if isinstance(size, int) else size
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 4), np.uint8)
         text = base64.b64encode(pixels.tobytes()).decode()
         bytes_in_js = f"Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0))"
-        call = f"resize({bytes_in_js}, {width}, {height}, {size}, '{mode}')"
+        call = f"resize({bytes_in_js}, {width}, {height}, [{new_height}, {new_width}], '{mode}')"
         found = base64.b64decode(
             browser.evaluate(
                 f"btoa({call}.reduce((text, byte) => text + String.fromCharCode(byte), ''))"
             )
         )
-        found = np.frombuffer(found, np.uint8).reshape(size, size, 4)
+        found = np.frombuffer(found, np.uint8).reshape(new_height, new_width, 4)
         np.testing.assert_array_equal(
             found[..., :3],
             preprocessing.resize(pixels[..., :3].copy(), size, mode),
@@ -539,6 +575,29 @@ def test_dropped_images(browser, site, images, weights, mode):
         browser.evaluate("document.getElementById('about').textContent")
         == "3 classes, 40 × 40 pixels. weights <drawn> at random"
     )
+    assert browser.complaints() == []
+
+
+@in_browser
+@pytest.mark.parametrize("mode", ["short", "squash"])
+def test_grey_and_not_square(browser, tmp_path, served, images, weights, mode):
+    """A colour photo becomes its luma, of the net's height and width."""
+    weights = weights[:, :1] * 2
+    data = metadata(mode, **GREY)
+    demo.write_page(
+        tmp_path / "page", data, {"float32": tiny_model(weights, SIZE, 28)}, Path(ORT_WEB)
+    )
+    browser.open(f"http://127.0.0.1:{served(tmp_path / 'page')}/")
+    browser.message("Ready.")
+    for name, tolerance in (("wide.png", 1e-4), ("turned.jpg", 0.02)):
+        browser.drop(images / name)
+        names, probabilities = browser.top(name)
+        wanted, values = expected(images / name, mode, weights, **GREY)
+        assert names == wanted
+        np.testing.assert_allclose(probabilities, values, atol=tolerance)
+    assert values[0] - values[1] > 0.02
+    about = browser.evaluate("document.getElementById('about').textContent")
+    assert about.startswith("3 classes, 28 × 40 pixels.")
     assert browser.complaints() == []
 
 
@@ -589,16 +648,59 @@ def test_not_an_image(browser, site, images):
 
 
 @in_browser
+@pytest.mark.slow
+def test_int8_beside_float(browser, tmp_path, served, images):
+    """Each model's size, time and classes; the choice stays for the next image."""
+    pytest.importorskip("onnxruntime")
+    network = squeeze_jax.load("cifar10-48k").whole()
+    with Image.open(images / "wide.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    inputs = preprocessing.preprocess(pixels, network.preprocessing)[None]
+    calibration = np.concatenate([inputs, inputs[:, ::-1], inputs[:, :, ::-1]])
+    options = {"float32": {}, "int8": {"precision": "int8", "calibration": calibration}}
+    models = {
+        precision: export_network(network, "onnx", option, inputs)[0]
+        for precision, option in options.items()
+    }
+    wanted = {}
+    for precision, content in models.items():
+        logits = adapt(EXPORTERS["onnx"].open(content), network)(inputs)[0].astype(np.float64)
+        wanted[precision] = np.sort(np.exp(logits) / np.exp(logits).sum())[:-6:-1]
+    assert abs(wanted["float32"] - wanted["int8"]).max() > 1e-3
+    demo.write_page(tmp_path / "page", network.metadata(), models, Path(ORT_WEB))
+    browser.open(f"http://127.0.0.1:{served(tmp_path / 'page')}/")
+    browser.message("Ready.")
+    browser.drop(images / "wide.png")
+    np.testing.assert_allclose(browser.top("wide.png")[1], wanted["float32"], atol=1e-4)
+    rows = browser.evaluate(
+        "[...document.querySelectorAll('#models tbody tr')]"
+        ".map((row) => row.innerText.split('\\t'))"
+    )
+    assert [row[0].strip() for row in rows] == list(models)
+    assert [row[1] for row in rows] == [f"{len(model) / 1000:,.0f} KB" for model in models.values()]
+    assert all(row[2].endswith(" ms") for row in rows) and rows[0][3] == "1.00 ×"
+    browser.evaluate("document.querySelector('input[value=int8]').click()")
+    for _ in range(2):
+        np.testing.assert_allclose(browser.top("wide.png")[1], wanted["int8"], atol=0.02)
+        browser.evaluate("say('')")
+        browser.drop(images / "wide.png")
+    assert browser.complaints() == []
+
+
+@in_browser
 @pytest.mark.parametrize(
     "path, content, message",
     [
-        ("model.onnx", None, "model.onnx is missing (HTTP 404)."),
-        ("model.onnx", b"no model", "model.onnx does not load: "),
+        ("float32.onnx", None, "float32.onnx is missing (HTTP 404)."),
+        ("float32.onnx", b"no model", "float32.onnx does not load: "),
         ("net.json", b"{", "net.json is not JSON."),
         (
             "net.json",
-            json.dumps(metadata() | {"class_names": NAMES[:2]}).encode(),
-            "model.onnx gives 3 logits, but net.json names 2 classes.",
+            json.dumps(
+                metadata()
+                | {"class_names": NAMES[:2], "models": [{"file": "float32.onnx", "bytes": 1}]}
+            ).encode(),
+            "float32.onnx gives 3 logits, but net.json names 2 classes.",
         ),
         (f"ort/{demo.SCRIPT}", None, "onnxruntime-web could not be loaded from ./ort/"),
         (f"ort/{demo.WASM}", b"tampered with", f"./ort/{demo.WASM} could not be loaded"),
@@ -637,7 +739,7 @@ def test_runtime_from_the_cdn(browser, tmp_path, model, served, images):
 
     The network's part is played by the files of the package.
     """
-    demo.write_page(tmp_path / "page", metadata(), model, None)
+    demo.write_page(tmp_path / "page", metadata(), {"float32": model}, None)
     port = served(tmp_path / "page")
     runtime = demo.read_runtime(Path(ORT_WEB))
     browser("Fetch.enable", patterns=[{"urlPattern": f"{demo.CDN}*"}])

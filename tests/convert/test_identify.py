@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from squeeze_jax.convert import import_network
+from squeeze_jax.convert import import_network, read_network
 from squeeze_jax.convert.state_dict import state_dict
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
@@ -28,6 +28,39 @@ def test_a_net_is_known_by_its_names_and_shapes(tmp_path, name, library, num_cla
         imagenet.class_names() if num_classes == 1000 else tuple(map(str, range(num_classes)))
     )
     assert (found.preprocessing, found.source) == (imagenet.TORCH, "net.safetensors, safetensors")
+
+
+@pytest.mark.parametrize("name", ["squeezenet_v1_1", "alexnet_torchvision"])
+def test_the_first_kernel_tells_a_grey_net(tmp_path, name):
+    """Preprocessing is its library's, of the luma."""
+    net = random_net({"name": name, "in_channels": 1}, 3)
+    safetensors.numpy.save_file(state_dict(net, "torchvision"), tmp_path / "net.safetensors")
+    found = import_network(tmp_path / "net.safetensors")
+    assert same_weights(found, net) and dict(found.model) == net.model
+    preprocessing = found.preprocessing
+    assert (preprocessing.channel_order, found.input_shape) == ("grey", (224, 224, 1))
+    red, green, blue = imagenet.TORCH.mean
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    assert preprocessing.mean == pytest.approx((luma,), abs=1e-3)
+
+
+def test_the_caller_tells_a_shape(tmp_path):
+    """Of the crop alone: images are resized in the same ratio before it."""
+    net = random_net({"name": NAME, **OPTIONS, "in_channels": 1})
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file(state_dict(net, "torchvision"), path)
+    given = dict(image_size=(112, 56), mean=(120.0,), std=(60.0,))
+    found = read_network(path, NAME, OPTIONS, preprocessing=given)
+    assert found.network.preprocessing.resize == (128, 64)
+    assert found.network.input_shape == (112, 56, 1)
+    assert found.assumed.startswith("--resize 128x64 --resize-mode short --channel-order grey,")
+    for other, words in (
+        (dict(channel_order="rgb"), "takes images of 1 channels, and channel order rgb has 3"),
+        (dict(mean=(1.0, 2.0, 3.0)), "mean is one number of grey images, got 1,2,3"),
+        (dict(image_size=(112, 56), resize=64), r"image size \(112, 56\), resize 64"),
+    ):
+        with pytest.raises(UserError, match=words):
+            read_network(path, NAME, OPTIONS, preprocessing=other)
 
 
 @pytest.mark.parametrize(

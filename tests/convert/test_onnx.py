@@ -241,7 +241,7 @@ def test_int8(small):
     """
     full = exporter.to_onnx(small)
     before = full.SerializeToString()
-    model = exporter.quantize(full, noise(20, 50))
+    model = exporter.quantize(full, noise(20, 50), small.preprocessing)
     assert full.SerializeToString() == before
     assert len(model.SerializeToString()) < 0.4 * len(before)
     assert model.metadata_props == full.metadata_props and model.doc_string == full.doc_string
@@ -290,6 +290,7 @@ class Own(nnx.Module):
         return self.classifier(jnp.tanh(x) ** 2)
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own():
     """Not only the registry's."""
     module, images = Own(nnx.Rngs(0)), noise(2, 8)

@@ -12,8 +12,10 @@ from jax import lax
 
 from squeeze_jax.convert import metadata, verify
 from squeeze_jax.convert.exporters import stablehlo, tflite
+from squeeze_jax.cost import trace
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import imagenet
+from squeeze_jax.network.preprocessing import in_grey, preprocess
 from tests.convert.random_networks import random_net
 
 pytest.importorskip("litert_converter")
@@ -21,10 +23,11 @@ pytest.importorskip("ai_edge_litert")
 
 
 def small_net(name, size=64, **options):
+    preprocessing = replace(imagenet.TORCH, image_size=size)
     return random_net(
         {"name": name, **options},
         num_classes=10,
-        preprocessing=replace(imagenet.TORCH, image_size=size),
+        preprocessing=in_grey(preprocessing) if "in_channels" in options else preprocessing,
     )
 
 
@@ -63,6 +66,9 @@ def test_squeezenet_is_its_convolutions_joins_and_pools(model):
         ("squeezenext_23_ida", 64, {"blocks": (1, 1, 1, 1), "groups": 2}),
         ("mobilenet_v1", 64, {}),
         ("tiny_darknet", 64, {}),
+        ("squeezenet_v1_0", (71, 40), {"num_fire": 4, "pool_after": ("conv1", "fire4")}),
+        ("squeezenet_v1_1", (46, 61), {"in_channels": 1}),
+        ("mobilenet_v1", (64, 47), {"in_channels": 1}),
     ],
 )
 def test_computes_what_flax_computes(name, size, options):
@@ -73,6 +79,29 @@ def test_computes_what_flax_computes(name, size, options):
     data = tflite.to_litert(net)
     assert verify.check(net, tflite.make_runner(data), some_images(net, 1)) <= 1e-4
     assert not {"TRANSPOSE", "RELU", "CUSTOM"} & set(tflite.operators(data))
+
+
+@pytest.mark.parametrize("size", [(9, 6), (6, 9), (12, 9)])
+def test_a_pool_padded_along_one_axis_pools_along_each(size):
+    """The converter would pad both, and give another size."""
+    stem = dict(conv1_filters=4, conv1_kernel=1, conv1_stride=1, pool_after=("conv1",))
+    net = small_net("squeezenet_v1_1", size, num_fire=0, **stem)
+    data = tflite.to_litert(net)
+    assert tflite.operators(data) == Counter(CONV_2D=2, MAX_POOL_2D=2, MEAN=1)
+    assert verify.check(net, tflite.make_runner(data), some_images(net, 1)) <= 1e-4
+    predicted = trace.trace_module(net.module, net.input_shape).operators.operators
+    assert Counter(op.name for op in predicted) == tflite.operators(data)
+
+
+def test_grey_nets_take_rgb_pixels_too():
+    """The luma is computed in the file."""
+    net = small_net("squeezenet_v1_1", (35, 46), num_fire=0, pool_after=("conv1",), in_channels=1)
+    photographs = np.random.default_rng(0).integers(0, 256, (1, 35, 46, 3), np.uint8)
+    grey = preprocess(photographs[0], replace(net.preprocessing, resize=(35, 46)))[None]
+    run = tflite.make_runner(tflite.to_litert(net, pixels=True))
+    np.testing.assert_allclose(
+        run(photographs.astype(np.float32)), verify.logits(net, grey), rtol=0.02, atol=0.002
+    )
 
 
 def test_a_relu_stays_where_its_input_is_used_besides(net, monkeypatch):

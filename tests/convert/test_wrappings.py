@@ -248,7 +248,7 @@ def test_what_the_caller_says_is_not_assumed(tmp_path):
         ({"preprocessing": {"std": (0.5, 0.5, 0.5)}}, "give 127.5,127.5,127.5"),
         ({"preprocessing": {"std": (0.0, 1.0, 1.0)}}, "std is above 0"),
         ({"preprocessing": {"mean": (1.0, 2.0)}}, "mean is three numbers"),
-        ({"preprocessing": {"channel_order": "hsv"}}, "rgb or bgr"),
+        ({"preprocessing": {"channel_order": "hsv"}}, "rgb, bgr or grey"),
     ],
 )
 def test_what_does_not_fit_the_network_is_refused(tmp_path, given, words):

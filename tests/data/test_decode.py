@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFilter
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from squeeze_jax.data.decode import UnreadableImage, decode, is_image
 
@@ -149,3 +149,38 @@ def test_what_is_an_image_by_name_or_content(tmp_path):
     for name in ("labels.csv", "no_suffix", "figure.eps", "paper.pdf"):
         (tmp_path / name).write_bytes(bytes(range(256)) * 9)
         assert not is_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(quality=75, subsampling="4:2:0"),
+        dict(quality=90, subsampling="4:2:2"),
+        dict(quality=95, subsampling="4:4:4"),
+        dict(quality=90, progressive=True),
+        dict(quality=90, restart_marker_rows=1),
+        dict(quality=90, keep_rgb=True),
+    ],
+)
+def test_jpegs_are_decoded_as_pillow_decodes_them_to_the_last_bit(mode, options):
+    random = np.random.default_rng(0)
+    for size in ((1, 1), (17, 31), (64, 48)):
+        pixels = Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).convert(mode)
+        file = io.BytesIO()
+        pixels.save(file, "JPEG", **options)
+        expected = np.asarray(Image.open(file).convert("RGB"))
+        file.seek(0)
+        np.testing.assert_array_equal(decode(file, "image"), expected)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_jpegs_with_an_orientation_are_turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    file.seek(0)
+    np.testing.assert_array_equal(decode(file, "image"), expected)

@@ -158,6 +158,38 @@ def test_augmentation_is_independent_of_how_the_batch_is_sliced(folder):
     assert not np.array_equal(whole["image"], fetched(train, [batch], seed=2)[0]["image"])
 
 
+def test_a_stream_crops_the_decoded_image_whoever_reads_it(folder):
+    """A crop of as many pixels as the result has is those pixels, of an image that was not resized.
+
+    It depends on the seed, the step and the position alone.
+    """
+    small = dict(resize=5, image_size=3, mean=(0.0,) * 3, std=(1.0,) * 3, placement="stream")
+    crops = dict(augment=("random_resized_crop",), crop_area=(0.075, 0.075), crop_ratio=(1.0, 1.0))
+    opened = data.open_data(settings(folder, **small, **crops))
+    train = opened.train(BATCH, 3)
+    batches = fetched(train, take(train, 8), seed=0)
+    originals = [np.asarray(Image.open(path)) for path in opened.train_source.paths]
+    windows = {
+        image[y : y + 3, x : x + 3].tobytes()
+        for image in originals
+        for y in range(image.shape[0] - 2)
+        for x in range(image.shape[1] - 2)
+    }
+    images = np.concatenate([batch["image"] for batch in batches]).astype(np.uint8)
+    assert {image.tobytes() for image in images} <= windows
+    assert len({image.tobytes() for image in images}) > 25  # of 32, some of them the same image
+    alone = data.open_data(settings(folder, workers=0, **small, **crops)).train(BATCH, 3)
+    assert_same(take(train, 3, start=5), take(alone, 8)[5:])
+    halves = [take(opened.train(BATCH, 3, i, 2), 4) for i in range(2)]
+    whole = [
+        jax.tree.map(lambda *parts: np.concatenate(parts), *both)
+        for both in zip(*halves, strict=True)
+    ]
+    assert_same(whole, take(train, 4))
+    evaluation = opened.evaluation(BATCH)
+    assert take(evaluation, 1)[0]["image"].shape == (BATCH, 5, 5, 3)
+
+
 @PLACEMENTS
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 16])
 def test_evaluation_visits_each_example_once(folder, placement, batch_size):
@@ -222,6 +254,43 @@ def test_a_corrupt_image_is_named(folder, tmp_path, placement, workers):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("augmentation", [{"pad": 1}, {"augment": ("trivial_augment",)}])
+@pytest.mark.parametrize("order, mean", [("grey", MEAN[:1]), ("bgr", MEAN)])
+def test_rectangles_stream_as_they_lie_in_memory(folder, augmentation, order, mean):
+    """Of either number of channels; what is stored is the resized image, and Pillow's luma."""
+    changes = dict(
+        resize=(9, 14),
+        image_size=(7, 12),
+        channel_order=order,
+        mean=mean,
+        std=(50.0,) * len(mean),
+        mirror=True,
+        **augmentation,
+    )
+    found = []
+    for placement in ("memory", "stream"):
+        opened = data.open_data(settings(folder, placement=placement, **changes))
+        train, evaluation = opened.train(BATCH, seed=3), opened.evaluation(5)
+        found.append(
+            fetched(train, take(train, 3), seed=1) + fetched(evaluation, take(evaluation, 2))
+        )
+    assert_same(*found)
+    assert found[0][0]["image"].shape == (BATCH, 7, 12, len(mean))
+    picture = Image.fromarray(opened.eval_source[0][0])
+    picture = picture.convert("L") if order == "grey" else picture
+    pixels = np.asarray(picture.resize((14, 9), Image.Resampling.BILINEAR), np.float32)
+    pixels = pixels.reshape(9, 14, -1)[1:8, 1:13, ::-1]
+    expected = (pixels - np.asarray(mean).reshape(1, 1, -1)) / 50
+    np.testing.assert_allclose(found[0][3]["image"][0], expected, atol=1e-5)
+
+
+def test_random_resized_crops_of_a_stream_have_the_nets_shape(folder):
+    changes = dict(resize=(10, 12), image_size=(6, 11), channel_order="grey", mean=(9.0,))
+    changes |= dict(std=(50.0,), augment=("random_resized_crop",), placement="stream")
+    train = data.open_data(settings(folder, **changes)).train(BATCH, seed=3)
+    assert fetched(train, take(train, 1), seed=1)[0]["image"].shape == (BATCH, 6, 11, 1)
+
+
 def test_progress_stays_off_what_is_no_terminal(folder, capsys):
     data.open_data(settings(folder))
     assert capsys.readouterr() == ("", "")
@@ -234,8 +303,17 @@ def test_progress_stays_off_what_is_no_terminal(folder, capsys):
         ({"resize_mode": "long"}, "data.resize_mode"),
         ({"channel_order": "grb"}, "data.channel_order"),
         ({"image_size": 11}, "data.image_size"),
+        ({"image_size": (8, 11)}, r"data.image_size \(\(8, 11\)\) must .* not exceed data.resize"),
+        ({"image_size": (8,)}, r"data.image_size is one number, or height and width; got \(8,\)"),
+        ({"image_size": (8, 0)}, "each item of data.image_size is 1 to 16,384; got 0"),
+        ({"image_size": "8x9"}, "data.image_size is a number, or a tuple of numbers; got '8x9'"),
+        ({"channel_order": "grey"}, r"need one value each .*grey.* luma are about \(18.15,\)"),
         ({"pad": -1}, "data.pad"),
         ({"augment": ("blur",)}, "data.augment: 'blur' is none of random_crop, mirror"),
+        ({"augment": ("mirror",), "mirror": True}, "data.augment: 'mirror' is on already"),
+        ({"augment": ("random_resized_crop",), "pad": 2}, "data.pad is 2, .*; set it to 0"),
+        ({"crop_area": (0.5, 0.1)}, r"data.crop_area is two values.*; got \(0.5, 0.1\)"),
+        ({"erase_ratio": (1.0,)}, "data.erase_ratio is two values"),
         ({"std": (1.0, 1.0, 0.0)}, "data.std"),
     ],
 )

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from squeeze_jax import storage
 from squeeze_jax.data import DataConfig, sources
 from squeeze_jax.data.decode import decode
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import write_atomically
+from tests.gcs import bucket  # noqa: F401
 
 
 def settings(name="folder", data_dir="", **changes):
@@ -215,6 +218,21 @@ def test_tfds_reads_what_was_written(prepared):
             np.testing.assert_array_equal(image, images[split][i])
             np.testing.assert_array_equal(image, source[i][0])
             assert label == source[i][1] == i % 2
+
+
+def test_tfds_reads_from_a_bucket(prepared, bucket, monkeypatch):  # noqa: F811
+    data_dir, images = prepared
+    # What the C++ reader of array_record calls STORAGE_EMULATOR_HOST.
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", os.environ["STORAGE_EMULATOR_HOST"])
+    for file in data_dir.rglob("*.*"):
+        if file.is_file():
+            path = storage.as_path(bucket) / "data" / file.relative_to(data_dir)
+            write_atomically(path, file.read_bytes())
+    train, _ = sources.load(settings("tiny", f"{bucket}/data"))
+    for i, image in enumerate(images["train"]):
+        np.testing.assert_array_equal(train[i][0], image)
+    with pytest.raises(UserError, match="an image folder lies on a disk; copy gs://"):
+        sources.load(settings("folder", f"{bucket}/data"))
 
 
 def test_tfds_slices_of_splits(prepared):

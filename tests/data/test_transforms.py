@@ -38,6 +38,46 @@ def test_short_is_the_whole_resized_then_its_centre_square(shape):
     )
 
 
+@pytest.mark.parametrize("size", [(16, 12), (12, 16), (9, 30)])
+def test_a_rectangle_is_what_pillow_makes(size):
+    """Squash scales both sides; short takes the largest centred part of the proportions."""
+    image = RNG.integers(0, 256, (48, 64, 3), np.uint8)
+    height, width = size
+    scale = min(48 / height, 64 / width)
+    top, left = (48 - height * scale) / 2, (64 - width * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    picture = Image.fromarray(image)
+    for mode, part in (("squash", None), ("short", box)):
+        expected = picture.resize((width, height), Image.Resampling.BILINEAR, box=part)
+        found = preprocessing.resize(image, size, mode)
+        np.testing.assert_array_equal(found, np.asarray(expected), mode)
+        grey = preprocessing.resize(image[..., :1], size, mode)
+        np.testing.assert_array_equal(grey, found[..., :1])
+
+
+def test_grey_is_the_luma():
+    red, green, blue = np.moveaxis(IMAGES[0].astype(np.int64), -1, 0)
+    found = preprocessing.to_channels(IMAGES[0], "grey")
+    assert found.shape == (8, 8, 1) and found.dtype == np.uint8
+    exact = 0.299 * red + 0.587 * green + 0.114 * blue
+    assert np.abs(found[..., 0] - exact).max() < 0.51
+    np.testing.assert_array_equal(found, preprocessing.to_channels(found, "grey"))
+    np.testing.assert_array_equal(preprocessing.to_channels(IMAGES[0], "bgr"), IMAGES[0])
+    same = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
+    np.testing.assert_array_equal(preprocessing.to_channels(same, "grey"), same[..., :1])
+
+
+def test_grey_statistics_are_those_of_the_luma():
+    """The mean is exact; a photograph's deviation is near."""
+    pixels = RNG.integers(0, 200, (50, 50, 1)) + RNG.integers(0, 40, (50, 50, 3))
+    pixels = pixels.astype(np.uint8)
+    luma = preprocessing.to_channels(pixels, "grey")
+    mean = preprocessing.grey_values(pixels.mean((0, 1)).tolist(), "rgb")
+    std = preprocessing.grey_values(pixels.std((0, 1)).tolist()[::-1], "bgr")
+    assert mean == pytest.approx([luma.mean()], abs=0.1)
+    assert std == pytest.approx([luma.std()], rel=0.02)
+
+
 @pytest.mark.parametrize("mode", ["squash", "short"])
 def test_resize_leaves_the_right_size_alone(mode):
     np.testing.assert_array_equal(preprocessing.resize(IMAGES[0], 8, mode), IMAGES[0])
@@ -58,6 +98,44 @@ def test_centre_crop(size, start):
         preprocessing.centre_crop(IMAGES, size),
         IMAGES[:, start : start + size, start : start + size],
     )
+
+
+def test_a_rectangle_is_cropped_at_its_centre():
+    found = preprocessing.centre_crop(IMAGES[:, :7], (4, 6))
+    np.testing.assert_array_equal(found, IMAGES[:, 1:5, 1:7])
+
+
+def test_random_crops_of_rectangles_are_everywhere():
+    """Of the padded image, along both axes."""
+    image = np.arange(1.0, 1 + 8 * 8, dtype=np.float32).reshape(8, 8, 1)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    possible = {padded[y : y + 5, x : x + 9].tobytes() for y in range(6) for x in range(2)}
+    many = jnp.repeat(image[None], 300, axis=0)
+    found = np.asarray(augment(many, keys(300), settings((5, 9), 1, False)))
+    assert found.shape == (300, 5, 9, 1)
+    assert {crop.tobytes() for crop in found} == possible
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_grey_is_augmented_as_grey_in_colour(name):
+    """One channel becomes what each of three equal channels becomes."""
+    pixels = np.linspace(-1, 1, 20 * 12, dtype=np.float32).reshape(20, 12, 1)
+    colour, grey = (
+        settings(
+            (16, 10),
+            0,
+            False,
+            mean=(127.5,) * channels,
+            std=(127.5,) * channels,
+            channel_order=order,
+        )
+        for channels, order in ((3, "rgb"), (1, "grey"))
+    )
+    for key in keys(8):
+        found = AUGMENTATIONS[name](pixels, key, grey)
+        expected = AUGMENTATIONS[name](np.repeat(pixels, 3, axis=-1), key, colour)
+        assert found.shape == (*expected.shape[:2], 1)
+        np.testing.assert_allclose(found, expected[..., :1], atol=1e-3)
 
 
 @pytest.mark.slow

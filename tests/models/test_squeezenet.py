@@ -98,6 +98,7 @@ def test_conv10_relu_is_an_option():
     )
 
 
+@pytest.mark.slow
 def test_batch_norm_replaces_the_bias_and_normalises():
     model = models.create(
         "squeezenet_v1_1",

@@ -19,6 +19,7 @@ from squeeze_jax.network import (
 )
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_has_the_logits_of_the_whole():
     graphdef, params, stats = split_model(
         build_model({"name": "squeezenet_v1_1", "batch_norm": True}, 10)
@@ -42,6 +43,7 @@ def test_a_batch_in_parts_has_the_logits_of_the_whole():
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4 * float(np.abs(whole).max()))
 
 
+@pytest.mark.slow
 def test_weights_compiled_into_a_net_or_handed_to_it_give_the_same_logits(monkeypatch):
     model = {"name": "squeezenet_v1_1", "batch_norm": True}
     _, params, stats = split_model(build_model(model, 10))

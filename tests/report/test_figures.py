@@ -180,7 +180,9 @@ def test_nothing_finished(sweep):
 
 def test_training_curves(sweep, troubled):
     workdir = sweep(troubled)
-    figure = training_figure(Workdir(workdir).read_record(), Workdir(workdir).read_curves())
+    study = Workdir(workdir).read_record()
+    names = [trial.name for trial in study.trials]
+    figure = training_figure(study, Workdir(workdir).read_curves(names))
     loss, top1 = figure.axes
     assert len(loss.lines) == len(top1.lines) == 7  # the failed and the pending one left no record
     assert [tuple(pair) for pair in top1.lines[0].get_xydata()] == [(1, 39.5), (2, 79)]
@@ -196,7 +198,8 @@ def test_a_training_that_is_nan_from_the_start(sweep):
     record.write_text(
         '{"step": 1, "epoch": 0.5, "loss": NaN}\n{"step": 2, "epoch": 1.0, "loss": Infinity}\n'
     )
-    assert svg(training_figure(study, Workdir(workdir).read_curves()))
+    names = [trial.name for trial in study.trials]
+    assert svg(training_figure(study, Workdir(workdir).read_curves(names)))
 
 
 @pytest.mark.parametrize("label", ["cost in $ and $", r"\frac{"])

@@ -75,6 +75,13 @@ def test_the_page_tells_all(sweep, troubled):
     assert shown.tags.count("tr") == (1 + 3) + (1 + 9)
 
 
+def test_the_trainings_of_a_large_study_are_sampled(sweep, troubled, monkeypatch):
+    monkeypatch.setattr("squeeze_jax.report.page._CURVES", 4)
+    assert "3 of 9 trials." in page(sweep(troubled)).text
+    monkeypatch.setattr("squeeze_jax.report.page._CURVES", 9)
+    assert "of 9 trials." not in page(sweep(troubled)).text
+
+
 def test_compressed_bytes_are_weighed(stages):
     shown = page(stages)
     assert (

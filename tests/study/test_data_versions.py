@@ -163,6 +163,7 @@ def test_no_batch_fits_fewer_images_than_micro_batches(tmp_path):
         study.run(plan(tmp_path / "work", images, **changes))
 
 
+@pytest.mark.slow
 def test_the_test_set_is_reported_apart(tmp_path):
     for split, count in (("train", 8), ("valid", 2), ("test", 3)):
         make(tmp_path / "images" / split, {"a": count, "b": count})

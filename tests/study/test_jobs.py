@@ -13,6 +13,7 @@ import pytest
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.study.executors import jobs
+from squeeze_jax.study.tpu_chips import chip_environment
 from tests.launching import (
     DEADLINE,
     ROOT,
@@ -77,12 +78,37 @@ def test_gpus_are_shared_alike_those_that_are_visible(devices, monkeypatch):
         jobs._shares(4)
 
 
-def test_a_tpu_is_not_shared(devices):
+def test_tpu_chips_are_shared_each_job_a_slice_of_its_own(devices):
     devices(cores=8, backend="tpu", count=4)
-    with pytest.raises(UserError, match="a TPU"):
+    (_, first), (_, second) = jobs._shares(2)
+    assert first == {
+        "TPU_VISIBLE_CHIPS": "0,1",
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,2,1",
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": "localhost:8476",
+        "TPU_PROCESS_PORT": "8476",
+        "CLOUD_TPU_TASK_ID": "0",
+    }
+    assert second["TPU_VISIBLE_CHIPS"] == "2,3" and second["TPU_PROCESS_PORT"] == "8478"
+    assert [each["TPU_VISIBLE_CHIPS"] for _, each in jobs._shares(4)] == list("0123")
+    with pytest.raises(UserError, match="5 jobs need as many TPU chips; there are 4"):
+        jobs._shares(5)
+
+
+def test_tpu_chips_that_form_no_rectangle_are_refused(devices):
+    devices(cores=8, backend="tpu", count=7)
+    with pytest.raises(UserError, match="1, 2, 4 or 8 TPU chips, not 3"):
         jobs._shares(2)
 
 
+def test_a_job_gets_its_chips_in_its_environment(monkeypatch, capfd):
+    monkeypatch.setattr(jobs, "_shares", lambda n: [([], chip_environment([i])) for i in range(n)])
+    text = "print(os.environ['TPU_VISIBLE_CHIPS'], os.environ['TPU_PROCESS_PORT'], file=sys.stderr)"
+    assert jobs.run_command(2, script(text)) == 0
+    assert sorted(capfd.readouterr().err.splitlines()) == ["0 8476", "1 8477"]
+
+
+@pytest.mark.slow
 @several
 def test_each_knows_its_place_and_runs_on_its_cores(capfd):
     code = jobs.run_command(
@@ -101,6 +127,7 @@ def test_each_knows_its_place_and_runs_on_its_cores(capfd):
     assert jobs.job_index() == (0, 1) and len(os.sched_getaffinity(0)) == CORES
 
 
+@pytest.mark.slow
 @several
 def test_each_has_as_many_threads_as_a_process_that_trains_alone(capfd):
     """XLA partitions sums by the number of its threads, and with them a trial's last digits."""
@@ -184,6 +211,7 @@ time.sleep({DEADLINE})
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @several
 def test_jobs_end_when_their_parent_is_killed(tmp_path):
     """Each is asked to stop as by SIGTERM, and nobody is left to train."""

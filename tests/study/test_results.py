@@ -127,8 +127,8 @@ def test_what_a_result_depends_on_is_recorded(study):
 
 
 def _hold(workdir, got, release):
-    with Workdir(workdir).lock("t") as mine:
-        got.put(mine)
+    with Workdir(workdir).claim("t") as mine:
+        got.put(mine is not None)
         release.wait(600)
 
 
@@ -139,11 +139,11 @@ def test_a_trial_belongs_to_one_launcher_until_its_process_ends(tmp_path):
     other = context.Process(target=_hold, args=(tmp_path, got, release))
     other.start()
     assert got.get(timeout=600)
-    with Workdir(tmp_path).lock("t") as mine:
+    with Workdir(tmp_path).claim("t") as mine:
         assert not mine
     other.kill()  # not released by the program: the system does it
     other.join(600)
-    with Workdir(tmp_path).lock("t") as mine:
+    with Workdir(tmp_path).claim("t") as mine:
         assert mine
 
 

@@ -15,34 +15,20 @@ import pytest
 
 from squeeze_jax import study
 from squeeze_jax.compress.sqz import container
-from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import Plan, Workdir, program_cache, runner, sqz_files
+from squeeze_jax.study import Plan, Workdir, preflight, program_cache, runner, sqz_files
 from squeeze_jax.train import Interrupted
 from squeeze_jax.train.checkpoint import load_network
 from tests.launching import launch
+from tests.study.staged import staged_config
 
 CODERS = ("huffman", "arithmetic")
 DENSE, COPY = ([f"stage={stage},seed={seed}" for seed in range(2)] for stage in ("dense", "copy"))
 
 
 def config_of(**changes):
-    """Two stages of two seeds, of a net that learns the digits somewhat within seconds."""
-    config = base.get_config("digits", "staged")
-    config.stage = ""
-    config.seeds = 2
-    config.model.update(
-        base_e=32,
-        incr_e=32,
-        conv1_filters=16,
-        squeeze_ratio=0.5,
-        num_fire=2,
-        pool_after=("conv1",),
-        batch_norm=True,
-    )
-    config.train.update(steps=66, batch_size=64, warmup=0.0, eval_every=0, log_every=11)
-    config.update_from_flattened_dict(changes)
-    return config
+    """Two stages; see `staged_config`."""
+    return staged_config("staged", steps=66, **changes)
 
 
 def points(config):
@@ -187,14 +173,14 @@ def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatc
     again(copied, *COPY)
     good = result(copied, DENSE[0])
     Workdir(copied).forget_result(DENSE[0])
-    with Workdir(copied).lock(DENSE[0]):  # another launcher
+    with Workdir(copied).claim(DENSE[0]):  # another launcher
         assert run(copied, config_of()) == {"pending": 2, "ok": 2}
     again(copied, COPY[1])
     with ExitStack() as other:
-        other.enter_context(Workdir(copied).lock(DENSE[0]))
+        other.enter_context(Workdir(copied).claim(DENSE[0]))
 
         class Meanwhile(runner.Progress):
-            def finish_trial(self, ended):
+            def finish_trial(self, name, ended):
                 Workdir(copied).write_result(DENSE[0], good)
                 other.close()
 
@@ -202,6 +188,7 @@ def test_a_trial_waits_for_the_launcher_that_trains_its_start(copied, monkeypatc
         assert run(copied, config_of()) == {"ok": 4}
 
 
+@pytest.mark.slow
 def test_a_failed_start_is_pending_while_it_is_tried_again(copied, monkeypatch):
     Workdir(copied).write_result(DENSE[0], {"status": "failed", "reason": "x"})
     seen = []
@@ -218,7 +205,7 @@ def test_a_start_over_the_budget_leaves_its_followers_out(capsys):
     trials = study.make_trials(config_of(), points, derive=derive)
     costs = {trial.name: {"params": 9 if trial.name == DENSE[0] else 1} for trial in trials}
     budget = config_of(**{"budget.max_params": 5}).budget
-    assert [trial.name for trial in runner._within_budget(trials, costs, budget)] == [
+    assert [trial.name for trial in preflight._within_budget(trials, costs, budget)] == [
         DENSE[1],
         COPY[1],
     ]

@@ -14,13 +14,17 @@ POINTS = {
     "pct3x3_sweep": 9,
     "bypass_sweep": 3,
     "squeezenet": 1,
+    "distill": 3,
+    "ablation": 9,
     "squeezenext_sweep": 15,
     "alexnet": 1,
     "vgg": 1,
 }
 
+PRESETS = ("digits", "cifar10", "cifar10_modern", "cifar100", "imagenet", "imagenet_modern")
 
-@pytest.mark.parametrize("preset", ["digits", "cifar10", "imagenet"])
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("study", POINTS)
 def test_every_study_yields_its_trials(study, preset):
     module = importlib.import_module(f"configs.{study}")
@@ -207,7 +211,8 @@ def test_a_stage_finds_the_long_name_that_it_starts_from(tmp_path):
         {"train.prune_density": LAYERS, "train.schedule": name} for name in ("constant", "cosine")
     ]
     dense, later = plan(tmp_path, *points, derive=derive).trials
-    assert later.parent == dense.name and later.config.train.init_from == f"trial:{dense.name}"
+    assert later.parents == {"train.init_from": dense.name}
+    assert later.config.train.init_from == f"trial:{dense.name}"
 
 
 def test_a_sweep_under_an_older_key_is_read_under_todays(tmp_path, capsys):
@@ -218,7 +223,7 @@ def test_a_sweep_under_an_older_key_is_read_under_todays(tmp_path, capsys):
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(UserError, match="'mnist'; there are digits, cifar10, imagenet, folder"):
+    with pytest.raises(UserError, match="'mnist'; there are digits, .*, imagenet_modern, folder"):
         base.get_config("mnist", "x")
 
 
@@ -249,7 +254,7 @@ def test_derive_completes_each_trial_and_names_stay():
         0.05,
         pytest.approx(0.005),
     )
-    assert (dense.parent, pruned.parent) == (None, dense.name)
+    assert (dense.parents, pruned.parents) == ({}, {"train.init_from": dense.name})
 
 
 @pytest.mark.parametrize("epochs", [5.0, 10.0])  # 10 is what the config has anyway

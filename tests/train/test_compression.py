@@ -191,6 +191,7 @@ def test_one_compiled_trial_starts_from_any_checkpoint(config, digits, checkpoin
         ({"codebook_bits": 9}, "codebook_bits is 0 to 8; got 9"),
         ({"codebook_bits": -1}, "got -1"),
         ({"codebook_bits": 4, "qat": True}, "set one"),
+        ({"ema_decay": 0.9, "qat": True}, "train.ema_decay averages weights.*; set one"),
     ],
 )
 def test_bad_settings_are_one_clear_line(config, digits, changes, words):

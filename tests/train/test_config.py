@@ -59,6 +59,9 @@ def test_a_mistake_is_one_line(section, words):
 BAD = {
     "train.learning_rate": (-1.0, math.nan, math.inf, 10**400),
     "train.momentum": (1.5, 1.0, -0.1, math.nan),
+    "train.beta2": (1.0, -0.1, math.nan),
+    "train.ema_decay": (1.0, -0.1, math.nan),
+    "train.bn_group_size": (-1,),
     "train.weight_decay": (-1.0, math.inf),
     "train.label_smoothing": (1.5, 1.0, -0.1),
     "train.warmup": (1.5, 1.0, -0.1),
@@ -70,15 +73,27 @@ BAD = {
     "train.min_steps": (-1,),
     "train.batch_size": (0, -32, 2**21),
     "train.eval_batch_size": (0, 10**12),
+    "train.mixup": (-0.1, math.nan, 1000.0),
+    "train.cutmix": (-0.1, math.inf),
     "train.grad_accum_steps": (-1,),
     "train.eval_every": (-1,),
     "train.log_every": (0,),
     "train.checkpoint_every": (-1,),
     "train.codebook_bits": (9, -1),
+    "train.teacher_temperature": (0.0, -1.0, math.inf),
+    "train.teacher_weight": (-0.1, 1.1, math.nan),
     "data.holdout": (0.0, 1.0, -0.2, 20.0, math.nan),
     "data.resize": (0, -32, 10**6),
     "data.image_size": (0, -32),
     "data.pad": (-1, 10**9),
+    "data.crop_area": ((0.0, 1.0), (0.1, 1.1), (math.nan, 1.0)),
+    "data.crop_ratio": ((0.0, 1.0), (1.0, 1000.0)),
+    "data.jitter_brightness": (-0.1, 1.5),
+    "data.jitter_contrast": (-0.1, 1.5),
+    "data.jitter_saturation": (-0.1, math.nan),
+    "data.erase_probability": (-0.1, 1.5),
+    "data.erase_area": ((0.0, 1.0), (0.1, 1.1)),
+    "data.erase_ratio": ((0.0, 1.0), (-1.0, 1.0)),
     "data.workers": (-1, 10**6),
     "data.mean": ((-1.0, 0.0, 0.0), (31537.0, 0.0, 0.0), (math.nan, 0.0, 0.0)),
     "data.std": ((0.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (14891.0, 1.0, 1.0), (math.inf, 1.0, 1.0)),
@@ -134,6 +149,7 @@ def test_what_trials_share():
     shared = TrialConfig.parse(config).compiled_part()
     config.seed = 3
     config.train.update(learning_rate=0.3, schedule="cosine", warmup=0.0, init_from="somewhere")
+    config.train.teacher = "somewhere"  # its structure is compared beside this
     assert TrialConfig.parse(config).compiled_part() == shared
     config.train.momentum = 0.8
     assert TrialConfig.parse(config).compiled_part() != shared

@@ -1,7 +1,11 @@
 """Accuracy of a trained net on a data set, against the training loop's own and against NumPy."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from squeeze_jax.data import ArraySource, evaluation_data, load_split, relabel
 from squeeze_jax.errors import UserError
@@ -41,6 +45,32 @@ def test_evaluation_is_numpys(net):
     assert result["eval_loss"] == pytest.approx(
         np.mean(log_sums - logits[np.arange(360), labels]), rel=1e-4
     )
+
+
+@pytest.mark.slow
+def test_evaluation_by_class_is_scikit_learns(net):
+    """Of a network that numbers the classes of the set otherwise, whose last batch is padded."""
+    names = tuple("7203456189")
+    net = dataclasses.replace(net, class_names=names)
+    source = relabel(load_split("digits", "", None), names)
+    images, labels = zip(*source.read(range(len(source))), strict=True)
+    result = evaluation.evaluate(
+        net.classifier(), evaluation_data(source, net.preprocessing), batch_size=77
+    )
+    prepared = np.stack([preprocessing.preprocess(image, net.preprocessing) for image in images])
+    expected = confusion_matrix(labels, np.asarray(net.module()(prepared)).argmax(1))
+    found = np.zeros((10, 10), int)
+    for label, answer, count in result["confusion"]:
+        found[label, answer] = count
+    np.testing.assert_array_equal(found, expected)
+    assert [each["name"] for each in result["classes"]] == list(names)
+    assert [each["images"] for each in result["classes"]] == list(expected.sum(1))
+    np.testing.assert_allclose(
+        [each["top1"] for each in result["classes"]],
+        100 * expected.diagonal() / expected.sum(1),
+        rtol=1e-6,
+    )
+    json.dumps(result)
 
 
 def test_probabilities_sum_to_one(net):

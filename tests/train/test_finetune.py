@@ -14,6 +14,7 @@ from squeeze_jax.configs import base, finetune
 from squeeze_jax.data import ArraySource
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, build_model, split_model
+from squeeze_jax.study.trials import set_key
 from squeeze_jax.train import (
     TrialConfig,
     check_config,
@@ -129,6 +130,16 @@ def test_a_file_that_does_not_tell_is_of_the_configs_model(net, config, letters,
     changed, assumed = capsys.readouterr().err.splitlines()
     assert "net.safetensors: changed: without the prefix 'module.'" in changed
     assert "net.safetensors: assumed, as the file does not tell: --image-size 224" in assumed
+
+
+def test_a_sweep_may_set_the_shape_that_the_checkpoint_gave(checkpoint):
+    config = finetune.get_config("digits")
+    config.train.init_from = str(checkpoint)
+    config = fill_from_checkpoint(config)
+    assert config.data.image_size == 32
+    for size in ((40, 28), 24):
+        set_key(config, "data.image_size", size)
+        assert config.data.image_size == size
 
 
 def test_a_config_that_is_complete_stays_as_it_is():

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from squeeze_jax.train import metrics
 
@@ -33,15 +33,66 @@ def test_sums_are_scikit_learns(batch):
 
 
 @pytest.mark.slow
+def test_the_confusion_matrix_is_scikit_learns(batch):
+    logits, labels = batch
+    sums = metrics.class_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200))
+    expected = confusion_matrix(labels, logits.argmax(1), labels=range(10))
+    np.testing.assert_array_equal(sums["confusion"], expected)
+    np.testing.assert_array_equal(sums["right"], expected.diagonal())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_the_calibration_error_is_its_definition(batch, scale):
+    """Guo et al. 2017: the mean of |accuracy - confidence| over bins, by their share of images."""
+    logits, labels = batch[0] * np.float32(scale), batch[1]
+    probabilities = np.exp(logits.astype(np.float64))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    expected = 0.0
+    for low, high in zip(np.arange(15) / 15, np.arange(1, 16) / 15, strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = abs(right[inside].mean() - confidence[inside].mean())
+            expected += inside.mean() * gap
+    sums = metrics.class_sums(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200))
+    assert metrics.calibration_error(sums["calibration"]) == pytest.approx(expected, abs=1e-5)
+    certain = metrics.class_sums(1e4 * jnp.eye(10)[labels], jnp.asarray(labels), jnp.ones(200))
+    assert metrics.calibration_error(certain["calibration"]) == 0
+
+
+@pytest.mark.slow
+def test_what_is_right_is_on_the_diagonal_whatever_the_logits(batch):
+    """Ties, numbers that are none, and infinities; what has no number answers nothing."""
+    rng = np.random.default_rng(1)
+    logits, labels = np.round(batch[0]), batch[1]
+    for value in (np.nan, np.inf, -np.inf):
+        logits[rng.integers(0, 200, 60), rng.integers(0, 10, 60)] = value
+    logits[:9] = np.nan
+    answers = jnp.asarray(logits), jnp.asarray(labels), jnp.ones(200)
+    sums, whole = metrics.class_sums(*answers), metrics.evaluation_sums(*answers)
+    assert float(jnp.trace(sums["confusion"])) == float(whole["top1"]) > 0
+    np.testing.assert_array_equal(jnp.diagonal(sums["confusion"]), sums["right"])
+    assert float(sums["confusion"].sum()) == 191
+    assert 0 <= metrics.calibration_error(sums["calibration"]) <= 1
+
+
+@pytest.mark.slow
+def test_many_classes_have_no_matrix(batch, monkeypatch):
+    monkeypatch.setattr(metrics, "MAX_CONFUSION_CLASSES", 9)
+    sums = metrics.class_sums(*map(jnp.asarray, batch), jnp.ones(200))
+    assert sums.keys() == {"right", "calibration"}
+
+
+@pytest.mark.slow
 def test_weight_leaves_padding_out(batch):
     logits, labels = map(jnp.asarray, batch)
     weight = (jnp.arange(200) < 150).astype(jnp.float32)
-    padded, cut = (
-        metrics.evaluation_sums(logits, labels, weight),
-        metrics.evaluation_sums(logits[:150], labels[:150], weight[:150]),
-    )
-    for name in cut:
-        np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
+    for function in (metrics.evaluation_sums, metrics.class_sums):
+        padded = function(logits, labels, weight)
+        cut = function(logits[:150], labels[:150], weight[:150])
+        for name in cut:
+            np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
 
 
 @pytest.mark.slow

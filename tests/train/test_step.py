@@ -1,5 +1,11 @@
 """The training step: its parts, its precision, and its independence of how a batch is divided."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,20 +14,11 @@ import pytest
 from squeeze_jax.data import open_data
 from squeeze_jax.models import conv_backend, functional
 from squeeze_jax.network import build_model
-from squeeze_jax.train import TrialConfig, compile_trial, optimizers, parallel
+from squeeze_jax.train import TrialConfig
 from squeeze_jax.train.compiled import training_pipeline
+from tests.train.divided_batches import states
 
-
-def states(config, data, devices, steps=3):
-    """The states after each of the first steps."""
-    compiled = compile_trial(TrialConfig.parse(config), data, devices)
-    state = parallel.replicate(compiled.initial_state(TrialConfig.parse(config)), devices)
-    batches = training_pipeline(TrialConfig.parse(config), data).batches()
-    rates = optimizers.learning_rates(TrialConfig.parse(config).train, compiled.total_steps)
-    for rate in rates[:steps]:
-        batch = parallel.divide(next(batches), devices)
-        state = compiled.train_step(state, compiled.train_device_data, batch, rate)
-        yield jax.device_get(state)
+ROOT = Path(__file__).parents[2]
 
 
 def assert_close(a, b, rtol=2e-4):
@@ -38,7 +35,7 @@ def test_accumulation_equals_the_whole_batch(config, digits, accumulate, monkeyp
     whole = list(states(config, digits, jax.devices()[:1]))
     config.train.grad_accum_steps = accumulate
     monkeypatch.setattr(
-        conv_backend, "num_microbatches", lambda images, seen_bytes, params_bytes, train: 8
+        conv_backend, "num_microbatches", lambda images, seen_bytes, params_bytes, **options: 8
     )  # its own choice for a net so small is 1
     parts = list(states(config, digits, jax.devices()[:1]))
     for one, four in zip(whole, parts, strict=True):
@@ -73,8 +70,9 @@ def test_bfloat16_keeps_float32_weights_and_follows_float32(config, digits):
 
 
 @pytest.mark.slow
-def test_batch_norm_statistics_are_the_devices_mean(config, digits):
+def test_batch_norm_statistics_are_the_groups_mean(config, digits):
     config.model.batch_norm = True
+    config.train.bn_group_size = 8
     stats = next(states(config, digits, jax.devices()[:2])).stats["conv1"]["bn"]
     # conv1's output on the whole first batch, with its first weights; no augmentation is on.
     pipeline = training_pipeline(TrialConfig.parse(config), digits)
@@ -83,10 +81,36 @@ def test_batch_norm_statistics_are_the_devices_mean(config, digits):
     ]
     kernel = build_model(config.model, 10, config.seed).conv1.kernel[...]
     output = np.asarray(functional.conv2d(images, jnp.asarray(kernel), stride=2))
-    # From 0 and 1, with momentum 0.9; the variance is the mean of the two devices' variances.
+    # From 0 and 1, with momentum 0.9; the variance is the mean of the four groups' variances.
     np.testing.assert_allclose(stats["mean"], 0.1 * output.mean((0, 1, 2)), rtol=1e-3, atol=1e-5)
-    halves = output.reshape(2, -1, output.shape[-1])
-    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * halves.var(1).mean(0), rtol=1e-3)
+    groups = output.reshape(4, -1, output.shape[-1])
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * groups.var(1).mean(0), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_any_division_of_a_batch_trains_the_same_net():
+    """With BatchNorm, augmentation, mixup, cutmix and dropout, on 1, 2 and 8 devices.
+
+    Some of them in micro-batches. A group of 16 images lies on one device, or spans two or four.
+    """
+    first, *others = divided_runs()
+    assert len(others) == 4
+    for other in others:
+        assert_close(other, first)
+
+
+def divided_runs() -> list:
+    """Parameters, statistics and sums after three steps, one for each division of the batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)}
+        file = Path(folder) / "states.npz"
+        command = [sys.executable, "-m", "tests.train.divided_batches", str(file)]
+        subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=300)
+        with np.load(file) as arrays:
+            runs = {}
+            for name in arrays.files:
+                runs.setdefault(name.split(":")[0], []).append(arrays[name])
+    return list(runs.values())
 
 
 @pytest.mark.slow

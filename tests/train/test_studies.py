@@ -4,9 +4,10 @@ import jax
 import pytest
 
 from squeeze_jax.compress.prune import kept_fractions
-from squeeze_jax.configs import base, deep_compression, dsd, equal_params
+from squeeze_jax.configs import ablation, base, deep_compression, distill, dsd, equal_params
 from squeeze_jax.network import weight_shapes
 from squeeze_jax.study import make_trials
+from squeeze_jax.study.schema import flatten
 
 PRESETS = ("digits", "cifar10", "imagenet", "folder")
 
@@ -68,6 +69,48 @@ def test_dsds_control_differs_in_the_mask_alone():
         masked.init_from = control.init_from
         masked.prune_density = ()
         assert masked.to_dict() == control.to_dict()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_seed_is_taught_by_its_own_wider_net(preset):
+    trials = trials_of(distill, preset, seeds=2)
+    assert len(trials) == 6
+    for seed in range(2):
+        teacher, alone, taught = (
+            trials[f"stage={stage},seed={seed}"].copy_and_resolve_references()
+            for stage in distill.STAGES
+        )
+        assert taught.train.teacher == f"trial:stage=teacher,seed={seed}"
+        assert taught.model.to_dict() == alone.model.to_dict()
+        taught.train.teacher = ""
+        assert taught.train.to_dict() == alone.train.to_dict() == teacher.train.to_dict()
+        wide, net = (
+            sum(
+                leaf.size
+                for leaf in jax.tree.leaves(weight_shapes({"model": model, "num_classes": 10})[0])
+            )
+            for model in (teacher.model, alone.model)
+        )
+        assert wide > 2 * net
+        if preset == "cifar10":
+            assert (wide, net) == (254_842, 114_730)
+
+
+def test_the_ablation_changes_one_ingredient_at_a_time():
+    trials = {
+        name: flatten(trial.to_dict())
+        for name, trial in trials_of(ablation, "cifar10_modern").items()
+    }
+    recipe = trials["stage=recipe,seed=1"]
+    for stage in ablation.CHANGES:
+        found = trials[f"stage={stage},seed=1"]
+        changed = {key for key in recipe if recipe[key] != found[key]} - {"stage"}
+        if stage == "teacher":
+            assert all(key.startswith("model.") for key in changed)
+        elif stage == "nesterov":
+            assert changed == {f"train.{key}" for key in ablation.CHANGES[stage]}
+        else:
+            assert len(changed) == (stage != "recipe"), (stage, changed)
 
 
 @pytest.mark.slow

@@ -2,20 +2,24 @@
 
 A module has NAME; SUFFIX, of its files; OPTIONS by name; `write(network, options)`, which returns
 a file's content; and `open(content)`, which returns a classifier that the format's engine runs.
-`open` is None where the file holds weights only, which an importer reads.
+`open` is None where the file holds weights only, which an importer reads. Where SUFFIX is empty,
+the content is a zip archive of a folder.
 """
 
+import io
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from squeeze_jax.convert.exporters import onnx, pth, safetensors, stablehlo, tflite
+from squeeze_jax.convert.exporters import c, onnx, pth, safetensors, stablehlo, tflite
 from squeeze_jax.convert.importers import IMPORTERS, import_network
 from squeeze_jax.convert.options import Option, complete_options
 from squeeze_jax.errors import UserError
-from squeeze_jax.files import write_errors
+from squeeze_jax.files import check_file, check_new, new_folder, write_atomically, write_errors
 from squeeze_jax.signals import held_signals
+from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +45,8 @@ class Exporter(Protocol):
     def open(self) -> "Callable[[bytes], Classifier] | None": ...  # noqa: D102
 
 
-_MODULES: tuple[Exporter, ...] = (onnx, tflite, stablehlo, safetensors, pth)
+_MODULES: tuple[Exporter, ...] = (onnx, tflite, c, stablehlo, safetensors, pth)
+CALIBRATED = ("int8", "int16")  # precisions that need real images
 EXPORTERS: dict[str, Exporter] = {module.NAME: module for module in _MODULES}
 
 
@@ -81,7 +86,56 @@ def export_network(
     except ImportError as e:
         raise UserError(f"--format {format} needs {_installation(e)}") from e
     precision = values.get("precision", "float32")
-    return content, verify.check(network, classifier.run, images, precision)
+    return content, verify.check(network, adapt(classifier, network), images, precision)
+
+
+def adapt(classifier: "Classifier", network: "Network") -> "Callable[[np.ndarray], np.ndarray]":
+    """Returns a file's `Classifier.run` for images that the network's preprocessing made."""
+    from squeeze_jax.network.preprocessing import renormalise
+
+    return lambda images: classifier.run(
+        renormalise(images, network.preprocessing, classifier.preprocessing)
+    )
+
+
+def needs_calibration(format: str, options: Mapping[str, Any]) -> bool:
+    """Returns whether a format with these options, by name, is calibrated on images.
+
+    Raises:
+      UserError: no such format or option.
+    """
+    if format not in EXPORTERS:
+        raise UserError(f"no format {format!r}; there are {', '.join(EXPORTERS)}")
+    values = complete_options(format, EXPORTERS[format].OPTIONS, options)
+    return values.get("precision") in CALIBRATED
+
+
+def check_output(path: Path, format: str) -> None:
+    """Rejects, with a UserError, a path that a format's file or folder cannot be written to."""
+    if format in EXPORTERS and is_folder(EXPORTERS[format]):
+        check_new(path)
+    else:
+        check_file(path)
+
+
+def save(content: bytes, path: Path, format: str) -> None:
+    """Writes the content of an exported file, or the files of an exported folder.
+
+    Raises:
+      UserError: the folder exists already.
+      WriteError: something cannot be written; nothing is left behind.
+    """
+    if not is_folder(EXPORTERS[format]):
+        write_atomically(path, content)
+        return
+    with new_folder(path) as folder, zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in archive.namelist():
+            (folder / name).write_bytes(archive.read(name))
+
+
+def is_folder(exporter: Exporter) -> bool:
+    """Returns whether a format is a folder of files."""
+    return not exporter.SUFFIX
 
 
 def _installation(error: ImportError) -> str:
@@ -109,7 +163,11 @@ def _reopen(exporter: Exporter, content: bytes, network: "Network") -> "Classifi
 
 def _openers() -> "dict[str, Callable[[bytes], Classifier]]":
     """Returns what opens the files that can be run, by suffix."""
-    return {module.SUFFIX: module.open for module in EXPORTERS.values() if module.open}
+    return {
+        module.SUFFIX: module.open
+        for module in EXPORTERS.values()
+        if module.open and not is_folder(module)
+    }
 
 
 def runnable_suffixes() -> str:
@@ -124,7 +182,7 @@ def open_exported(path: Path | str) -> "Classifier":
     Raises:
       UserError: the file cannot be read or is of no such format, or a library is missing.
     """
-    path = Path(path)
+    path = as_path(path)
     openers = _openers()
     suffix = path.suffix.lower()
     if suffix not in openers:
@@ -134,7 +192,7 @@ def open_exported(path: Path | str) -> "Classifier":
     try:
         return openers[suffix](path.read_bytes())
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from e
+        raise UserError(f"{path}: {e.strerror or e}") from e
     except ImportError as e:
         raise UserError(f"{path} needs {_installation(e)}") from e
     except UserError as e:

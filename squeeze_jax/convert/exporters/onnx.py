@@ -46,7 +46,7 @@ def write(network: "Network", options: Mapping[str, Any]) -> bytes:
         dtype="float16" if precision == "float16" else "float32",
     )
     if calibration is not None and precision == "int8":
-        model = onnx_model.quantize(model, calibration)
+        model = onnx_model.quantize(model, calibration, network.preprocessing)
     return model.SerializeToString()
 
 

@@ -16,6 +16,7 @@ from jax.extend import core
 from onnx import TensorProto, helper, numpy_helper
 
 from squeeze_jax.convert.exporters.onnx_operators import Constant, Value, convert_equation
+from squeeze_jax.cost.dataflow import nested_jaxpr
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Tree, leaves_by_path
@@ -74,14 +75,8 @@ def _run(closed: core.ClosedJaxpr, inputs: Sequence[Value | Constant]) -> list[V
 
     for eqn in jaxpr.eqns:
         operands = [read(variable) for variable in eqn.invars]
-        if eqn.primitive.name in CALLS:
-            inner = next(
-                eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params
-            )
-            outputs = _run(
-                inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ()),
-                operands,
-            )
+        if eqn.primitive.name in CALLS and (inner := nested_jaxpr(eqn)) is not None:
+            outputs = _run(inner, operands)
         elif any(isinstance(operand, Value) for operand in operands):
             outputs = [convert_equation(eqn, operands)]
         else:

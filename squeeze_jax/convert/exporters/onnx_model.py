@@ -1,6 +1,6 @@
 """Makes and runs ONNX models.
 
-A model takes preprocessed images "images" [N, 3, H, W] and returns "logits" [N, classes], both
+A model takes preprocessed images "images" [N, C, H, W] and returns "logits" [N, classes], both
 float32 whatever it computes in. Its metadata hold the network's as JSON.
 """
 
@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +22,14 @@ from google.protobuf.message import DecodeError
 from onnx import helper
 from onnxruntime import quantization
 
+from squeeze_jax.convert.activation_ranges import find_ranges, input_range
 from squeeze_jax.convert.exporters import onnx_graph
 from squeeze_jax.convert.exporters.fixed_batch import run_in_batches
 from squeeze_jax.convert.folding import fold_batch_norm
 from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, Tree, forward
+from squeeze_jax.network.preprocessing import format_size
 from squeeze_jax.signals import held_signals
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
@@ -78,63 +80,67 @@ def to_onnx(
 def _description(preprocessing: Preprocessing) -> str:
     """Describes the input in words."""
     p = preprocessing
-    resized = (
-        f"squashed to {p.resize}x{p.resize}"
-        if p.resize_mode == "squash"
-        else f"resized to a short side of {p.resize}"
-    )
-    size, order, mean, std = (
-        f"{p.image_size}x{p.image_size}",
-        p.channel_order.upper(),
-        list(p.mean),
-        list(p.std),
-    )
+    if p.resize_mode == "squash":
+        resized = f"squashed to {format_size(p.resize)}"
+    elif isinstance(p.resize, int):
+        resized = f"resized to a short side of {p.resize}"
+    else:
+        resized = f"resized to cover {format_size(p.resize)} (height x width)"
+    size, order = format_size(p.image_size), p.channel_order.upper()
+    height, width, channels = p.input_shape
+    mean, std = list(p.mean), list(p.std)
     return (
-        f"images: float32 [N, 3, {p.image_size}, {p.image_size}] (NCHW), channels {order}. "
+        f"images: float32 [N, {channels}, {height}, {width}] (NCHW), channels {order}. "
         f"An image is {resized}, cropped in the middle to {size}, then (x - mean) / std for each "
         f"channel, with x in 0..255, mean {mean} and std {std} in the order {order}. "
         "logits: float32 [N, classes], before the softmax."
     )
 
 
-class _Calibration(quantization.CalibrationDataReader):
-    """Yields images [N, 3, H, W] in batches; the first images fill up the last batch."""
+class _NoCalibration(quantization.CalibrationDataReader):
+    """Yields an image of zeros once: the ranges are given, but the library looks for some."""
 
-    def __init__(self, images: np.ndarray, batch: int):
-        self.batches = (
-            images[np.arange(start, start + batch) % len(images)]
-            for start in range(0, len(images), batch)
-        )
+    def __init__(self, shape: Sequence[int]):
+        self.images = iter([np.zeros(shape, np.float32)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Returns the next batch, or None after the last."""
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch}
+        """Returns the image, then None."""
+        image = next(self.images, None)
+        return None if image is None else {"images": image}
 
 
-def quantize(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto:
+def quantize(
+    model: onnx.ModelProto, calibration: np.ndarray, preprocessing: Preprocessing
+) -> onnx.ModelProto:
     """Returns a float32 model in int8, in the QDQ form that engines read.
 
-    Weights are signed and have a scale for each output channel. Activations are unsigned and range
-    from the smallest to the largest value met in calibration. The mean over positions stays
-    float32, so that the logits are not rounded to 8 bits. On x86 processors without VNNI, products
-    of such numbers can saturate.
+    Weights are signed and have a scale for each output channel. Activations are unsigned, with the
+    ranges of `activation_ranges`; what is concatenated has the range of the whole. The mean over
+    positions stays float32, so that the logits are not rounded to 8 bits. On x86 processors
+    without VNNI, sums of such products saturate unless the session's option
+    session.x64quantprecision is 1.
 
     Args:
       model: from `to_onnx`; not changed.
       calibration: preprocessed real images float32 [N, H, W, 3], about 200, like those that the
         network will see.
+      preprocessing: what made them.
 
     Raises:
       UserError: there are no images, or they are of another size than the model's.
     """
-    images = np.ascontiguousarray(calibration.transpose(0, 3, 1, 2), np.float32)
     batch, *shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    if not len(images) or list(images.shape[1:]) != shape:
+    found = [calibration.shape[axis] for axis in (3, 1, 2)]
+    if not len(calibration) or found != shape:
         raise UserError(
-            f"int8 needs calibration images of {shape[1]}x{shape[2]}, got {len(images)} of "
-            f"{images.shape[2]}x{images.shape[3]}"
+            f"int8 needs calibration images of {shape[1]}x{shape[2]}, got {len(calibration)} of "
+            f"{found[1]}x{found[2]}"
         )
+    ranges = find_ranges(_observer(model), calibration)
+    ranges["images"] = input_range(preprocessing)
+    for node in reversed(model.graph.node):
+        if node.op_type == "Concat":
+            ranges.update(dict.fromkeys(node.input, ranges[node.output[0]]))
     mean = [node.name for node in model.graph.node if node.op_type == "GlobalAveragePool"]
     after = [
         node.name
@@ -148,13 +154,19 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto
         quantization.quantize_static(
             full,
             small,
-            _Calibration(images, batch or 1),
+            _NoCalibration([batch or 1, *shape]),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
             calibrate_method=quantization.CalibrationMethod.MinMax,
             nodes_to_exclude=[*mean, *after],
+            extra_options={
+                "TensorQuantOverrides": {
+                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+                    for name, (low, high) in ranges.items()
+                }
+            },
         )
         result = onnx.load(small)
     for name in ("producer_name", "producer_version", "doc_string"):
@@ -163,6 +175,35 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto
     result.metadata_props.extend(model.metadata_props)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _observer(model: onnx.ModelProto) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Returns a function that computes the output of every operator of a float32 model."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    names = [name for node in whole.graph.node for name in node.output]
+    known = {output.name for output in whole.graph.output}
+    whole.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    session = onnxruntime.InferenceSession(
+        whole.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    fixed = session.get_inputs()[0].shape[0]
+
+    def observe(images: np.ndarray) -> dict[str, np.ndarray]:
+        if isinstance(fixed, int):  # the first images fill up the last batch
+            images = images[np.arange(-(-len(images) // fixed) * fixed) % len(images)]
+        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        size = fixed if isinstance(fixed, int) else len(nchw)
+        parts = [
+            session.run(names, {"images": nchw[start : start + size]})
+            for start in range(0, len(nchw), size)
+        ]
+        return {
+            name: np.concatenate([np.asarray(part[i]) for part in parts])
+            for i, name in enumerate(names)
+        }
+
+    return observe
 
 
 @contextlib.contextmanager
@@ -198,8 +239,11 @@ def make_runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
       UserError: onnxruntime cannot load it.
     """
+    options = onnxruntime.SessionOptions()
+    # Without it, sums of int8 products saturate on x86 processors that lack VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # a class of its own for each kind of fault
         raise UserError(
             f"onnxruntime cannot load the file: {str(e).strip().partition(chr(10))[0]}"

@@ -52,7 +52,9 @@ def to_stablehlo(network: "Network", *, batch: int | None = None) -> bytes:
     return bytes(lower(network, batch, PLATFORMS).serialize())
 
 
-def lower(network: "Network", batch: int | None, platforms: Sequence[str]) -> "Exported":
+def lower(
+    network: "Network", batch: int | None, platforms: Sequence[str], pixels: bool = False
+) -> "Exported":
     """Lowers a network to StableHLO with BatchNorm folded and weights as constants.
 
     The program takes images float32 [N, H, W, 3] and returns logits [N, classes].
@@ -61,6 +63,8 @@ def lower(network: "Network", batch: int | None, platforms: Sequence[str]) -> "E
       network: what is exported.
       batch: N, or None for any.
       platforms: where it will run.
+      pixels: whether the images are RGB of 0..255, which a 1x1 convolution then turns into the
+        net's channels and normalises.
     """
     # jax.export needs flatbuffers, but would say so only in the middle of its work.
     import flatbuffers  # noqa: F401
@@ -69,19 +73,36 @@ def lower(network: "Network", batch: int | None, platforms: Sequence[str]) -> "E
     from jax import export
 
     from squeeze_jax.convert.folding import fold_batch_norm
-    from squeeze_jax.models import conv_backend
+    from squeeze_jax.models import conv_backend, functional
     from squeeze_jax.network import forward
 
     graphdef, params = fold_batch_norm(network)
+    preprocessing = network.preprocessing
+    mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
+    kernel = (jnp.asarray(_from_rgb(preprocessing.channel_order)) / std.reshape(1, -1))[None, None]
+    bias = (-mean / std).reshape(1, 1, 1, -1)
+    *size_of_image, channels = network.input_shape
+    shape = (*size_of_image, 3 if pixels else channels)
 
     def logits(images: "jax.Array") -> "jax.Array":
         with conv_backend.conv_backend("native"):
+            if pixels:
+                images = functional.conv2d(images, kernel) + bias
             return forward(graphdef, params, {}, images)[0]
 
     size = export.symbolic_shape("batch")[0] if batch is None else batch
     return export.export(jax.jit(logits), platforms=platforms)(
-        jax.ShapeDtypeStruct((size, *network.input_shape), jnp.float32)
+        jax.ShapeDtypeStruct((size, *shape), jnp.float32)
     )
+
+
+def _from_rgb(channel_order: str) -> "np.ndarray":
+    """Returns the matrix [3, channels] that turns RGB into channels of an order."""
+    from squeeze_jax.network.preprocessing import LUMA
+
+    if channel_order == "grey":
+        return np.reshape(LUMA, (3, 1)).astype(np.float32)
+    return np.eye(3, dtype=np.float32)[:: -1 if channel_order == "bgr" else 1]
 
 
 def make_runner(content: bytes) -> Callable[[np.ndarray], np.ndarray]:

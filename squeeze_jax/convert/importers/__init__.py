@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from squeeze_jax.convert.imported import Imported, Wanted, complete
 from squeeze_jax.convert.importers import caffe, deep_compression, pth, safetensors
 from squeeze_jax.errors import UserError
+from squeeze_jax.storage import as_path, local_file
 
 if TYPE_CHECKING:
     from squeeze_jax.network import Network
@@ -75,7 +76,7 @@ def read_network(
       UserError: no such file, model or option; the file is damaged or holds another model; it does
         not tell and no model is given; or a value does not fit the network.
     """
-    path, options = Path(path), dict(options or {})
+    path, options = as_path(path), dict(options or {})
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a file of weights")
     if not path.is_file():
@@ -84,7 +85,8 @@ def read_network(
         raise UserError("options are those of a model: give --model as well")
     wanted = Wanted(None if model is None else {"name": model, **options}, num_classes)
     try:
-        found = find_importer(path).read(path, wanted)
+        with local_file(path) as local:
+            found = find_importer(local).read(local, wanted)
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}") from e
     if num_classes not in (None, len(found.network.class_names)):

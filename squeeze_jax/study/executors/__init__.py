@@ -6,7 +6,11 @@ It takes a plan, runs its trials until none is left that it can run, and returns
 
 from collections.abc import Callable
 
-from squeeze_jax.study.executors import jobs, local
+from squeeze_jax.study.executors import jobs, local, ray
 from squeeze_jax.study.plan import Plan
 
-EXECUTORS: dict[str, Callable[[Plan], int]] = {"local": local.run, "jobs": jobs.run}
+EXECUTORS: dict[str, Callable[[Plan], int]] = {
+    "local": local.run,
+    "jobs": jobs.run,
+    "ray": ray.run,
+}

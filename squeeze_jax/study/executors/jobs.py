@@ -17,9 +17,15 @@ from squeeze_jax.cpu_affinity import usable_cores
 from squeeze_jax.errors import UserError
 from squeeze_jax.signals import STOP_SIGNALS, handled_signals, held_signals
 from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.tpu_chips import chip_environment
 
 _VARIABLE = "SQUEEZE_JAX_JOB"  # in the environment of each process: "0/2", "1/2"
-_PROBE = "import jax; print(jax.default_backend(), jax.local_device_count())"
+# The cores of a TPU chip, which are devices, share its coordinates.
+_PROBE = """
+import jax
+places = {tuple(getattr(device, "coords", [device.id])) for device in jax.local_devices()}
+print(jax.default_backend(), len(places))
+"""
 
 
 def job_index() -> tuple[int, int]:
@@ -51,8 +57,8 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
     """Runs a command several times at once; passes on what they print and the signals to stop.
 
     Args:
-      jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs where
-        JAX uses these. What is left over stays idle, so that trials are equally fast.
+      jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs or TPU
+        chips where JAX uses these. What is left over stays idle, so that trials are equally fast.
       command: the command line of a process that lets the signals to stop through, as
         `exit_on_signals` does, and that calls `stop_with_parent`.
 
@@ -60,7 +66,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
       The largest exit code; 128 + signal for a job that a signal ended.
 
     Raises:
-      UserError: fewer devices than jobs, or devices that cannot be divided.
+      UserError: fewer devices than jobs, or TPU chips that cannot be divided so.
     """
     shares, printed, printing = _shares(jobs), set(), threading.Lock()
     # XLA partitions loops and sums by the number of its threads, so a job has as many as a process
@@ -106,7 +112,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
 
 
 def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
-    """Returns each job's CPU cores, and what its environment says of its GPUs."""
+    """Returns each job's CPU cores, and what its environment says of its GPUs or TPU chips."""
     # Asked of another process: one that has opened a GPU holds its memory.
     with held_signals():
         probe = subprocess.run(
@@ -122,10 +128,9 @@ def _shares(jobs: int) -> list[tuple[list[int], dict[str, str]]]:
         cores = split_evenly(sorted(os.sched_getaffinity(0)), jobs, "CPU cores")
     if backend == "cpu":
         return [(share, {}) for share in cores]
-    if backend != "gpu":
-        raise UserError(
-            f"jobs share CPU cores or GPUs, and this machine computes on a {backend.upper()}"
-        )
+    if backend == "tpu":
+        chips = split_evenly(list(range(int(count))), jobs, "TPU chips")
+        return list(zip(cores, map(chip_environment, chips), strict=True))
     every_gpu = ",".join(map(str, range(int(count))))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", every_gpu).split(",")
     return [

@@ -31,6 +31,7 @@ def delta(program, tmp_path):
     return net, [program, tmp_path / "delta.sqz", tmp_path / "weights", tmp_path / "base"]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_c_reads_the_same_weights(program, tmp_path):
     for seed, bits in ((0, 10), (1, 16)):

@@ -146,6 +146,7 @@ def test_a_model_forgets_nothing_it_should_not():
         )
 
 
+@pytest.mark.slow
 def test_what_can_be_predicted_costs_little():
     """Zeros next to nothing, fair signs a bit, and noise no more than it holds."""
     size = 100_000

@@ -372,6 +372,7 @@ def test_a_base_that_saves_nothing_is_not_needed(tmp_path, monkeypatch, capsys):
     assert same_net(container.read((tmp_path / "new.sqz").read_bytes()), net)
 
 
+@pytest.mark.slow
 def test_deltas_on_the_command_line(tmp_path, monkeypatch, capsys):
     """A checkpoint as the base of writing, a .sqz file as that of reading."""
     base, other = random_net(V11, few_values=True), random_net(V11, few_values=False, seed=1)

@@ -1,11 +1,11 @@
-"""Which trials are run: the budget, and what the preflight finds from shapes alone."""
+"""Which trials are run: the budget, and what is found from shapes alone."""
 
 import pytest
 
 from squeeze_jax.configs import base, sr_sweep
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import make_trials, runner
+from squeeze_jax.study import make_trials, preflight
 from squeeze_jax.train import TrialConfig
 
 
@@ -21,41 +21,55 @@ def config():
     return config
 
 
-def preflight(config, sweep, data):
+def checked(config, sweep, data):
     trials = make_trials(config, sweep)
-    return trials, *runner._preflight(trials, {trial.name: data for trial in trials})
+    return trials, *preflight._preflight(trials, {trial.name: data for trial in trials})
 
 
 def test_the_budget_leaves_costly_points_out_and_says_so(config, digits, capsys):
-    trials, costs, problems = preflight(config, sr_sweep.sweep, digits)
+    trials, costs, problems = checked(config, sr_sweep.sweep, digits)
     assert not problems
     config.budget.max_params = costs[trials[2].name]["params"]
-    assert runner._within_budget(trials, costs, config.budget) == trials[:3]
+    assert preflight._within_budget(trials, costs, config.budget) == trials[:3]
     assert (
         "left out: squeeze_ratio=0.75,seed=0, squeeze_ratio=1.0,seed=0" in capsys.readouterr().err
     )
     config.budget.max_macs = costs[trials[0].name]["macs"]
-    assert runner._within_budget(trials, costs, config.budget) == trials[:1]
+    assert preflight._within_budget(trials, costs, config.budget) == trials[:1]
+
+
+def test_the_budget_of_the_c_engine_leaves_out_what_it_cannot_run(config, digits):
+    trials, costs, _ = checked(config, sr_sweep.sweep, digits)
+    config.budget.max_engine_ram = costs[trials[1].name]["engine_ram_bytes"]
+    kept = preflight._within_budget(trials, costs, config.budget)
+    assert kept == [
+        trial
+        for trial in trials
+        if costs[trial.name]["engine_ram_bytes"] <= config.budget.max_engine_ram
+    ]
+    assert len(kept) > 0
+    del costs[trials[0].name]["engine_ram_bytes"]
+    assert trials[0] not in preflight._within_budget(trials, costs, config.budget)
 
 
 def test_no_budget_keeps_all(config, digits):
-    trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
-    assert runner._within_budget(trials, costs, config.budget) == trials
+    trials, costs, _ = checked(config, sr_sweep.sweep, digits)
+    assert preflight._within_budget(trials, costs, config.budget) == trials
 
 
 def test_a_budget_that_nothing_meets_is_an_error(config, digits):
-    trials, costs, _ = preflight(config, sr_sweep.sweep, digits)
+    trials, costs, _ = checked(config, sr_sweep.sweep, digits)
     config.budget.max_params = 1000
     with pytest.raises(UserError, match="within the budget of 1,000 params"):
-        runner._within_budget(trials, costs, config.budget)
+        preflight._within_budget(trials, costs, config.budget)
 
 
 def test_one_bad_point_is_its_own_problem_and_a_shared_fault_is_the_studys(config, digits):
-    trials, costs, problems = preflight(
+    trials, costs, problems = checked(
         config, lambda config: [{"model.base_e": 8}, {"model.base_e": 1}], digits
     )
     assert list(problems) == [trials[1].name] and "base_e is 2 to" in problems[trials[1].name]
     assert costs[trials[0].name]["params"] > 0
     config.train.batch_size = 7
     with pytest.raises(UserError, match="batch_size 7"):
-        preflight(config, sr_sweep.sweep, digits)
+        checked(config, sr_sweep.sweep, digits)

@@ -1,0 +1,106 @@
+"""Tells what a study would take on this machine, from costs and measured steps; trains nothing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.preflight import check, has_finished, without_parents
+from squeeze_jax.study.trials import Trial
+from squeeze_jax.train import compile_trial, count_evaluations, total_steps
+from squeeze_jax.train.measure import Speed, measure
+
+MEASURED = 3  # design points at most: the others lie between them in MACs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a trial would take.
+
+    Attributes:
+      trial: the trial.
+      costs: of its design point, see `cost.design_costs`.
+      steps: of its training.
+      seconds: with its compilation; 0 where it has finished, None where it cannot be trained.
+      problem: what keeps it from being trained.
+    """
+
+    trial: Trial
+    costs: dict[str, Any]
+    steps: int
+    seconds: float | None
+    problem: str = ""
+
+
+def estimate(plan: Plan) -> list[Estimate]:
+    """Returns what each trial within the budget would take, one after another on all devices.
+
+    At most MEASURED design points are compiled and run for some steps, those with the fewest and
+    the most MACs among them; the seconds of the others are interpolated by MACs.
+
+    Raises:
+      UserError: see `preflight.check`.
+    """
+    study = check(plan)
+    results = study.workdir.read_results(trial.name for trial in study.trials)
+    designs: dict[Any, Trial] = {}
+    for trial in study.trials:
+        if trial.name not in study.problems:
+            designs.setdefault(_design(trial), trial)
+    found = []
+    ranked = sorted(designs, key=lambda key: _work(study.costs, designs[key]))
+    for key in _spread(ranked):
+        trial, config = designs[key], without_parents(designs[key])
+        data = study.data_of[trial.name]
+        speed = measure(compile_trial(config, data, jax.devices()), config, data)
+        found.append((_work(study.costs, trial), speed))
+    seen: set[Any] = set()
+    estimates = []
+    for trial in study.trials:
+        costs = study.costs[trial.name]
+        if problem := study.problems.get(trial.name):
+            estimates.append(Estimate(trial, costs, 0, None, problem))
+            continue
+        steps = total_steps(trial.parsed, study.data_of[trial.name])
+        evaluations = count_evaluations(trial.parsed.train, steps)
+        speed = _between(found, _work(study.costs, trial))
+        if _design(trial) in seen:  # it shares the compiled program
+            speed = speed._replace(compilation=0.0)
+        seen.add(_design(trial))
+        done = has_finished(results[trial.name])
+        seconds = 0.0 if done else speed.trial(steps, evaluations)
+        estimates.append(Estimate(trial, costs, steps, seconds))
+    return estimates
+
+
+def _design(trial: Trial) -> Any:
+    """Returns what trials that compile to one program have in common."""
+    config = without_parents(trial)
+    return repr(config.model), config.data, config.train.batch_size
+
+
+def _work(costs: dict[str, Any], trial: Trial) -> float:
+    """Returns the MACs of a batch."""
+    return costs[trial.name]["macs"] * trial.parsed.train.batch_size
+
+
+def _spread(ranked: Sequence[Any]) -> list[Any]:
+    """Returns up to MEASURED items, the first and the last among them."""
+    count = min(MEASURED, len(ranked))
+    at = np.linspace(0, len(ranked) - 1, count).round().astype(int) if count else []
+    return [ranked[i] for i in at]
+
+
+def _between(found: Sequence[tuple[float, Speed]], work: float) -> Speed:
+    """Returns the speed at a number of MACs, linear between the measured ones."""
+    macs, speeds = zip(*found, strict=True)
+    return Speed(*(float(np.interp(work, macs, part)) for part in zip(*speeds, strict=True)))
+
+
+def total_seconds(estimates: Sequence[Estimate]) -> float:
+    """Returns the seconds of all trials."""
+    return math.fsum(each.seconds or 0.0 for each in estimates)

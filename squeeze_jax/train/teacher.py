@@ -1,0 +1,140 @@
+"""A teacher: a trained network whose softened outputs a net learns beside the labels.
+
+Knowledge distillation, Hinton et al. 2015 (arXiv 1503.02531). The teacher sees the net's own
+augmented images inside the compiled step, as in evaluation: with running statistics and without
+dropout.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from squeeze_jax.config_parsing import plain_section
+from squeeze_jax.data import Data
+from squeeze_jax.errors import UserError, list_names
+from squeeze_jax.network import Network, Preprocessing, Tree, build_model, predict, split_model
+from squeeze_jax.network.preprocessing import Size, height_width
+from squeeze_jax.train.config import TrialConfig
+from squeeze_jax.train.finetune import match_classes
+from squeeze_jax.train.weights import open_once
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A network as the teacher of nets that are trained on some data.
+
+    Teachers that differ in their weights alone are equal: one compiled step serves them.
+
+    Attributes:
+      model: its name and options.
+      labels: its label for each class of the data.
+      preprocessing: what it expects of images.
+      given: the preprocessing of the images that it gets.
+      weights: params and stats, each as nested dicts.
+      note: tells the user how classes were matched, if not by name.
+    """
+
+    model: Mapping[str, Any]
+    labels: tuple[int, ...]
+    preprocessing: Preprocessing
+    given: Preprocessing
+    weights: tuple[Tree, Tree] = dataclasses.field(compare=False)
+    note: str = dataclasses.field(compare=False)
+
+    def logits(
+        self, weights: tuple[Tree, Tree], images: jax.Array, dtype: str = "float32"
+    ) -> jax.Array:
+        """Computes its logits, [N, classes of the data]; pure.
+
+        Args:
+          weights: as the attribute, of this or an equal teacher.
+          images: float32 [N, H, W, 3], normalised as the net that learns expects them.
+          dtype: what to compute in.
+        """
+        graphdef, _, _ = split_model(
+            nnx.eval_shape(lambda: build_model(self.model, len(self.labels)))
+        )
+        params, stats = weights
+        params = jax.tree.map(lambda x: x.astype(dtype), params)
+        logits = predict(graphdef, params, stats, self._renormalise(images).astype(dtype))
+        if self.labels == tuple(range(len(self.labels))):
+            return logits
+        return logits[:, jnp.asarray(self.labels)]
+
+    def _renormalise(self, images: jax.Array) -> jax.Array:
+        """Returns images of the preprocessing `given` as they are under its own."""
+        own, given = self.preprocessing, self.given
+        means, stds = [given.mean, own.mean], [given.std, own.std]
+        if own.channel_order != given.channel_order:
+            images = jnp.flip(images, axis=-1)
+            means[0], stds[0] = means[0][::-1], stds[0][::-1]
+        if means[0] == means[1] and stds[0] == stds[1]:
+            return images
+        # In Python's floats, so that nothing is rounded but the result.
+        scale = [before / after for before, after in zip(*stds, strict=True)]
+        shift = [(before - after) / std for before, after, std in zip(*means, stds[1], strict=True)]
+        scale, shift = (
+            jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (scale, shift)
+        )
+        return images * scale + shift
+
+
+def open_teacher(config: TrialConfig, data: Data) -> Teacher | None:
+    """Returns the teacher that `train.teacher` names; None where it names none.
+
+    Raises:
+      UserError: there is no such network, or it cannot teach on these data; see `as_teacher`.
+    """
+    path = config.train.teacher
+    return as_teacher(open_once(path), data, path) if path else None
+
+
+def as_teacher(network: Network, data: Data, name: str) -> Teacher:
+    """Returns a network as a teacher on some data.
+
+    Args:
+      network: the network; its weights are not looked at.
+      data: what nets are trained on.
+      name: what messages call the network.
+
+    Raises:
+      UserError: it expects images of another size, number of channels or resized in another way,
+        or its classes are not the data's.
+    """
+    own, given = network.preprocessing, Preprocessing.from_metadata(plain_section(data.config))
+    for key in ("image_size", "resize", "resize_mode"):
+        expected, value = getattr(own, key), getattr(given, key)
+        if expected != value and (key == "resize_mode" or not _same_size(expected, value)):
+            raise UserError(
+                f"train.teacher {name} was trained with data.{key} {expected!r}, and {value!r} is "
+                "set here: it sees the images that the net sees, so set what it expects"
+            )
+    if own.num_channels != given.num_channels:
+        raise UserError(
+            f"train.teacher {name} was trained with data.channel_order {own.channel_order!r}, and "
+            f"{given.channel_order!r} is set here: it sees the images that the net sees, so both "
+            "are in colour or both grey"
+        )
+    if (classes := match_classes(network, data)) is None:
+        raise UserError(
+            f"train.teacher {name} does not have the {data.num_classes} classes of "
+            f"{data.train_source.name}: {_difference(network.class_names, data.class_names)}; "
+            "a teacher must know the same classes"
+        )
+    weights = (network.params, network.stats)
+    return Teacher(dict(network.model), classes.labels, own, given, weights, classes.note)
+
+
+def _same_size(one: Size, other: Size) -> bool:
+    return height_width(one) == height_width(other)
+
+
+def _difference(names: Sequence[str], wanted: Sequence[str]) -> str:
+    """Returns in words how class names differ."""
+    if len(names) != len(wanted):
+        return f"it has {len(names)}"
+    return f"it lacks {list_names([repr(name) for name in wanted if name not in names])}"

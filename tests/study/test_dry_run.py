@@ -1,0 +1,38 @@
+"""What a study would take, told before anything is trained."""
+
+import pytest
+
+from squeeze_jax.configs import sr_sweep
+from squeeze_jax.study import Plan, make_trials
+from squeeze_jax.study.dry_run import _between, _spread, estimate, total_seconds
+from squeeze_jax.train.measure import Speed
+
+SMALL = {"model.num_fire": 2, "model.pool_after": ("conv1",), "model.base_e": 8}
+
+
+def test_speeds_lie_between_the_measured_ones():
+    found = [(100.0, Speed(10.0, 1.0, 4.0)), (300.0, Speed(20.0, 3.0, 8.0))]
+    assert _between(found, 200.0) == Speed(15.0, 2.0, 6.0)
+    assert _between(found[:1], 200.0) == found[0][1]
+    assert Speed(15.0, 2.0, 6.0).trial(steps=10, evaluations=2) == 15 + 20 + 12
+    assert _spread(range(7)) == [0, 3, 6] and _spread([]) == [] and _spread("ab") == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_trials_that_share_a_program_compile_it_once_and_nothing_is_written(tmp_path):
+    """A net that does not fit its images is named; of 220 steps each takes as long."""
+    config = sr_sweep.get_config()
+    config.update_from_flattened_dict(SMALL)
+    points = [
+        {"model.squeeze_ratio": ratio, "seed": seed} for ratio in (0.25, 1.0) for seed in (0, 1)
+    ]
+    points.append({"model.conv1_kernel": 33, "seed": 0})
+    trials = make_trials(config, lambda config: points)
+    estimates = estimate(Plan(config, trials, tmp_path / "work", "test"))
+    assert [each.trial for each in estimates] == trials and not (tmp_path / "work").exists()
+    *good, bad = estimates
+    assert bad.seconds is None and "33x33 convolution" in bad.problem
+    assert {each.steps for each in good} == {220}
+    assert good[0].seconds > good[1].seconds > 0 and good[2].seconds > good[3].seconds
+    assert total_seconds(estimates) == pytest.approx(sum(each.seconds for each in good))
+    assert good[0].costs["macs"] < good[2].costs["macs"]
