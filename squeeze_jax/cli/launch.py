@@ -264,7 +264,10 @@ def _train(
     if values.dry_run:
         print(_dry_run(plan))
         return 0
-    code = study.EXECUTORS["local" if is_job else executor](plan)
+    if is_job:  # the process that started it looks for further trials
+        code = study.EXECUTORS["local"](plan)
+    else:
+        code = study.run_to_end(executor, plan)
     if code > 1:
         return code
     workdir = study.Workdir(plan.workdir)

@@ -6,7 +6,8 @@ from typing import Any
 
 COLLAPSED = ("diverged", "chance")  # trained to the end, and learned nothing
 FINISHED = ("ok", *COLLAPSED)  # a "failed" trial is tried again
-STATUSES = (*FINISHED, "failed", "pending")
+STOPPED = "stopped"  # early, at a rung: see scheduler.py
+STATUSES = (*FINISHED, STOPPED, "failed", "pending")
 
 
 @dataclass(frozen=True)

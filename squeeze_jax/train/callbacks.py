@@ -28,6 +28,7 @@ class Run:
       start: the step that this launch began after.
       step: how many steps are taken.
       total_steps: of the whole run.
+      end: the step to end at, perhaps early.
       learning_rate: of the latest step.
       loss: mean training loss since the last log line, None except at one.
       sums: of the latest evaluation; see `step.make_eval_step`.
@@ -42,10 +43,12 @@ class Run:
         state: TrainState,
         directory: Path,
         steps_per_epoch: int,
+        stop_after: int | None = None,
     ):
         self.compiled, self.config, self.state = compiled, config, state
         self.start = self.step = int(state.step)
         self.total_steps = compiled.total_steps
+        self.end = self.total_steps if stop_after is None else min(stop_after, self.total_steps)
         self.learning_rate = 0.0
         self.loss: float | None = None
         self.sums: dict[str, Any] | None = None
@@ -60,8 +63,13 @@ class Run:
 
     @property
     def is_last(self) -> bool:
-        """Returns whether all steps are taken."""
-        return self.step == self.total_steps
+        """Returns whether all steps are taken that this run is to take."""
+        return self.step >= self.end
+
+    @property
+    def is_early(self) -> bool:
+        """Returns whether the net is not trained to its end: the run diverged or is to stop."""
+        return self.diverged or self.step < self.total_steps
 
     def is_due(self, every: int) -> bool:
         """Returns whether what is done each `every` steps (0: at the end only) is due now."""
