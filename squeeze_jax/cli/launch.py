@@ -264,10 +264,8 @@ def _train(
     if values.dry_run:
         print(_dry_run(plan))
         return 0
-    if is_job:  # the process that started it looks for further trials
-        code = study.EXECUTORS["local"](plan)
-    else:
-        code = study.run_to_end(executor, plan)
+    # Further trials are for the process that started the jobs to look for.
+    code = study.EXECUTORS["local"](plan) if is_job else study.run_to_end(executor, plan)
     if code > 1:
         return code
     workdir = study.Workdir(plan.workdir)

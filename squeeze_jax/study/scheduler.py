@@ -101,7 +101,7 @@ class Schedule:
           metric: what designs are compared by, a column.
 
         Raises:
-          UserError: a scheduler or rungs that cannot be used; trials that need each other's weights.
+          UserError: a scheduler or rungs that cannot be used; a trial that needs another one's weights.
         """
         stopping.check()
         if not stopping.scheduler:
@@ -194,7 +194,7 @@ class Schedule:
         return sorted(scores, key=lambda number: (sign * scores[number], number))
 
     def _score(self, number: int, rung: int, results: Mapping[str, Result]) -> float | None:
-        """Returns the mean of the metric over a design's seeds at a rung; None if one is missing."""
+        """Returns the mean over a design's seeds at a rung; None where one was not there yet."""
         seeds = self.designs[number]
         values = [_rung_value(results[trial.name], rung, self.metric) for trial in seeds]
         known = [value for value in values if value is not None]
