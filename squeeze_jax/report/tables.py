@@ -9,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from squeeze_jax.study.columns import all_columns, column
-from squeeze_jax.study.records import COLLAPSED, STATUSES, StudyRecord, TrialRecord
+from squeeze_jax.study.records import COLLAPSED, STATUSES, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.trials import last_part
 
 
@@ -140,6 +140,7 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     counts = {
         "Seeds": ("ok",),
         "Collapsed": COLLAPSED,
+        "Stopped": (STOPPED,),
         "Failed": ("failed",),
         "Pending": ("pending",),
     }

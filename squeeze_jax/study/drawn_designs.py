@@ -52,8 +52,7 @@ def draw_designs(
     """
     space = check_space(module.space(config))
     settings = parse_section(search.SearchConfig, config["search"], "search")
-    sampler = settings.sampler_for(space, config.report.metric)
-    if sampler.learns and config.stopping.scheduler:
+    if settings.sampler_for(space, config.report.metric).learns and config.stopping.scheduler:
         raise UserError(
             f"{settings.sampler} learns from trials that are trained to their end: "
             "leave stopping.scheduler empty, or take another search.sampler"
@@ -90,7 +89,7 @@ def draw_designs(
     signature = search.signature(settings, space, config.to_dict()["budget"])
     known = search.from_record(workdir.read_search(), signature)
     with bar:
-        draws = search.draw(sampler, settings, known, fits, worth)
+        draws = search.draw(space, metric, settings, known, fits, worth)
     designs = search.kept_designs(draws)
     if first_process() and draws != known:
         workdir.write_search(search.to_record(draws, signature))

@@ -24,9 +24,13 @@ class Sampler(Protocol):
 
         Args:
           design: one that was asked for, or not.
-          values: the study's metric, and the costs of `SearchConfig.objectives`; None where it was
-            not trained, or failed.
+          values: the study's metric, and the costs of `SearchConfig.objectives`; None where it
+            failed.
         """
+        ...
+
+    def refuse(self, design: Design) -> None:
+        """Takes that a design is over the budget, or was proposed before."""
         ...
 
 
@@ -44,6 +48,9 @@ class Points:
         return design_at(self._space, list(next(self._points)))
 
     def tell(self, design: Design, values: Sequence[float] | None) -> None:
+        """Learns nothing."""
+
+    def refuse(self, design: Design) -> None:
         """Learns nothing."""
 
 
@@ -114,29 +121,31 @@ class Optuna:
 
     def tell(self, design: Design, values: Sequence[float] | None) -> None:
         """Hands a design's values on."""
-        if trials := self._asked.get(repr(design)):
-            failed = self._optuna.trial.TrialState.FAIL
-            self._study.tell(trials.pop(), values and list(values), failed if not values else None)
-        elif values is not None:
-            self._study.add_trial(self._finished(design, values))
+        trial = self._trial(design)
+        if values is None:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        else:
+            trial.set_constraint("budget", -1.0)
+            self._study.tell(trial, list(values))
 
-    def _finished(self, design: Design, values: Sequence[float]) -> Any:
-        """Returns a design that was not asked for as one of Optuna's trials."""
-        params, distributions = {}, {}
-        for key, value in design.items():
-            axis = self._space[key]
-            if isinstance(axis, Choice):
-                indices = list(range(len(axis.values)))
-                params[key] = axis.values.index(value)
-                distributions[key] = self._optuna.distributions.CategoricalDistribution(indices)
-            else:
-                params[key] = value
-                distributions[key] = self._optuna.distributions.FloatDistribution(
-                    axis.low, axis.high, log=axis.log
-                )
-        return self._optuna.trial.create_trial(
-            params=params, distributions=distributions, values=list(values)
-        )
+    def refuse(self, design: Design) -> None:
+        """Marks a design as one that the search has no use for."""
+        trial = self._trial(design)
+        trial.set_constraint("budget", 1.0)
+        self._study.tell(trial, [0.0] * len(self._study.directions))
+
+    def _trial(self, design: Design) -> Any:
+        """Returns Optuna's trial of a design, which may not have been asked for."""
+        if not self._asked.get(repr(design)):
+            self._study.enqueue_trial(
+                {
+                    key: axis.values.index(design[key]) if isinstance(axis, Choice) else design[key]
+                    for key, axis in self._space.items()
+                    if key in design
+                }
+            )
+            design = self.ask()
+        return self._asked[repr(design)].pop()
 
 
 def _points(

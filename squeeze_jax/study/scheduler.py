@@ -101,7 +101,7 @@ class Schedule:
           metric: what designs are compared by, a column.
 
         Raises:
-          UserError: a scheduler or rungs that cannot be used; a trial that needs another one's weights.
+          UserError: a scheduler or rungs that cannot be used; a trial that needs another's weights.
         """
         stopping.check()
         if not stopping.scheduler:

@@ -5,7 +5,6 @@ the batches before have ended. search.json in the workdir keeps every draw, so t
 continues draws what an uninterrupted one would.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,6 +17,8 @@ from squeeze_jax.study.space import Design, Space
 
 KEPT, OVER_BUDGET, REPEATED = "kept", "over the budget", "repeated"
 _PATIENCE = 1000  # draws in a row that may be refused
+# After so many a sampler that learns is helped by a random design: it may see no other way out.
+_ESCAPE = 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ Worth = Callable[[Sequence[Design]], Sequence[Sequence[float] | None] | None]
 
 
 def draw(
-    sampler: Sampler,
+    space: Space,
+    metric: str,
     search: SearchConfig,
     known: Iterable[Draw],
     fits: Callable[[Design], bool],
@@ -72,8 +74,9 @@ def draw(
     """Returns the draws of a search, as far as it can go now.
 
     Args:
-      sampler: proposes designs.
-      search: how many, and how many at a time.
+      space: to draw from.
+      metric: what designs are worth, a column.
+      search: how many, and how.
       known: the draws of earlier launches, which stay as they are.
       fits: whether a design is within the budget.
       worth: what designs were worth.
@@ -81,6 +84,8 @@ def draw(
     Raises:
       UserError: the sampler finds no other design within the budget.
     """
+    sampler = search.sampler_for(space, metric)
+    anywhere = SAMPLERS["random"](space, search.designs, search.seed, ())
     before, draws = iter(known), []
     kept: list[Design] = []
     told = refused = 0
@@ -92,6 +97,9 @@ def draw(
                 sampler.tell(design, value)
             told = len(kept)
         design = sampler.ask()
+        if sampler.learns and refused % _ESCAPE == _ESCAPE - 1:
+            sampler.refuse(design)
+            design = anywhere.ask()
         if (again := next(before, None)) is None:
             verdict = REPEATED if design in kept else KEPT if fits(design) else OVER_BUDGET
         else:
@@ -103,7 +111,7 @@ def draw(
             kept.append(design)
             refused = 0
             continue
-        sampler.tell(design, None)
+        sampler.refuse(design)
         refused += 1
         if refused == _PATIENCE:
             raise UserError(
@@ -168,9 +176,3 @@ def signature(search: SearchConfig, space: Space, budget: Mapping[str, Any]) -> 
 def _as_design(record: Mapping[str, Any]) -> Design:
     """Returns a design as it was before JSON, which has no tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
-
-
-def tell_refused(draws: Sequence[Draw], known: int) -> None:
-    """Prints how many designs were refused, where some were drawn in this launch."""
-    if len(draws) > known and (text := describe(draws)):
-        print(text, file=sys.stderr)
