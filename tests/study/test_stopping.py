@@ -1,6 +1,7 @@
 """A study whose trials are stopped early: promoted, killed, resumed, and shared by launchers."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -160,6 +161,7 @@ FLAGS = (
 
 
 @pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_every_executor_stops_the_same_trials(tmp_path, cache):
     def table(name, *flags):
         workdir = tmp_path / name
