@@ -1,6 +1,8 @@
 """Spaces, the designs that samplers draw from them, and what a relaunch draws again."""
 
+import importlib
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -84,8 +86,6 @@ def run(settings, fits=lambda design: True, worth=None, known=(), metric="top1")
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_seed_draws_the_same_designs_within_the_budget(sampler):
-    if sampler in ("tpe", "nsga2"):
-        pytest.importorskip("optuna")
     settings = SearchConfig(designs=24, sampler=sampler, seed=3)
     draws = run(settings, lambda design: design["model.base_e"] < 48)
     designs = search.kept_designs(draws)
@@ -123,8 +123,6 @@ def test_a_design_is_trained_once():
 
 
 def test_a_sampler_that_learns_finds_better_designs_than_chance():
-    pytest.importorskip("optuna")
-
     def value(design):
         return -abs(np.log10(design["train.learning_rate"]) + 1.5) + design["model.base_e"] / 64
 
@@ -138,7 +136,6 @@ def test_a_sampler_that_learns_finds_better_designs_than_chance():
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_a_resumed_search_proposes_what_an_untouched_one_would(sampler):
-    pytest.importorskip("optuna")
     costs = ("macs",) if sampler == "nsga2" else ()
     settings = SearchConfig(designs=20, sampler=sampler, batch=4, objectives=costs)
 
@@ -184,6 +181,12 @@ def test_settings_that_cannot_be_used(settings, message):
         run(SearchConfig(**settings))
 
 
+def test_without_optuna_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"pip install 'squeeze_jax\[optuna\]'"):
+        run(SearchConfig(sampler="tpe"))
+
+
 # ------------------------------------------------------------ a study
 
 
@@ -219,6 +222,24 @@ def test_designs_out_of_the_window_of_costs_are_drawn_again(tmp_path, capsys):
     assert sum(each["verdict"] == KEPT for each in record["draws"]) == 4
 
 
+@pytest.mark.parametrize("name", ["squeezenet_space", "squeezenext_space"])
+def test_the_projects_spaces_hold_designs_that_can_be_built(name, tmp_path):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config("digits")
+    config.search.update(designs=2)
+    trials = Plan.of(module, config, (), tmp_path, command="test").trials
+    assert len(trials) == 2
+    for trial in trials:
+        macs = design_costs(trial.parsed.model, 10, (32, 32, 3))["macs"]
+        assert config.budget.min_macs <= macs <= config.budget.max_macs
+    for preset in ("cifar10_modern", "imagenet", "imagenet_modern"):
+        config = module.get_config(preset)
+        config.budget.update(min_macs=None, max_macs=None)
+        config.search.update(designs=3)
+        for trial in Plan.of(module, config, (), tmp_path / preset, command="test").trials:
+            assert design_costs(trial.parsed.model, 10, (64, 64, 3))["macs"] > 0
+
+
 def test_a_damaged_search_file_is_one_line(tmp_path):
     module = module_of(SPACE)
     plan(module, tmp_path)
@@ -228,7 +249,6 @@ def test_a_damaged_search_file_is_one_line(tmp_path):
 
 
 def test_a_sampler_that_learns_does_not_go_with_early_stopping(tmp_path):
-    pytest.importorskip("optuna")
     module = module_of(SPACE)
     config = module.get_config()
     config.search.sampler, config.stopping.scheduler = "tpe", "asha"
