@@ -51,14 +51,17 @@ def draw_designs(
       UserError: a space, a search section or a design that cannot be used; see `search.draw`.
     """
     space = check_space(module.space(config))
-    settings = parse_section(search.SearchConfig, config["search"], "search")
-    if settings.sampler_for(space, config.report.metric).learns and config.stopping.scheduler:
+    plain = config.to_dict()
+    if "search" not in plain:
+        raise UserError("a study with space(config) has config.search = base.search()")
+    settings = parse_section(search.SearchConfig, plain["search"], "search")
+    metric = plain["report"]["metric"]
+    if settings.sampler_for(space, metric).learns and plain["stopping"]["scheduler"]:
         raise UserError(
             f"{settings.sampler} learns from trials that are trained to their end: "
             "leave stopping.scheduler empty, or take another search.sampler"
         )
-    limits = budget.limits(config.to_dict()["budget"])
-    metric = config.report.metric
+    limits = budget.limits(plain["budget"])
     set_by_user = list(set_by_user)
     costs: dict[Any, dict[str, float]] = {}
     opened: dict[Any, Data] = {}
@@ -86,7 +89,7 @@ def draw_designs(
     def worth(designs: Sequence[Design]) -> list[Sequence[float] | None] | None:
         return _worth(workdir, designs, metric, settings.objectives)
 
-    signature = search.signature(settings, space, config.to_dict()["budget"])
+    signature = search.signature(settings, space, plain["budget"])
     known = search.from_record(workdir.read_search(), signature)
     with bar:
         draws = search.draw(space, metric, settings, known, fits, worth)
@@ -98,7 +101,7 @@ def draw_designs(
 
     def sweep(config: ConfigDict) -> Iterator[Mapping[str, Any]]:
         for design in designs:
-            for seed in range(config.seeds):
+            for seed in range(config.to_dict()["seeds"]):
                 yield {**design, "seed": seed}
 
     return DrawnDesigns(sweep, costs, len(designs) == settings.designs)
@@ -118,12 +121,11 @@ def _worth(
     found: list[Sequence[float] | None] = []
     for design in designs:
         seeds = by_design.get(design_key(design), [])
-        values = [value_of(results[trial.name], metric) for trial in seeds]
-        if not seeds or None in values:
+        ended = [result for trial in seeds if (result := results[trial.name]) is not None]
+        if not seeds or len(ended) < len(seeds):
             return None
+        values = [value for result in ended if (value := value_of(result, metric)) is not None]
         costs = [seeds[0].costs.get(name) for name in objectives]
-        is_known = None not in costs and any(
-            results[trial.name]["status"] != "failed" for trial in seeds
-        )
-        found.append([fmean(values), *costs] if is_known else None)
+        has_trained = any(result["status"] != "failed" for result in ended)
+        found.append([fmean(values), *costs] if has_trained and None not in costs else None)
     return found

@@ -59,6 +59,11 @@ class Plan:
     known_costs: Mapping[Any, dict[str, float]] = field(default_factory=dict)
     renew: Callable[[], "Plan"] | None = None
 
+    @property
+    def metric(self) -> str:
+        """Returns the column that designs are compared by."""
+        return self.config.to_dict()["report"]["metric"]
+
     @classmethod
     def of(
         cls,

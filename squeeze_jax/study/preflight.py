@@ -125,8 +125,8 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     study = check(plan)
     workdir, trials, data_of = study.workdir, study.trials, study.data_of
     total = {each.name: total_steps(each.parsed, data_of[each.name]) for each in study.trainable}
-    stopping = parse_section(StoppingConfig, plan.config.get("stopping", {}), "stopping")
-    schedule = Schedule.of(stopping, study.trainable, total, plan.config.report.metric)
+    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
+    schedule = Schedule.of(stopping, study.trainable, total, plan.metric)
     if first_process():
         workdir.open_study(
             plan.config, trials, study.costs, plan.command, plan.defaults, study.versions

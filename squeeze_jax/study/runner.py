@@ -85,7 +85,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
             start,
             progress.step,
             asked_to_stop,
-            metric=plan.config.report.metric,
+            metric=plan.metric,
             confirm=plan.confirm,
         )
         try:

@@ -99,7 +99,8 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._space = optuna, space
         self._study = optuna.create_study(
-            sampler=getattr(optuna.samplers, name)(seed=seed), directions=list(directions)
+            sampler=getattr(optuna.samplers, name)(seed=seed),
+            directions=[optuna.study.StudyDirection[each.upper()] for each in directions],
         )
         self._asked: dict[str, list[Any]] = {}  # a design may be proposed more than once
 

@@ -8,14 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from squeeze_jax import study
 from squeeze_jax.configs import base
 from squeeze_jax.cost import design_costs
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import Choice, Plan, Uniform, Workdir, search
+from squeeze_jax.study import Choice, Plan, Uniform, Workdir, runner, search
 from squeeze_jax.study.config_files import load_config_file
 from squeeze_jax.study.samplers import SAMPLERS
 from squeeze_jax.study.search import KEPT, OVER_BUDGET, REPEATED, SearchConfig
 from squeeze_jax.study.space import check_space, design_at
+from squeeze_jax.train import Interrupted
+from tests.study.staged import staged_config
 
 SPACE = {
     "model.bypass": Choice("none", "complex"),
@@ -261,3 +264,42 @@ def test_a_config_file_has_a_sweep_or_a_space(tmp_path):
     path.write_text("def sweep(config): ...\ndef space(config): ...\n")
     with pytest.raises(UserError, match="both sweep"):
         load_config_file(path)
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_with_what_a_sampler_proposes_by_its_results(tmp_path, monkeypatch):
+    space = {"model.base_e": Uniform(8, 40, step=8), "train.learning_rate": Uniform(0.01, 0.1)}
+
+    def config():
+        config = staged_config("learning", steps=4)
+        config.seeds = 1
+        config.search = base.search(sampler="nsga2", designs=6, batch=3, objectives=("macs",))
+        return config
+
+    def launch(workdir):
+        module = SimpleNamespace(space=lambda config: space)
+        plan = Plan.of(module, config(), (), workdir, command="test")
+        return study.run_to_end("local", plan)
+
+    assert launch(tmp_path / "untouched") == 0
+    names = Workdir(tmp_path / "untouched").statuses(
+        trial.name for trial in Workdir(tmp_path / "untouched").read_record().trials
+    )
+    assert len(names) == 6 and "pending" not in names.values()
+
+    runs, trained = [], runner.train
+
+    def killed(*arguments, **options):
+        runs.append(1)
+        if len(runs) in (2, 6):  # in the first batch and in the second
+            raise Interrupted(15)
+        return trained(*arguments, **options)
+
+    monkeypatch.setattr(runner, "train", killed)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            launch(tmp_path / "killed")
+    assert launch(tmp_path / "killed") == 0
+    again = Workdir(tmp_path / "killed")
+    assert {trial.name for trial in again.read_record().trials} == set(names)
+    assert again.read_search() == Workdir(tmp_path / "untouched").read_search()

@@ -265,7 +265,7 @@ class _Study:
                     self._launch,
                     trial,
                     stop_after,
-                    self._plan.config.report.metric,
+                    self._plan.metric,
                     study.problems.get(trial.name),
                     study.started,
                     self._reports,
