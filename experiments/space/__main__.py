@@ -1,7 +1,7 @@
 """Measures what early stopping saves and loses, and sets two design spaces side by side.
 
-python -m experiments.space digits     64 designs trained to their end, then ASHA on what was recorded
-python -m experiments.space cifar10    SqueezeNet's space and SqueezeNext's within 12.5 M MACs, by ASHA
+python -m experiments.space digits     64 designs trained to their end, and ASHA on their curves
+python -m experiments.space cifar10    SqueezeNet's and SqueezeNext's, within 12.5 M MACs, by ASHA
 
 Other flags, such as --config.data.data_dir=DIR or --jobs=2, go to each launch. Run again after an
 interruption, it continues. Each part writes its results to files beside this one.
@@ -24,6 +24,7 @@ from squeeze_jax.study import Workdir
 from squeeze_jax.study.config_files import load_config_file
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.scheduler import Schedule, StoppingConfig
+from squeeze_jax.study.trials import design_key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -99,9 +100,9 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
                 chosen = [(repetition + i) % 3 for i in range(seeds)]
                 order = [
                     trial
-                    for key in random.permutation(designs)
-                    for trial in trials.values()
-                    if key_of(trial) == key and trial.overrides["seed"] in chosen
+                    for key in random.permutation(sorted(seeds_of))
+                    for trial in seeds_of[key]
+                    if trial.overrides["seed"] in chosen
                 ]
                 steps_of = {trial.name: total[trial.name] for trial in order}
                 if scheduler == "random":  # as many designs as a quarter of the steps pay for
@@ -114,7 +115,7 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
                     ended, taken = replay(schedule, curves, total)
                 score: dict[str, list[float]] = {}
                 for name in ended:
-                    score.setdefault(key_of(trials[name]), []).append(results[name]["top1"] or 0)
+                    score.setdefault(design_key(trials[name].overrides), []).append(top1[name])
                 best = max(score, key=lambda key: fmean(score[key]))
                 found.append(
                     {
@@ -155,11 +156,6 @@ def planned(workdir: Workdir) -> list[Any]:
     config.update(seeds=3)
     config.train.eval_every = EVERY
     return list(Plan.of(module, config, (), workdir.path, command="replay").trials)
-
-
-def key_of(trial: Any) -> str:
-    """Returns what the seeds of a design share."""
-    return trial.name.rpartition(",seed=")[0]
 
 
 def cifar10(folder: Path, flags: Sequence[str]) -> None:
