@@ -79,19 +79,17 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
     """
     workdir = Workdir(folder)
     trials = {trial.name: trial for trial in planned(workdir)}
-    results = workdir.read_results(trials)
+    results = {name: result or {} for name, result in workdir.read_results(trials).items()}
     curves = {
         name: {each["step"]: each["top1"] for each in curve if "top1" in each}
         for name, curve in workdir.read_curves(list(trials)).items()
     }
     total = {name: result["steps"] for name, result in results.items()}
-    designs = sorted({key_of(trial) for trial in trials.values()})
-    worth = {
-        key: fmean(
-            results[name]["top1"] or 0 for name, trial in trials.items() if key_of(trial) == key
-        )
-        for key in designs
-    }
+    top1 = {name: result["top1"] or 0.0 for name, result in results.items()}
+    seeds_of: dict[str, list[Any]] = {}
+    for trial in trials.values():
+        seeds_of.setdefault(design_key(trial.overrides), []).append(trial)
+    worth = {key: fmean(top1[trial.name] for trial in own) for key, own in seeds_of.items()}
     found = []
     for scheduler in ("successive_halving", "asha", "random"):
         for seeds in (1, 3):
@@ -112,6 +110,7 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
                 else:
                     settings = StoppingConfig(scheduler, DIGITS_RUNGS)
                     schedule = Schedule.of(settings, order, steps_of, "top1")
+                    assert schedule is not None
                     ended, taken = replay(schedule, curves, total)
                 score: dict[str, list[float]] = {}
                 for name in ended:
