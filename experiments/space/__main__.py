@@ -42,7 +42,7 @@ CIFAR10 = (
 
 def main() -> None:
     """Runs the part that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", choices=("digits", "cifar10"))
     parser.add_argument("--workdir", type=Path, default=Path("runs/space"))
     arguments, flags = parser.parse_known_args()
