@@ -197,7 +197,7 @@ def differences(spaces: Sequence[Space], seed: int = 0) -> list[dict[str, Any]]:
                 "mean_difference": float(one.mean() - two.mean()),
                 "interval": interval(means[0] - means[1]),
                 "p_mann_whitney": float(stats.mannwhitneyu(one, two)[1]),
-                "p_kolmogorov_smirnov": float(stats.ks_2samp(one, two).pvalue),
+                "p_kolmogorov_smirnov": float(stats.ks_2samp(one, two)[1]),
             }
         )
     for test in ("p_mann_whitney", "p_kolmogorov_smirnov"):

@@ -35,6 +35,7 @@ from squeeze_jax.train import (
     open_teacher,
     total_steps,
 )
+from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
 # Keys of the budget that are not max_ and the name of a cost.
@@ -106,6 +107,8 @@ def check(plan: Plan) -> CheckedStudy:
         workdir.known_data(),
         plan.new_data,
     )
+    for recipe in dict.fromkeys(trial.parsed.train for trial in planned):
+        check_folder(recipe, workdir.path)
     data_of = {trial.name: datasets[trial.parsed.data] for trial in planned}
     planned = _fit_batches(planned, data_of)
     costs, problems = _preflight(planned, data_of)

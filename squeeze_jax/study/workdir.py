@@ -3,7 +3,8 @@
 <workdir>/study.json                  command, commit, versions, device, config, data, trials, costs
 <workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
-                       /metrics.jsonl, /checkpoints/   written while it trains
+                       /metrics.jsonl, /checkpoints/   written while it trains, as are the files
+                       of train.trackers
                        /classes.json  its final evaluation by class
                        /result.json   how it ended; a trial without one is pending
                        /error.txt     the traceback of a trial that failed
