@@ -190,14 +190,17 @@ def differences(spaces: Sequence[Space], seed: int = 0) -> list[dict[str, Any]]:
     for first, second in combinations(spaces, 2):
         one, two = first.errors, second.errors
         means = [random.choice(each, (RESAMPLES, len(each))).mean(axis=1) for each in (one, two)]
+        tests: dict[str, Any] = {
+            "p_mann_whitney": stats.mannwhitneyu(one, two),
+            "p_kolmogorov_smirnov": stats.ks_2samp(one, two),
+        }
         found.append(
             {
                 "first": first.name,
                 "second": second.name,
                 "mean_difference": float(one.mean() - two.mean()),
                 "interval": interval(means[0] - means[1]),
-                "p_mann_whitney": float(stats.mannwhitneyu(one, two)[1]),
-                "p_kolmogorov_smirnov": float(stats.ks_2samp(one, two)[1]),
+                **{name: float(test.pvalue) for name, test in tests.items()},
             }
         )
     for test in ("p_mann_whitney", "p_kolmogorov_smirnov"):
