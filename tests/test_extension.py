@@ -86,7 +86,7 @@ def seen(monkeypatch):
         load=lambda config: (toy_source("train"), toy_source("eval")),
         load_split=lambda config, split: toy_source(split or "eval"),
     )
-    tracker = SimpleNamespace(write=seen["tracked"].append)
+    tracker = SimpleNamespace(write=seen["tracked"].append, finish=lambda result: None)
     exporter = SimpleNamespace(
         NAME="toy",
         SUFFIX=".toy",
@@ -106,7 +106,7 @@ def seen(monkeypatch):
     monkeypatch.setitem(SOURCES, "toy", source)
     monkeypatch.setitem(OPTIMIZERS, "toy", lambda config, rate: (optax.sgd(rate),))
     monkeypatch.setitem(AUGMENTATIONS, "toy", darken)
-    monkeypatch.setitem(TRACKERS, "toy", lambda directory, step: tracker)
+    monkeypatch.setitem(TRACKERS, "toy", lambda trial: tracker)
     monkeypatch.setitem(CODERS, "toy", huffman._replace(flag=4))
     monkeypatch.setitem(EXECUTORS, "toy", execute)
     monkeypatch.setitem(SAMPLERS, "toy", lambda *of_space: ToySampler(of_space[0]))

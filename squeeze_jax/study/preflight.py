@@ -17,6 +17,7 @@ from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing
 from squeeze_jax.study import budget, data_versions, sqz_files
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED, STOPPED
@@ -34,6 +35,7 @@ from squeeze_jax.train import (
     open_teacher,
     total_steps,
 )
+from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
 
@@ -94,6 +96,7 @@ def check(plan: Plan) -> CheckedStudy:
       UserError: bad data, a config that no trial can run with, no room for its checkpoints.
     """
     workdir = Workdir(plan.workdir)
+    Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
     datasets = {config: open_data(workdir.locate(config)) for config in configs}
     planned, versions = data_versions.assign(
@@ -102,6 +105,8 @@ def check(plan: Plan) -> CheckedStudy:
         workdir.known_data(),
         plan.new_data,
     )
+    for recipe in dict.fromkeys(trial.parsed.train for trial in planned):
+        check_folder(recipe, workdir.path)
     data_of = {trial.name: datasets[trial.parsed.data] for trial in planned}
     planned = _fit_batches(planned, data_of)
     costs, problems = _preflight(planned, data_of, dict(plan.known_costs))

@@ -4,7 +4,8 @@
 <workdir>/search.json                 the designs drawn from a space, see search.py
 <workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
-                       /metrics.jsonl, /checkpoints/   written while it trains
+                       /metrics.jsonl, /checkpoints/   written while it trains, as are the files
+                       of train.trackers
                        /classes.json  its final evaluation by class
                        /result.json   how it ended; a trial without one is pending
                        /error.txt     the traceback of a trial that failed
@@ -35,15 +36,16 @@ from squeeze_jax.study import data_versions
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, last_part, short_names
 from squeeze_jax.train import has_batch_norm
 from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS
 
-# Keys that say which trials there are, how they are drawn and which files are made of them.
+# Keys that say which trials there are, how they are drawn and what is written of them.
 FREE_KEYS = (
-    *("seeds", "budget.", "report.", "compress.coders"),
+    *("seeds", "budget.", "report.", "compress.coders", "train.trackers"),
     *("search.", "stopping.scheduler", "stopping.reduction_factor"),
 )
 
@@ -219,6 +221,7 @@ class Workdir:
                 else None,
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
+                claim=Hypothesis.parse(report.get("claim") or {}),
             )
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error

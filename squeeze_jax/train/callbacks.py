@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.evaluation import percentages
 from squeeze_jax.train.state import TrainState
 from squeeze_jax.train.stopwatch import Stopwatch
-from squeeze_jax.train.trackers import JsonLines, open_trackers
+from squeeze_jax.train.trackers import Trackers
 
 
 class Run:
@@ -41,7 +40,7 @@ class Run:
         compiled: CompiledTrial,
         config: TrainConfig,
         state: TrainState,
-        directory: Path,
+        trackers: Trackers,
         steps_per_epoch: int,
         stop_after: int | None = None,
     ):
@@ -54,11 +53,9 @@ class Run:
         self.sums: dict[str, Any] | None = None
         self.diverged = False
         self.stopwatch = Stopwatch(config.batch_size)
-        self._lines = JsonLines(directory, self.step)
-        self._trackers = [self._lines, *open_trackers(config, directory, self.step)]
+        self._trackers = trackers
+        self._seconds_before = trackers.open(self.step)
         self._begun = time.perf_counter()
-        before = self._lines.lines
-        self._seconds_before = before[-1]["seconds"] if before else 0.0
         self._steps_per_epoch = steps_per_epoch
 
     @property
@@ -83,12 +80,11 @@ class Run:
         """Hands what was measured after the latest step to all trackers."""
         record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **metrics}
         record["seconds"] = self.seconds()
-        for tracker in self._trackers:
-            tracker.write(record)
+        self._trackers.write(record)
 
     def flush(self) -> None:
         """Makes what was recorded last as long as a checkpoint of this step."""
-        self._lines.flush()
+        self._trackers.flush()
 
 
 class Callback:

@@ -1,5 +1,6 @@
 """Training one net from a config, resumably: read top to bottom."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.evaluation import by_class, percentages
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.profile import profiled
+from squeeze_jax.train.trackers import Trackers
 
 
 def train(
@@ -52,6 +54,24 @@ def train(
       Interrupted: asked to stop; the state is saved.
       WriteError: the disk is full, or cannot be written.
     """
+    with contextlib.closing(Trackers(directory, config)) as trackers:
+        result = _train(
+            compiled, config, data, directory, trackers, callbacks, asked_to_stop, stop_after
+        )
+        trackers.finish(result)
+    return result
+
+
+def _train(
+    compiled: CompiledTrial,
+    config: TrialConfig,
+    data: Data,
+    directory: Path,
+    trackers: Trackers,
+    callbacks: Sequence[Callback],
+    asked_to_stop: Callable[[int], int | None],
+    stop_after: int | None,
+) -> dict[str, Any]:
     devices, pipeline = compiled.devices, training_pipeline(config, data)
     learning_rates = optimizers.learning_rates(config.train, compiled.total_steps)
     teacher = compiled.teacher_weights(config)
@@ -63,7 +83,7 @@ def train(
             state = parallel.replicate(compiled.initial_state(config), devices)
         else:
             state = parallel.as_local(checkpoints.restore(compiled.initial_shapes), devices)
-        run = Run(compiled, config.train, state, directory, pipeline.steps_per_epoch, stop_after)
+        run = Run(compiled, config.train, state, trackers, pipeline.steps_per_epoch, stop_after)
         save = SaveCheckpoint(checkpoints)
         every = [Log(), *callbacks, Evaluation(), save, profile]
         for callback in every:
