@@ -91,6 +91,10 @@ def draw_designs(
 
     signature = search.signature(settings, space, plain["budget"])
     known = search.from_record(workdir.read_search(), signature)
+    if limits and not known and first_process():
+        print(
+            f"drawing {settings.designs} designs within {budget.describe(limits)}", file=sys.stderr
+        )
     with bar:
         draws = search.draw(space, metric, settings, known, fits, worth)
     designs = search.kept_designs(draws)
