@@ -24,16 +24,16 @@ class WandB:
     """
 
     def __init__(self, trial: TrackedTrial):
-        wandb: Any = importlib.import_module("wandb")
+        self._wandb: Any = importlib.import_module("wandb")
         path = trial.directory / RUN_FILE
         name = path.read_text() if path.exists() else uuid.uuid4().hex[:8]
         write_atomically(path, name)
-        has_key = wandb.login(prompt=False, verify=False)
+        has_key = self._wandb.login(prompt=False, verify=False)
         mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
         if mode == "offline":
             for left in (trial.directory / "wandb").glob(f"offline-run-*-{name}"):
                 remove(left)
-        self._run: Any = wandb.init(
+        self._run: Any = self._wandb.init(
             dir=trial.directory,
             id=name,
             resume="allow",
@@ -42,7 +42,7 @@ class WandB:
             name=trial.name,
             config=trial.settings,
             reinit="create_new",  # the next trial of this process is another run
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=self._wandb.Settings(silent=True, console="off"),
         )
         self._series, self._start = Series(), self._run.step
         for record in trial.records:
@@ -58,3 +58,5 @@ class WandB:
         if result is not None:
             self._run.summary.update(numbers(result) | {"status": result["status"]})
         self._run.finish(exit_code=0 if result is not None else 1)
+        # Waits for wandb's own process: the file is whole before the trial counts as finished.
+        self._wandb.teardown()
