@@ -124,8 +124,13 @@ def compress() -> ConfigDict:
 
 
 def report() -> ConfigDict:
-    """Returns what the figure shows: the x axis, its label, the metric, and the paper's curve."""
-    return ConfigDict(dict(x="", label="", metric="top1", paper=ConfigDict()))
+    """Returns what the report shows: the x axis, its label, the metric, and the paper's curve.
+
+    And the claim that the seeds are to support or contradict, see study/hypothesis.py: {"kind":
+    "saturates", "at": 0.75, "margin": 0.5}, {"kind": "rises"}, {"kind": "best", "value": "simple"}
+    or {"kind": "beats", "values": ("simple", "none")}.
+    """
+    return ConfigDict(dict(x="", label="", metric="top1", paper=ConfigDict(), claim=ConfigDict()))
 
 
 def from_scratch(config: ConfigDict) -> None:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
+from squeeze_jax.report.statistics import Interval
 from squeeze_jax.report.tables import (
-    Interval,
     Point,
     aggregate,
     cost_columns,
@@ -153,14 +153,20 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
             panel.set_visible(False)
         for panel, cost in zip(panels[: len(costs)], costs, strict=True):
             at = [
-                (interval.mean, accuracy.mean, interval.half or 0)
+                (interval.mean, accuracy.mean, interval.errors)
                 for point in points
                 if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
             ]
-            xs, ys, halves = zip(*at, strict=True)
+            xs, ys, errors = zip(*at, strict=True)
             # Compressed bytes differ between seeds; the intervals of other costs have no width.
             panel.errorbar(
-                xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
+                xs,
+                ys,
+                xerr=[*zip(*errors, strict=True)],
+                linestyle="",
+                color=_NEUTRAL,
+                label="points",
+                **_SEED,
             )
             front = pareto_front(points, cost, study.metric)
             best = [
@@ -323,10 +329,10 @@ def _draw_line(
     if seeds:
         axes.plot(*zip(*seeds, strict=True), linestyle="", color=colour, label="seeds", **_SEED)
         # NaN interrupts the line at a point where no seed learned.
-        intervals = [point.interval(metric) or Interval(nan, None) for _, point in at]
-        halves = [nan if interval.half is None else interval.half for interval in intervals]
+        intervals = [point.interval(metric) or Interval(nan) for _, point in at]
+        errors = [*zip(*(interval.errors for interval in intervals), strict=True)]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
-        axes.errorbar(xs, means, yerr=halves, color=colour, linestyle=style, label="means", **_MEAN)
+        axes.errorbar(xs, means, yerr=errors, color=colour, linestyle=style, label="means", **_MEAN)
     if collapsed:
         axes.plot(
             *zip(*collapsed, strict=True),
@@ -362,8 +368,9 @@ def _legend_entries(
     if all(point.count("ok") < 2 for point in points):
         handles = [Line2D([], [], color=colour, label="one seed", **mean)]
     else:
+        few = "; of n = 2 it says little" if any(point.count("ok") == 2 for point in points) else ""
         handles = [
-            Line2D([], [], color=colour, label="mean, 95 % interval", **mean),
+            Line2D([], [], color=colour, label=f"mean, 95 % interval{few}", **mean),
             Line2D([], [], color=colour, linestyle="", label="one seed", **_SEED),
         ]
     if any(point.values(study.metric, *COLLAPSED) for point in points):

@@ -18,6 +18,7 @@ from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing
 from squeeze_jax.study import data_versions, sqz_files
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED
@@ -96,6 +97,7 @@ def check(plan: Plan) -> CheckedStudy:
       UserError: bad data, a config that no trial can run with, no room for its checkpoints.
     """
     workdir = Workdir(plan.workdir)
+    Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
     datasets = {config: open_data(workdir.locate(config)) for config in configs}
     planned, versions = data_versions.assign(

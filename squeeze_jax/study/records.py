@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from squeeze_jax.study.hypothesis import Hypothesis
+
 COLLAPSED = ("diverged", "chance")  # trained to the end, and learned nothing
 FINISHED = ("ok", *COLLAPSED)  # a "failed" trial is tried again
 STATUSES = (*FINISHED, "failed", "pending")
@@ -67,3 +69,4 @@ class StudyRecord:
     paper: Paper | None
     trials: tuple[TrialRecord, ...]
     data: tuple[Mapping[str, Any], ...] = ()  # the versions of its data, see data_versions.py
+    claim: Hypothesis | None = None  # of its metric and x, see report/verdict.py

@@ -34,14 +34,15 @@ from squeeze_jax.study import data_versions
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, last_part, short_names
 from squeeze_jax.train import has_batch_norm
 from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS
 
-# Keys that say which trials there are, how they are drawn and which files are made of them.
-FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders")
+# Keys that say which trials there are, how they are drawn and what is written of them.
+FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders", "train.trackers")
 
 
 class Workdir:
@@ -210,6 +211,7 @@ class Workdir:
                 else None,
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
+                claim=Hypothesis.parse(report.get("claim") or {}),
             )
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error
