@@ -32,6 +32,7 @@ class Plan:
       address: of the cluster to run on, where the executor needs one; None: this machine's.
       trial_resources: what a trial gets there, {"CPU": 2, "GPU": 1}; None: one device of the best.
       new_data: whether data that changed since an earlier launch are welcome, in rows of their own.
+      question: the first line of the config file, for the report.
       confirm: called with a trial's exception before the trial is recorded as failed; raises it
         where it is not the trial's fault, see `Hosts.confirm`.
       agree_to_stop: how several processes agree on where to stop, see `interruptible`.
@@ -48,6 +49,7 @@ class Plan:
     address: str | None = None
     trial_resources: Mapping[str, float] | None = None
     new_data: bool = False
+    question: str = ""
     confirm: Callable[[Exception], None] = accept_error
     agree_to_stop: Callable[[int | None], int | None] | None = None
 
@@ -80,4 +82,5 @@ class Plan:
         existing = Workdir(folder).trial_names()
         trials = make_trials(config, module.sweep, set_by_user, derive, existing)
         check_values(trials)
-        return cls(config, trials, folder, **options)
+        question = (module.__doc__ or "").strip().partition("\n")[0]
+        return cls(config, trials, folder, question=question, **options)

@@ -31,6 +31,7 @@ from squeeze_jax.data import Data, DataConfig
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_file, nearest_existing, write_atomically
 from squeeze_jax.study import data_versions
+from squeeze_jax.study.axes import find_axis
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
@@ -81,6 +82,7 @@ class Workdir:
         command: str,
         defaults: ConfigDict | None = None,
         data: Sequence[Mapping[str, Any]] = (),
+        question: str = "",
     ) -> None:
         """Writes study.json, after checking that an existing one is of the same study.
 
@@ -96,6 +98,7 @@ class Workdir:
           defaults: every key with its default value, which a key counts as that an older workdir
             lacks; a key that is not among them must be in the old workdir.
           data: the versions of the data, see `data_versions`.
+          question: that the study answers, for its report.
 
         Raises:
           UserError: the workdir holds trials of another config, or one for which derive() now
@@ -115,6 +118,7 @@ class Workdir:
             "schema": SCHEMA,
             "study": config.study,
             "preset": config.preset,
+            "question": question,
             **environment(command),
             "config": settings,
             "swept": list(swept),
@@ -189,7 +193,7 @@ class Workdir:
             raw = upgrade_study(json.loads(self._study.read_bytes()))
             report, paper = raw["report"], raw["report"].get("paper")
             swept = tuple(key for key in raw["swept"] if key != "seed")
-            return StudyRecord(
+            record = StudyRecord(
                 name=raw["study"],
                 preset=raw["preset"],
                 command=raw["command"],
@@ -212,7 +216,10 @@ class Workdir:
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
                 claim=Hypothesis.parse(report.get("claim") or {}),
+                question=str(raw.get("question", "")),  # older workdirs have none
             )
+            x = find_axis(record.x, [trial.design for trial in record.trials])
+            return record if x == record.x else replace(record, x=x, label=last_part(x))
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
@@ -327,6 +334,20 @@ class Workdir:
         return {
             name: _parse_curve(path, content or b"")
             for name, path, content in zip(names, paths, contents, strict=True)
+        }
+
+    def read_file_names(self) -> dict[str, list[str]]:
+        """Returns the names of what each trial's folder holds, but for claims, by trial.
+
+        In object storage, where each folder is a request, it lists none.
+        """
+        if storage.is_remote(self.path):
+            return {}
+        return {
+            name: [
+                each for each in storage.list_names(self.trial_directory(name)) if each != "claims"
+            ]
+            for name in self.trial_names()
         }
 
     def read_classes(self, name: str) -> dict[str, Any] | None:

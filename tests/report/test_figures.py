@@ -107,14 +107,14 @@ def test_stages_of_one_net_show_their_compressed_sizes(stages):
     assert texts(axes.get_xticklabels()) == ["dense", "pruned", "shared"]
     assert [y for _, y in marks(axes, "means")[0]] == [80, 95, 97]
     upper = axes.child_axes[0]
-    assert upper.get_xlabel() == "Arithmetic-coded (bytes)"
-    assert texts(upper.get_xticklabels()) == ["9,010", "3,010", "1,005"]
+    assert upper.get_xlabel() == "Arithmetic-coded (kB)"
+    assert texts(upper.get_xticklabels()) == ["9.01", "3.01", "1"]
 
 
 def test_accuracy_against_compressed_bytes(stages):
     study = Workdir(stages).read_record()
     (panel,) = pareto_figure(study, aggregate(Workdir(stages).read_trials())).axes
-    assert panel.get_xlabel() == "Arithmetic-coded (bytes)"
+    assert panel.get_xlabel() == "Arithmetic-coded (kB)"
     assert marks(panel, "points") == [[(9010, 80), (3010, 95), (1005, 97)]]
     assert marks(panel, "front") == [[(1005, 97)]]
     (container,) = panel.containers
