@@ -96,8 +96,8 @@ class Scale(NamedTuple):
     divisor: float
     title: str
 
-    def show(self, value: float) -> str:
-        """Returns a number of the column as text."""
+    def show(self, value: float, _position: int | None = None) -> str:
+        """Returns a number of the column as the text of a tick."""
         return f"{value / self.divisor:.4g}"
 
 
@@ -257,7 +257,7 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure | 
                 )
             scale = choose_scale(cost, largest)
             panel.set(xlabel=scale.title, ylabel=column(study.metric).title)
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: scale.show(value)))
+            panel.xaxis.set_major_formatter(FuncFormatter(scale.show))
             panel.margins(x=0.12, y=0.12)
     return figure
 
@@ -288,7 +288,7 @@ def _draw_costs(
         color=_NEUTRAL,
         elinewidth=1,
         label="points",
-        **_SEED,
+        **_SEED | {"alpha": 0.6},
     )
     for artist in bars.get_children():
         artist.set_rasterized(len(at) > _VECTORS)

@@ -318,6 +318,7 @@ function quote(path) {
 }
 
 function showValue(value) {
+  if (value === null) return "–";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
@@ -347,7 +348,7 @@ function commandLine(text) {
 
 /** Returns a small figure of a curve: a flat list of epoch, value, epoch, value, ... */
 function curveFigure(title, flat) {
-  const [width, height, left, bottom] = [320, 150, 46, 20];
+  const [width, height, left, bottom] = [320, 150, 52, 20];
   const xs = flat.filter((_, i) => i % 2 === 0);
   const ys = flat.filter((_, i) => i % 2 === 1);
   const scale = (values, from, to) => {
@@ -358,6 +359,7 @@ function curveFigure(title, flat) {
   const at = xs.map((value, i) => `${x(value).toFixed(1)} ${y(ys[i]).toFixed(1)}`);
   const label = (text, place, anchor) => make("text", { ...place, "text-anchor": anchor }, text);
   const [low, high] = [Math.min(...ys), Math.max(...ys)];
+  const short = (value) => String(Number(value.toPrecision(3)));
   const svg = make(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": title },
@@ -369,8 +371,8 @@ function curveFigure(title, flat) {
       d: at.length > 1 ? `M ${at.join(" L ")}` : `M ${at[0]} h 3`,
       style: "fill: none; stroke: var(--accent); stroke-width: 1.6",
     }),
-    label(String(high), { x: left - 4, y: 12 }, "end"),
-    low === high ? "" : label(String(low), { x: left - 4, y: height - bottom - 2 }, "end"),
+    label(short(high), { x: left - 4, y: 12 }, "end"),
+    low === high ? "" : label(short(low), { x: left - 4, y: height - bottom - 2 }, "end"),
     label(String(xs[0]), { x: left, y: height - 6 }, "middle"),
     xs.length > 1 ? label(String(xs.at(-1)), { x: width - 6, y: height - 6 }, "end") : "",
     label("epoch", { x: width / 2, y: height - 6 }, "middle"),

@@ -72,7 +72,8 @@ def draw(workdir: Path | str, reload_after: int | None = None) -> list[Path]:
     }
     known = {name: (figure, label) for name, (figure, label) in drawn.items() if figure}
     accuracy, _ = known["sweep"]
-    picture = figures.svg(accuracy)
+    files = {"sweep.png": figures.png(accuracy), "sweep.svg": figures.svg(accuracy)}
+    accuracy.suptitle("")  # the page has the question above
     embedded = {name: embed(figure, name, label) for name, (figure, label) in known.items()}
     if len(followed) < len(names):
         embedded["training"] += f"<p>{len(followed):,} of {len(names):,} trials.</p>"
@@ -107,7 +108,7 @@ def draw(workdir: Path | str, reload_after: int | None = None) -> list[Path]:
         data=data,
         reload_after=reload_after,
     )
-    files = {"sweep.png": figures.png(accuracy), "sweep.svg": picture, "report.html": html.encode()}
+    files["report.html"] = html.encode()
     return [folder.write_report(name, content) for name, content in files.items()]
 
 
