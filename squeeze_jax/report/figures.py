@@ -46,8 +46,15 @@ _STYLE: dict[Any, Any] = {
 # Okabe and Ito's colours, safe for colour-blind readers, but for the yellow: too light for a line.
 _CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _NEUTRAL = "0.35"
-_SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
-_MEAN = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3}
+_SEED: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
+_CLOUD: dict[str, Any] = {"marker": "o", "markersize": 2, "markeredgewidth": 0, "alpha": 0.3}
+_MEAN: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 4,
+    "linewidth": 1.4,
+    "elinewidth": 1.2,
+    "capsize": 3,
+}
 _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 _NAMED = 24  # lines that a legend names; more cannot be told apart
@@ -288,7 +295,7 @@ def _draw_costs(
         color=_NEUTRAL,
         elinewidth=1,
         label="points",
-        **_SEED | {"alpha": 0.6},
+        **(_CLOUD if len(at) > _VECTORS else {**_SEED, "alpha": 0.6}),
     )
     for artist in bars.get_children():
         artist.set_rasterized(len(at) > _VECTORS)
@@ -435,14 +442,20 @@ def _draw_line(
             color=colour,
             label="seeds",
             rasterized=image,
-            **_SEED,
+            **(_CLOUD if image else _SEED),
         )
         # NaN interrupts the line at a point where no seed learned.
         intervals = [point.interval(metric) or Interval(nan) for _, point in at]
         errors = [*zip(*(interval.errors for interval in intervals), strict=True)]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
         bars = axes.errorbar(
-            xs, means, yerr=errors, color=colour, linestyle=style, label="means", **_MEAN
+            xs,
+            means,
+            yerr=errors,
+            color=colour,
+            linestyle=style,
+            label="means",
+            **(_CLOUD if image else _MEAN),
         )
         for artist in bars.get_children():
             artist.set_rasterized(image)

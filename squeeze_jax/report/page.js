@@ -1,8 +1,15 @@
 // Makes the report a place to look: tables sort and filter, figures name their points, and each
 // trial has an entry. All content comes from the page's own data and is set as text, never as HTML.
-"use strict";
 
-const data = JSON.parse(document.getElementById("data").textContent);
+/** Returns the page's data: JSON, compressed by gzip, in base64. */
+function readData() {
+  const text = atob(document.getElementById("data").textContent);
+  const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+const data = await readData();
 const PAGE = 200; // rows that are added at a time
 const REACH = 18; // pixels between the pointer and the point that it means
 

@@ -143,8 +143,8 @@ def _page(
 </head>
 <body>
 {content}
-<script type="application/json" id="data">{to_script(data)}</script>
-<script>{script}</script>
+<script type="text/plain" id="data">{to_script(data)}</script>
+<script type="module">{script}</script>
 </body>
 </html>
 """

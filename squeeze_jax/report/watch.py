@@ -18,7 +18,8 @@ def watch(
 ) -> list[Path]:
     """Draws the report whenever results have changed, until all trials have ended.
 
-    Meanwhile the page reloads itself. Ctrl-C and SIGTERM also end it: the last page does not reload.
+    Meanwhile the page reloads itself. Ctrl-C and SIGTERM also end it; the last page does not
+    reload.
 
     Args:
       workdir: folder of the study.
