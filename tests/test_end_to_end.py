@@ -91,7 +91,9 @@ def test_sweep_leaves_table_figure_and_report(sweep):
     sizes = [[float(row[column]) for row in table] for column in ("params", "macs", "model_mb")]
     assert all(size == sorted(set(size)) for size in sizes)  # each grows with the squeeze ratio
     assert finished_lines(process) == [row["trial"] for row in table]
-    assert len(process.stdout.splitlines()) == 1 and str(workdir) in process.stdout
+    head, _, *points, last = process.stdout.splitlines()
+    assert head.split() == ["Design", "Top-1", "(%)", "Seeds", "Parameters"] and len(points) == 5
+    assert str(workdir) in last
 
 
 @pytest.mark.slow
