@@ -241,7 +241,8 @@ class Marks {
     this.svg.append(this.ring);
     figure.tabIndex = 0;
     figure.addEventListener("pointermove", (event) => this.show(this.nearest(event)));
-    figure.addEventListener("pointerleave", () => this.show(-1));
+    // A finger leaves when it is lifted, and the tooltip stays.
+    figure.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.show(-1));
     figure.addEventListener("pointerdown", (event) => this.press(event));
     figure.addEventListener("click", (event) => this.click(event));
     figure.addEventListener("keydown", (event) => this.pressKey(event));
