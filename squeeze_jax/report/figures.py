@@ -294,6 +294,7 @@ def _draw_costs(
         linestyle="",
         color=_NEUTRAL,
         elinewidth=1,
+        zorder=1.5,  # below the front
         label="points",
         **(_CLOUD if len(at) > _VECTORS else {**_SEED, "alpha": 0.6}),
     )

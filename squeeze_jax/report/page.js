@@ -314,8 +314,8 @@ function placeTip(x, y) {
   const { offsetWidth: width, offsetHeight: height } = tip;
   const left = x + 14 + width > innerWidth ? x - 14 - width : x + 14;
   const top = y + 14 + height > innerHeight ? y - 14 - height : y + 14;
-  tip.style.left = `${Math.max(4, Math.min(left, innerWidth - width - 4))}px`;
-  tip.style.top = `${Math.max(4, top)}px`;
+  tip.style.left = `${scrollX + Math.max(4, Math.min(left, innerWidth - width - 4))}px`;
+  tip.style.top = `${scrollY + Math.max(4, top)}px`;
 }
 
 // ------------------------------------------------------------------ a trial's entry

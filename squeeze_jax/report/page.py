@@ -322,7 +322,8 @@ def _add_fronts(
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
-    names = measure_names(trials)
+    order = {"result": 0, "run": 1, "design": 2, "label": 3}
+    names = sorted(measure_names(trials), key=lambda name: order[column(name).kind])
     head = [column(name).title for name in ("trial", "status", *names, "reason")]
     return [head] + [
         [
