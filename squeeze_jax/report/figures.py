@@ -30,6 +30,7 @@ from squeeze_jax.report.tables import (
     show,
 )
 from squeeze_jax.study.columns import all_columns, column
+from squeeze_jax.study.curves import thin
 from squeeze_jax.study.records import COLLAPSED, StudyRecord
 
 _STYLE: dict[Any, Any] = {
@@ -302,13 +303,6 @@ def _draw_costs(
         artist.set_rasterized(len(at) > _VECTORS)
     figure.mark(panel, at)
     return max(map(abs, xs))
-
-
-def thin(values: Sequence[Any], at_most: int) -> list[Any]:
-    """Returns at most so many of the values, evenly spaced, the first and the last among them."""
-    if len(values) <= at_most:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (at_most - 1))] for i in range(at_most)]
 
 
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:

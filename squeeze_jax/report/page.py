@@ -30,6 +30,8 @@ from squeeze_jax.study.workdir import Workdir
 
 _CURVES = 500  # of training, at most; more cannot be told apart
 
+_LINES = 1_000_000  # of all trials' metrics, so that many long curves are read in seconds
+
 _INTERVALS = (
     "Mean and 95 % confidence interval over the seeds that learned, by Student's t; of percentages "
     "on the logit scale, so that it stays within 0 and 100 %: 98.9 +0.6 −1.3. The interval of two "
@@ -58,7 +60,9 @@ def draw(workdir: Path | str, reload_after: int | None = None) -> list[Path]:
     folder = Workdir(workdir)
     study, trials = folder.read_record(), folder.read_trials()
     points = aggregate(trials)
-    curves = folder.read_curves([trial.name for trial in trials])
+    curves = folder.read_curves(
+        [trial.name for trial in trials], max(20, _LINES // max(1, len(trials)))
+    )
     names = list(curves)
     followed = names[:: max(1, -(-len(names) // _CURVES))]
     metric = column(study.metric).title

@@ -34,6 +34,7 @@ from squeeze_jax.study import data_versions
 from squeeze_jax.study.axes import find_axis
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
+from squeeze_jax.study.curves import parse_curve
 from squeeze_jax.study.environment import environment
 from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
@@ -44,6 +45,7 @@ from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE
 
 # Keys that say which trials there are, how they are drawn and what is written of them.
 FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders", "train.trackers")
+_AT_ONCE = 500  # files that are in memory at once
 
 
 class Workdir:
@@ -327,14 +329,22 @@ class Workdir:
         """
         return self.read_curves([name])[name]
 
-    def read_curves(self, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        """Returns the `read_curve` of each of some trials by name."""
-        paths = [self.trial_directory(name) / METRICS_FILE for name in names]
-        contents = storage.read_all(paths)
-        return {
-            name: _parse_curve(path, content or b"")
-            for name, path, content in zip(names, paths, contents, strict=True)
-        }
+    def read_curves(
+        self, names: Sequence[str], at_most: int | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Returns the `read_curve` of each of some trials by name.
+
+        Args:
+          names: of the trials.
+          at_most: see `parse_curve`.
+        """
+        curves = {}
+        for begin in range(0, len(names), _AT_ONCE):
+            some = names[begin : begin + _AT_ONCE]
+            paths = [self.trial_directory(name) / METRICS_FILE for name in some]
+            for name, path, content in zip(some, paths, storage.read_all(paths), strict=True):
+                curves[name] = parse_curve(path, content or b"", at_most)
+        return curves
 
     def read_file_names(self) -> dict[str, list[str]]:
         """Returns the names of what each trial's folder holds, but for claims, by trial.
@@ -463,22 +473,6 @@ class Workdir:
         check_file(path)
         write_atomically(path, content)
         return path
-
-
-def _parse_curve(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """Returns the records of a metrics.jsonl; see `Workdir.read_curve`."""
-    steps: dict[int, dict[str, Any]] = {}
-    # What follows the last newline is still being written.
-    lines = content.split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            # The training and evaluation lines of a step are one entry. A resumed trial repeats
-            # some steps; the last line of a step counts.
-            steps.setdefault(record["step"], {}).update(record)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is damaged: line {number} is no record of a step") from error
-    return [steps[step] for step in sorted(steps)]
 
 
 def _before_there_was(shared: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:

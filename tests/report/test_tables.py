@@ -133,6 +133,22 @@ def test_curve_merges_a_step_and_ignores_the_line_being_written(sweep, finished)
         Workdir(workdir).read_curve(name)
 
 
+def test_a_long_curve_is_sampled_and_keeps_its_evaluations(sweep, finished):
+    workdir = sweep(finished)
+    name = Workdir(workdir).read_record().trials[0].name
+    lines = [{"step": step, "loss": 1.0, "train_top1": 9.0} for step in range(1, 1001)]
+    lines += [{"step": step, "top1": 50.0} for step in range(100, 1001, 100)]
+    lines.sort(key=lambda line: line["step"])
+    path = workdir / "trials" / name / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curve = Workdir(workdir).read_curves([name], at_most=20)[name]
+    assert [entry["step"] for entry in curve if "top1" in entry] == [*range(100, 1001, 100)]
+    steps = [entry["step"] for entry in curve if "loss" in entry]
+    assert len(steps) == 20 and steps[0] == 1 and steps[-1] == 1000
+    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= 54
+    assert len(Workdir(workdir).read_curves([name], at_most=2000)[name]) == 1000
+
+
 def test_no_study(tmp_path):
     with pytest.raises(UserError, match="is not a sweep's workdir: it has no study.json"):
         Workdir(tmp_path).read_record()
