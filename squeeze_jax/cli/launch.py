@@ -265,7 +265,8 @@ def _train(
     if values.dry_run:
         print(_dry_run(plan))
         return 0
-    code = study.EXECUTORS["local" if is_job else executor](plan)
+    # Further trials are for the process that started the jobs to look for.
+    code = study.EXECUTORS["local"](plan) if is_job else study.run_to_end(executor, plan)
     if code > 1:
         return code
     workdir = study.Workdir(plan.workdir)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from squeeze_jax import __version__
 from squeeze_jax.cli import (
+    compare,
     compress,
     data,
     decompress,
@@ -47,6 +48,7 @@ class Command(Protocol):
 
 _MODULES: tuple[Command, ...] = (
     report,
+    compare,
     summary,
     hardware,
     data,

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import nan
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -19,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from squeeze_jax.files import write_atomically
+from squeeze_jax.report.spaces import Space, band, distribution
 from squeeze_jax.report.statistics import Interval
 from squeeze_jax.report.tables import (
     Point,
@@ -357,6 +360,29 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def distribution_figure(spaces: Sequence[Space]) -> Figure:
+    """Draws the error distribution functions of design spaces, with 95 % bands over designs."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        ends = [end for space in spaces for end in (space.errors.min(), space.errors.max())]
+        margin = 0.05 * (max(ends) - min(ends)) or 1.0
+        grid = np.linspace(max(0.0, min(ends) - margin), min(100.0, max(ends) + margin), 500)
+        colours = _choose_colours(len(spaces), ordered=False)
+        for space, colour in zip(spaces, colours, strict=True):
+            label = f"{_cut(space.name, 60)} ({len(space.points)} designs)"
+            shares = 100 * distribution(space.errors, grid)
+            axes.step(grid, shares, where="post", color=colour, label=label)
+            low, high = band(space.errors, grid)
+            shade = {"step": "post", "color": colour, "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(grid, 100 * low, 100 * high, **shade)
+        metric = column(spaces[0].study.metric)
+        axes.set(xlabel=f"{metric.heading} error ({metric.unit})", ylabel="Designs (%)")
+        axes.set_ylim(0, 102)
+        figure.legend(loc="outside lower center")
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """Returns a figure as a PNG file."""
     return _save(figure, "png", dpi=180, metadata={"Software": None})
@@ -367,6 +393,15 @@ def svg(figure: Figure) -> bytes:
     return _save(
         figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Writes a figure as a PNG or SVG file, by the path's suffix.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    write_atomically(path, {".png": png, ".svg": svg}[path.suffix](figure))
 
 
 def _save(figure: Figure, kind: str, **options: Any) -> bytes:

@@ -25,7 +25,7 @@ from squeeze_jax.report.tables import (
     show_interval,
 )
 from squeeze_jax.study.columns import column
-from squeeze_jax.study.records import COLLAPSED, StudyRecord, TrialRecord
+from squeeze_jax.study.records import COLLAPSED, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.workdir import Workdir
 
 _CURVES = 500  # of training, at most; more cannot be told apart
@@ -281,15 +281,14 @@ def summary(study: StudyRecord, points: Sequence[Point]) -> str:
     counts = {
         "finished": ("ok", *COLLAPSED),
         "collapsed": COLLAPSED,
+        "stopped early": (STOPPED,),
         "failed": ("failed",),
         "pending": ("pending",),
     }
     total = {
         name: sum(point.count(*statuses) for point in points) for name, statuses in counts.items()
     }
-    others = "".join(
-        f", {total[name]} {name}" for name in ("collapsed", "failed", "pending") if total[name]
-    )
+    others = "".join(f", {total[name]} {name}" for name in [*counts][1:] if total[name])
     planned = sum(len(point.trials) for point in points)
     state = f"{total['finished']} of {planned} trials finished{others}."
     if (best := best_point(study, points)) is None:

@@ -7,7 +7,7 @@ from typing import Any
 from squeeze_jax.report.statistics import Interval, confidence
 from squeeze_jax.study.axes import keys_moving_with
 from squeeze_jax.study.columns import all_columns, column
-from squeeze_jax.study.records import COLLAPSED, STATUSES, StudyRecord, TrialRecord
+from squeeze_jax.study.records import COLLAPSED, STATUSES, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.trials import last_part
 
 
@@ -132,6 +132,7 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     counts = {
         "Seeds": ("ok",),
         "Collapsed": COLLAPSED,
+        "Stopped": (STOPPED,),
         "Failed": ("failed",),
         "Pending": ("pending",),
     }

@@ -16,7 +16,7 @@ def list_studies() -> dict[str, str]:
     studies = {}
     for path in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if "sweep" in _defined(tree):
+        if {"sweep", "space"} & _defined(tree):
             studies[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return studies
 
@@ -49,16 +49,19 @@ def find_config_file(name_or_path: str) -> Path:
 
 
 def load_config_file(path: Path) -> ModuleType:
-    """Imports a config file: get_config(preset), sweep(config) and perhaps derive(config).
+    """Imports a config file: get_config(preset), sweep(config) or space(config), derive(config).
 
     Raises:
-      UserError: it has no sweep().
+      UserError: it has neither sweep() nor space(), or both.
     """
     spec = spec_from_file_location("study", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
+    found = [name for name in ("sweep", "space") if hasattr(module, name)]
+    if not found:
         raise UserError(f"{path} has no sweep(config): see configs/squeezenet.py")
+    if len(found) > 1:
+        raise UserError(f"{path} has both sweep(config) and space(config): which trials are meant?")
     return module

@@ -8,7 +8,8 @@ from squeeze_jax.study.hypothesis import Hypothesis
 
 COLLAPSED = ("diverged", "chance")  # trained to the end, and learned nothing
 FINISHED = ("ok", *COLLAPSED)  # a "failed" trial is tried again
-STATUSES = (*FINISHED, "failed", "pending")
+STOPPED = "stopped"  # early, at a rung: see scheduler.py
+STATUSES = (*FINISHED, STOPPED, "failed", "pending")
 
 
 @dataclass(frozen=True)

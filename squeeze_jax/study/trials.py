@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -193,6 +194,17 @@ def _check_parents(trials: Iterable[Trial]) -> None:
                 which = "itself" if parent == trial.name else which
                 raise UserError(f"{trial.name} {PARENTS[key]} {TRIAL_PREFIX}{parent}: {which}")
         earlier.add(trial.name)
+
+
+def design_key(overrides: Overrides, data: int = 1) -> str:
+    """Returns what the seeds of a design point share, however its overrides were read.
+
+    Args:
+      overrides: of a trial, from its sweep or from study.json.
+      data: the version of its data.
+    """
+    design = {key: value for key, value in overrides.items() if key != "seed"}
+    return json.dumps([design, data], sort_keys=True)
 
 
 def last_part(key: str) -> str:
