@@ -89,7 +89,7 @@ def draw(workdir: Path | str, reload_after: int | None = None) -> list[Path]:
         "marks": marks,
         "tables": {name: table_data(table, kinds) for name, (table, kinds) in tables.items()},
         "tip": tooltip_columns(study, points, tables["points"][0][0]),
-        "entries": entries(study, points, trials, curves, folder.read_file_names()),
+        "entries": entries(study, points, trials, curves, folder.read_file_names(trials)),
     }
     best = best_point(study, points)
     learned = [trial.name for trial in best.trials if trial.status == "ok"] if best else []

@@ -9,9 +9,8 @@ from typing import Any
 from squeeze_jax.report.tables import Point, cost_columns
 from squeeze_jax.study.columns import column
 from squeeze_jax.study.curves import thin
-from squeeze_jax.study.records import FINISHED, StudyRecord, TrialRecord
+from squeeze_jax.study.records import StudyRecord, TrialRecord
 from squeeze_jax.study.schema import flatten
-from squeeze_jax.train.checkpoint import WEIGHTS
 
 _CURVE_POINTS = 80_000  # of all trials' training curves together
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -31,7 +30,7 @@ def entries(
       points: its design points.
       trials: its trials, with results.
       curves: records of steps by trial name, see `Workdir.read_curves`.
-      files: names of files by trial name, see `Workdir.read_file_names`; empty: they are not known.
+      files: names of files by trial name, see `Workdir.read_file_names`.
 
     Returns:
       point: index of each trial's design point. keys, shared: what trials change, and the values of
@@ -44,7 +43,9 @@ def entries(
     shared = flatten(study.config)
     point_of = {trial.name: i for i, point in enumerate(points) for trial in point.trials}
     kinds: dict[tuple[str, ...], int] = {}
-    files_of = [kinds.setdefault(_list_files(trial, files), len(kinds)) for trial in trials]
+    files_of = [
+        kinds.setdefault(tuple(sorted(files.get(trial.name, ()))), len(kinds)) for trial in trials
+    ]
     each = min(200, max(8, _CURVE_POINTS // (2 * max(len(trials), 1))))
     return {
         "point": [point_of[trial.name] for trial in trials],
@@ -58,13 +59,6 @@ def entries(
         "files_of": files_of,
         "curves": [_thin_curves(curves.get(trial.name, ()), each) for trial in trials],
     }
-
-
-def _list_files(trial: TrialRecord, files: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Returns the names of a trial's files; where none are known, what a finished one has."""
-    if not files:
-        return (WEIGHTS,) if trial.status in FINISHED else ()
-    return tuple(sorted(files.get(trial.name, ())))
 
 
 def tooltip_columns(study: StudyRecord, points: Sequence[Point], head: Sequence[str]) -> list[int]:

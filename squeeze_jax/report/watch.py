@@ -8,6 +8,7 @@ from types import FrameType
 
 from squeeze_jax.report import page
 from squeeze_jax.signals import handled_signals
+from squeeze_jax.study.search import KEPT
 from squeeze_jax.study.workdir import Workdir
 
 PERIOD = 5  # seconds between two looks at the results
@@ -44,7 +45,7 @@ def watch(
         while not stopped.is_set():
             rows = folder.read_rows()
             waiting = sum(row["status"] == "pending" for row in rows)
-            if not waiting:
+            if not waiting and not _draws_more(folder):
                 break
             if rows != before:
                 _draw(folder, max(1, round(period)))
@@ -55,6 +56,15 @@ def watch(
     if signals:
         signal.raise_signal(signals[0])  # to whoever handled it before
     return written
+
+
+def _draws_more(folder: Workdir) -> bool:
+    """Returns whether the study's search will add trials to those that it has."""
+    record, config = folder.read_search(), folder.read_record().config
+    if record is None or "search" not in config:
+        return False
+    kept = sum(each["verdict"] == KEPT for each in record["draws"])
+    return kept < config["search"]["designs"]
 
 
 def _draw(folder: Workdir, reload_after: int | None) -> list[Path]:

@@ -375,19 +375,20 @@ class Workdir:
                 curves[name] = parse_curve(path, content or b"", at_most)
         return curves
 
-    def read_file_names(self) -> dict[str, list[str]]:
+    def read_file_names(self, trials: Iterable[TrialRecord]) -> dict[str, list[str]]:
         """Returns the names of what each trial's folder holds, but for claims, by trial.
 
-        In object storage, where each folder is a request, it lists none.
+        In object storage, where each folder is a request, it lists only what a finished trial has.
+
+        Args:
+          trials: with their status.
         """
         if storage.is_remote(self.path):
-            return {}
-        return {
-            name: [
-                each for each in storage.list_names(self.trial_directory(name)) if each != "claims"
-            ]
-            for name in self.trial_names()
+            return {trial.name: [WEIGHTS] for trial in trials if trial.status in FINISHED}
+        found = {
+            trial.name: storage.list_names(self.trial_directory(trial.name)) for trial in trials
         }
+        return {name: [each for each in names if each != "claims"] for name, names in found.items()}
 
     def read_classes(self, name: str) -> dict[str, Any] | None:
         """Returns a trial's final evaluation by class, see `train.evaluation.by_class`.

@@ -46,7 +46,7 @@ def test_a_study_without_results_is_pending(sweep):
     (workdir / "sweep.csv").unlink()
     study, points = read(workdir)
     assert [point.count("pending") for point in points] == [3, 3, 3]
-    assert point_table(study, points)[1] == ["0.125", "0", "0", "0", "3"]
+    assert point_table(study, points)[1] == ["0.125", "0", "0", "0", "0", "3"]
 
 
 def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
@@ -63,7 +63,7 @@ def test_table(sweep, troubled):
     head, *rows = point_table(*read(sweep(troubled)))
     assert head == [
         *("Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss"),
-        *("Seeds", "Collapsed", "Failed", "Pending"),
+        *("Seeds", "Collapsed", "Stopped", "Failed", "Pending"),
         *("Parameters", "Size (MiB)", "Seconds", "latency ms"),
     ]
     assert rows[0] == [
@@ -75,12 +75,13 @@ def test_table(sweep, troubled):
         "1",
         "0",
         "0",
+        "0",
         "1,000",
         "1",
         "11.0",
         "7",
     ]
-    assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "1", "3,000", "3", "–", "–"]
+    assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "0", "1", "3,000", "3", "–", "–"]
 
 
 def test_compressed_bytes_are_a_cost_that_differs_from_seed_to_seed(stages):

@@ -7,6 +7,7 @@ import pytest
 
 from squeeze_jax.report.watch import watch
 from squeeze_jax.study import Workdir
+from squeeze_jax.study.search import KEPT
 
 
 def finish(workdir, names):
@@ -50,6 +51,26 @@ def test_a_study_that_has_ended_is_drawn_once(sweep):
     told = []
     watch(workdir, told.append, period=60)
     assert not told and not reloads(workdir)
+
+
+def test_a_search_that_goes_on_is_waited_for(sweep):
+    """Its next designs depend on the results of those that have ended."""
+    workdir = sweep({})
+    names = [trial.name for trial in Workdir(workdir).read_record().trials]
+    finish(workdir, names)
+    study = json.loads((workdir / "study.json").read_text())
+    study["config"]["search"] = {"designs": 4}
+    (workdir / "study.json").write_text(json.dumps(study))
+    draws = [{"design": {}, "verdict": KEPT}] * 3
+    Workdir(workdir).write_search({"signature": {}, "draws": draws})
+    told = []
+
+    def tell(line):
+        told.append(line)
+        Workdir(workdir).write_search({"signature": {}, "draws": draws + draws[:1]})
+
+    watch(workdir, tell, period=0.01)
+    assert told == ["9 of 9 trials have ended"]
 
 
 def test_no_question_is_asked_of_old_workdirs(sweep):
