@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-macs", type=int, help="leaves out designs of more MACs")
     parser.add_argument("--max-params", type=int, help="leaves out designs of more parameters")
     parser.add_argument(
+        "--steps",
+        type=int,
+        help="compare the nets after so many steps, a rung of stopping.rungs (default: their end)",
+    )
+    parser.add_argument(
         "--min-designs",
         type=int,
         default=5,
@@ -40,11 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report import space_tables, spaces
     from squeeze_jax.study.workdir import Workdir
 
-    check_ranges(arguments, max_macs=COUNT, max_params=COUNT, min_designs=COUNT)
+    check_ranges(arguments, max_macs=COUNT, max_params=COUNT, min_designs=COUNT, steps=COUNT)
     if arguments.figure:
         check_figure("--figure", arguments.figure)
     limits = {"macs": arguments.max_macs, "params": arguments.max_params}
-    known = [spaces.read_space(Workdir(path), limits) for path in arguments.workdir]
+    known = [
+        spaces.read_space(Workdir(path), limits, arguments.steps) for path in arguments.workdir
+    ]
     spaces.check_comparable(known, arguments.min_designs)
     record = space_tables.compare_spaces(known)
     print(json.dumps(record) if arguments.json else space_tables.comparison_text(record))

@@ -7,7 +7,7 @@ search finds a better one (Radosavovic et al. 2019, arXiv 1905.13214; 2020, arXi
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,7 +18,7 @@ from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.report.statistics import LEVEL, holm
 from squeeze_jax.report.tables import Point, aggregate
 from squeeze_jax.study.columns import column
-from squeeze_jax.study.records import COLLAPSED, FINISHED, StudyRecord
+from squeeze_jax.study.records import COLLAPSED, FINISHED, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.workdir import Workdir
 
 RESAMPLES = 2000  # of a bootstrap
@@ -51,12 +51,16 @@ class Space:
         return 100 - np.array([np.mean(point.values(metric, "ok")) for point in self.points])
 
 
-def read_space(workdir: Workdir, limits: Mapping[str, float | None]) -> Space:
+def read_space(
+    workdir: Workdir, limits: Mapping[str, float | None], steps: int | None = None
+) -> Space:
     """Returns the designs of a workdir that cost at most what `limits` say.
 
     Args:
       workdir: of a study, finished or not. Only trials that were trained to their end count.
       limits: column of a design's cost, such as "macs" -> the most; None: any.
+      steps: compare the nets as they were after so many steps, a rung of `stopping.rungs` or their
+        end; None: those that were trained to their end.
 
     Raises:
       UserError: the folder is no workdir or is damaged, or its metric is no percentage.
@@ -66,6 +70,9 @@ def read_space(workdir: Workdir, limits: Mapping[str, float | None]) -> Space:
         raise UserError(
             f"{workdir.path} is about {study.metric}: error distributions are of percentages"
         )
+    if steps is not None:
+        results = workdir.read_results(trial.name for trial in trials)
+        trials = [_after(trial, results[trial.name], study.metric, steps) for trial in trials]
     latest = max(trial.data for trial in trials)
     ended = [trial for trial in trials if trial.status in FINISHED and trial.data == latest]
     left_out = Counter(
@@ -87,9 +94,24 @@ def read_space(workdir: Workdir, limits: Mapping[str, float | None]) -> Space:
             if lost := point.count(*COLLAPSED):
                 left_out["collapsed seeds of other designs"] += lost
     names = [trial.name for point in points for trial in point.trials]
-    results = workdir.read_results(names).values()
-    steps = frozenset(result["steps"] for result in results if result and "steps" in result)
-    return Space(str(workdir.path), study, tuple(points), dict(left_out), steps)
+    ends = workdir.read_results(names).values()
+    taken = {result["steps"] for result in ends if result and "steps" in result}
+    taken = taken if steps is None else {steps}
+    return Space(str(workdir.path), study, tuple(points), dict(left_out), frozenset(taken))
+
+
+def _after(
+    trial: TrialRecord, result: Mapping[str, Any] | None, metric: str, steps: int
+) -> TrialRecord:
+    """Returns a trial as it was after some steps: `ok`, or `stopped` where it was not evaluated."""
+    if result is None or result["status"] == "failed":
+        return trial
+    known = dict(result.get("rungs") or [])
+    if result["status"] != STOPPED:
+        known[result["steps"]] = result[metric]
+    if (value := known.get(steps)) is None:
+        return replace(trial, status=STOPPED)
+    return replace(trial, status="ok", measures={**trial.measures, metric: value})
 
 
 def check_comparable(spaces: Sequence[Space], least: int) -> None:

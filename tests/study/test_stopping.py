@@ -8,7 +8,7 @@ import pytest
 
 from squeeze_jax import study
 from squeeze_jax.errors import UserError
-from squeeze_jax.report import page
+from squeeze_jax.report import page, spaces
 from squeeze_jax.study import Plan, Workdir, runner
 from squeeze_jax.train import Interrupted, loop
 from tests.launching import NET, completed, rows
@@ -134,6 +134,20 @@ def test_the_table_and_the_report_tell_who_was_stopped(halved):
     assert {row["steps"] for row in found if row["status"] == "stopped"} == {"8", "16"}
     page.draw(halved)
     assert "6 stopped early" in (halved / "report.html").read_text()
+
+
+def test_spaces_are_compared_at_a_rung(halved):
+    workdir = Workdir(halved)
+    results = timeless(halved)
+    for rung, step in enumerate(RUNGS):
+        there = [result for result in results.values() if len(result["rungs"]) > rung]
+        space = spaces.read_space(workdir, {}, steps=step)
+        assert len(space.points) == len(there) // 2 and space.steps == {step}
+        assert 100 - space.errors.mean() == pytest.approx(
+            sum(result["rungs"][rung][1] for result in there) / len(there)
+        )
+    assert len(spaces.read_space(workdir, {}).points) == 1
+    assert len(spaces.read_space(workdir, {}, steps=STEPS).points) == 1
 
 
 def test_trials_that_need_each_other_are_not_stopped(tmp_path):
