@@ -260,7 +260,8 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure | 
                 markersize=5,
                 label="front",
             )
-            named = zip(front, best, strict=True) if len(front) <= _FRONT_NAMES else ()
+            has_room = len(front) <= _FRONT_NAMES and len(points) <= 10 * _FRONT_NAMES
+            named = zip(front, best, strict=True) if has_room else ()
             for point, position in named:
                 name = _cut(", ".join(map(show, point.design.values())) or study.name, 40)
                 panel.annotate(
