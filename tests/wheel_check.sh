@@ -73,6 +73,8 @@ for i in 1 2; do cp photo.png "photos/one/$i.png"; cp photo.png "photos/two/$i.p
 run data photos
 run prepare prepared --data-dir photos --workers 1
 run report runs/sr_sweep-digits
+run report runs/sr_sweep-digits --watch
+grep -q '#trial/' runs/sr_sweep-digits/report.html  # the page's script travels with the package
 run summary squeezenet_v1_0
 run hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32
 run evaluate "$trial"

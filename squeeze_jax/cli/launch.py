@@ -6,6 +6,7 @@ Running the same command again continues where the last one stopped.
 import functools
 import hashlib
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +235,7 @@ def _train(
 
     from squeeze_jax import study
     from squeeze_jax.configs import base
-    from squeeze_jax.report import page
+    from squeeze_jax.report import page, terminal_table
     from squeeze_jax.study.api import launch_command
     from squeeze_jax.study.executors.jobs import job_index, stop_with_parent
     from squeeze_jax.study.executors.ray import parse_resources
@@ -273,6 +274,7 @@ def _train(
     if not is_job and jax.process_index() == 0:
         workdir.write_table()
         page.draw(plan.workdir)
+        print(terminal_table.points_text(workdir, shutil.get_terminal_size().columns))
         left_out = sum(counts.get(status, 0) for status in (*COLLAPSED, "failed"))
         print(
             f"{plan.workdir}/: "

@@ -13,15 +13,25 @@ EXAMPLE = "squeeze-jax report runs/sr_sweep-digits"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("workdir", type=as_path, help="of a study, such as runs/sr_sweep-digits")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="draw again whenever results have changed, until all trials have ended or Ctrl-C; "
+        "meanwhile the page reloads itself",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draws the report, prints the files, and the verdict on the study's claim."""
     from squeeze_jax.report import page, tables, verdict
+    from squeeze_jax.report.watch import watch
     from squeeze_jax.study.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)
-    written = [workdir.write_table(), *page.draw(workdir.path)]
+    if arguments.watch:
+        written = watch(workdir.path)
+    else:
+        written = [workdir.write_table(), *page.draw(workdir.path)]
     print("\n".join(map(str, written)))
     study, points = workdir.read_record(), tables.aggregate(workdir.read_trials())
     if found := verdict.judge(study, points):

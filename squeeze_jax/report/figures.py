@@ -5,11 +5,12 @@ roofline shows the layers of a network on an accelerator.
 """
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from squeeze_jax.files import write_atomically
 from squeeze_jax.report.spaces import Space, band, distribution
@@ -27,10 +28,12 @@ from squeeze_jax.report.tables import (
     aggregate,
     cost_columns,
     describe,
+    group_lines,
     pareto_front,
     show,
 )
 from squeeze_jax.study.columns import all_columns, column
+from squeeze_jax.study.curves import thin
 from squeeze_jax.study.records import COLLAPSED, StudyRecord
 
 _STYLE: dict[Any, Any] = {
@@ -47,12 +50,85 @@ _STYLE: dict[Any, Any] = {
 # Okabe and Ito's colours, safe for colour-blind readers, but for the yellow: too light for a line.
 _CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _NEUTRAL = "0.35"
-_SEED = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
-_MEAN = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 3}
+_SEED: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgewidth": 0, "alpha": 0.35}
+_CLOUD: dict[str, Any] = {"marker": "o", "markersize": 2, "markeredgewidth": 0, "alpha": 0.3}
+_MEAN: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 4,
+    "linewidth": 1.4,
+    "elinewidth": 1.2,
+    "capsize": 3,
+}
 _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
+_NAMED = 24  # lines that a legend names; more cannot be told apart
+_TICKS = 60  # labels that are tried on an axis
+_FRONT_NAMES = 10  # points of a Pareto front that are named in the figure
+_VECTORS = 1500  # marks that an SVG holds as shapes; more are an image
+# Marks of a training curve that can be pointed at.
+_CURVE_MARKS = 40
+_SCALES = {1e9: ("G", "billions"), 1e6: ("M", "millions"), 1e3: ("k", "thousands")}
 
-def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
+
+class StudyFigure(Figure):
+    """A figure that knows where it shows design points, and trials by name."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._marks: list[tuple[Axes, list[tuple[float, float]], list[Point | str]]] = []
+
+    def mark(self, axes: Axes, at: Sequence[tuple[float, float, Point | str]]) -> None:
+        """Notes what is shown at places (x, y) of axes, in the units of the data."""
+        if at:
+            self._marks.append((axes, [(x, y) for x, y, _ in at], [shown for *_, shown in at]))
+
+    def positions(self) -> list[tuple[float, float, Point | str]]:
+        """Returns what is shown where, as the figure was last drawn.
+
+        Positions are in fractions of the figure's width and height, from its upper left corner.
+        """
+        places = []
+        for axes, at, shown in self._marks:
+            to_figure = axes.transData + self.transFigure.inverted()
+            for (x, y), each in zip(to_figure.transform(np.array(at)), shown, strict=True):
+                if np.isfinite((x, y)).all():
+                    places.append((float(x), 1 - float(y), each))
+        return places
+
+
+class Scale(NamedTuple):
+    """How numbers of a column are shown on an axis: divided by a power of 1,000.
+
+    Attributes:
+      divisor: of the numbers.
+      title: the column's heading with the unit: "RAM (kB)".
+    """
+
+    divisor: float
+    title: str
+
+    def show(self, value: float, _position: int | None = None) -> str:
+        """Returns a number of the column as the text of a tick."""
+        return f"{value / self.divisor:.4g}"
+
+
+def choose_scale(name: str, largest: float) -> Scale:
+    """Returns the scale of an axis that shows a column up to a value.
+
+    Bytes are shown in kB, MB or GB, of which 1 kB is 1,000 bytes; counts in thousands and more.
+    MiB, seconds and percentages are shown as they are.
+    """
+    entry = column(name)
+    if entry.unit not in ("bytes", "MACs", ""):
+        return Scale(1, entry.title)
+    for divisor, (letter, word) in _SCALES.items():
+        if largest >= divisor:
+            unit = f"{letter}B" if entry.unit == "bytes" else f"{word} of {entry.unit}"
+            return Scale(divisor, f"{entry.heading} ({unit if entry.unit else word})")
+    return Scale(1, entry.title)
+
+
+def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure:
     """Draws the study's metric against its x axis.
 
     Shows the means with 95 % intervals, each seed, the published curve, and the size of the nets on
@@ -61,7 +137,10 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
     if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
         return _draw_message(study, "no finished trial yet")
     published = study.paper.points if study.paper else ()
-    lines = _group_lines(study, points)
+    lines = group_lines(study, points)
+    is_cloud = len(lines) > _NAMED
+    if is_cloud:
+        lines = {"": list(points)}
     colours = _choose_colours(len(lines), ordered=False)
     with matplotlib.rc_context(_STYLE):
         figure = _make_figure(study, (6.4, 4.4))
@@ -75,23 +154,26 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> Figure:
             0.0 if numeric else min(0.12, 0.8 / series) * (i - (series - 1) / 2)
             for i in range(series)
         ]
-        style = "-" if numeric else ""
+        style = "-" if numeric and not is_cloud else ""
         for line, colour, shift in zip(lines.values(), colours, shifts[: len(lines)], strict=True):
             at = [(places[show(_x_value(study, point))] + shift, point) for point in line]
-            _draw_line(axes, study.metric, sorted(at, key=lambda pair: pair[0]), colour, style)
+            at = sorted(at, key=lambda pair: pair[0])
+            _draw_line(axes, study.metric, at, colour, style)
+            _mark_line(figure, axes, study.metric, at)
         if published:
             at = sorted((places[show(x)] + shifts[-1], y) for x, y in published)
             axes.plot(*zip(*at, strict=True), color=_NEUTRAL, label="paper", **_paper_look(numeric))
         axes.set(xlabel=study.label, ylabel=column(study.metric).title)
         _limit_percentage(axes, study.metric)
-        _add_legend(figure, _legend_entries(study, points, lines, colours, numeric))
+        joined = numeric and not is_cloud
+        _add_legend(figure, _legend_entries(study, points, lines, colours, joined))
         _set_ticks(study, points, figure, axes, places, numeric)
     return figure
 
 
 def training_figure(
     study: StudyRecord, curves_of: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Figure:
+) -> StudyFigure:
     """Draws training loss and held-out top-1 over epochs.
 
     Args:
@@ -102,17 +184,20 @@ def training_figure(
       A figure with a line for each trial and a colour for each design point.
     """
     points = aggregate(study.trials)
-    curves = [[curves_of.get(trial.name, []) for trial in point.trials] for point in points]
-    if not any(curve for group in curves for curve in group):
+    curves = [
+        [(trial.name, curves_of.get(trial.name, [])) for trial in point.trials] for point in points
+    ]
+    if not any(curve for group in curves for _, curve in group):
         return _draw_message(study, "no training record yet")
     names = [describe(point.design) or study.name for point in points]
-    ordered = len(points[0].design) == 1 and _place([_x_value(study, point) for point in points])[1]
+    is_one_axis = len(group_lines(study, points)) == 1
+    ordered = is_one_axis and _place([_x_value(study, point) for point in points])[1]
     colours = _choose_colours(len(points), ordered)
     with matplotlib.rc_context(_STYLE):
-        figure = _make_figure(study, (8.4, 3.4))
+        figure = StudyFigure(figsize=(8.4, 3.2), layout="constrained")
         axes = figure.subplots(1, 2)
         for group, colour in zip(curves, colours, strict=True):
-            for curve in group:
+            for trial, curve in group:
                 for panel, name in zip(axes, ("loss", "top1"), strict=True):
                     at = [
                         (entry["epoch"], entry[name])
@@ -127,22 +212,25 @@ def training_figure(
                             alpha=0.8,
                             marker="." if len(at) == 1 else "",
                         )
+                        figure.mark(panel, [(x, y, trial) for x, y in thin(at, _CURVE_MARKS)])
         axes[0].set_yscale("log", nonpositive="mask")
         _label_log(axes[0].yaxis)
         axes[0].set(xlabel="Epoch", ylabel="Training loss")
         axes[1].set(xlabel="Epoch", ylabel=f"Held-out {column('top1').title.lower()}")
         _limit_percentage(axes[1], "top1")
+        if len(names) > _NAMED:
+            names = [f"a trial each; a colour for each of {len(names):,} design points"]
         _add_legend(
             figure,
             [
                 Line2D([], [], color=colour, label=name)
-                for colour, name in zip(colours, names, strict=True)
+                for colour, name in zip(colours, names, strict=False)
             ],
         )
     return figure
 
 
-def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
+def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure | None:
     """Draws accuracy against each cost that differs between points, with its Pareto front.
 
     Returns None if no cost differs.
@@ -151,27 +239,13 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
     if not costs:
         return None
     with matplotlib.rc_context(_STYLE):
-        figure = _make_figure(study, (4.2 * len(costs[:2]), 3.4 * -(-len(costs) // 2)))
+        size = (4.2 * len(costs[:2]), 3.2 * -(-len(costs) // 2))
+        figure = StudyFigure(figsize=size, layout="constrained")
         panels = list(figure.subplots(-(-len(costs) // 2), len(costs[:2]), squeeze=False).flat)
         for panel in panels[len(costs) :]:
             panel.set_visible(False)
         for panel, cost in zip(panels[: len(costs)], costs, strict=True):
-            at = [
-                (interval.mean, accuracy.mean, interval.errors)
-                for point in points
-                if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
-            ]
-            xs, ys, errors = zip(*at, strict=True)
-            # Compressed bytes differ between seeds; the intervals of other costs have no width.
-            panel.errorbar(
-                xs,
-                ys,
-                xerr=[*zip(*errors, strict=True)],
-                linestyle="",
-                color=_NEUTRAL,
-                label="points",
-                **_SEED,
-            )
+            largest = _draw_costs(figure, panel, study.metric, cost, points)
             front = pareto_front(points, cost, study.metric)
             best = [
                 (point.representative(cost), accuracy.mean)
@@ -186,15 +260,53 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
                 markersize=5,
                 label="front",
             )
-            for point, position in zip(front, best, strict=True):
+            has_room = len(front) <= _FRONT_NAMES and len(points) <= 10 * _FRONT_NAMES
+            named = zip(front, best, strict=True) if has_room else ()
+            for point, position in named:
                 name = _cut(", ".join(map(show, point.design.values())) or study.name, 40)
                 panel.annotate(
                     name, position, textcoords="offset points", xytext=(4, -10), fontsize=7
                 )
-            panel.set(xlabel=column(cost).title, ylabel=column(study.metric).title)
-            panel.xaxis.set_major_formatter(EngFormatter())
+            scale = choose_scale(cost, largest)
+            panel.set(xlabel=scale.title, ylabel=column(study.metric).title)
+            panel.xaxis.set_major_formatter(FuncFormatter(scale.show))
             panel.margins(x=0.12, y=0.12)
     return figure
+
+
+def _draw_costs(
+    figure: StudyFigure, panel: Axes, metric: str, cost: str, points: Sequence[Point]
+) -> float:
+    """Draws accuracy against a cost, with the intervals of both; returns the largest cost.
+
+    A cost of the design has no interval, and a measured one has, such as compressed bytes.
+    """
+    learned = [
+        (interval, accuracy, point)
+        for point in points
+        if (accuracy := point.interval(metric)) and (interval := point.interval(cost))
+    ]
+    at = [(interval.mean, accuracy.mean, point) for interval, accuracy, point in learned]
+    xs, ys, _ = zip(*at, strict=True)
+    # A single seed has no interval.
+    x_errors = np.nan_to_num([interval.errors for interval, _, _ in learned]).transpose()
+    y_errors = np.nan_to_num([accuracy.errors for _, accuracy, _ in learned]).transpose()
+    bars = panel.errorbar(
+        xs,
+        ys,
+        xerr=x_errors,
+        yerr=y_errors,
+        linestyle="",
+        color=_NEUTRAL,
+        elinewidth=1,
+        zorder=1.5,  # below the front
+        label="points",
+        **(_CLOUD if len(at) > _VECTORS else {**_SEED, "alpha": 0.6}),
+    )
+    for artist in bars.get_children():
+        artist.set_rasterized(len(at) > _VECTORS)
+    figure.mark(panel, at)
+    return max(map(abs, xs))
 
 
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
@@ -300,15 +412,15 @@ def _save(figure: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _make_figure(study: StudyRecord, size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(
-        f"{study.name} · {study.preset}", x=0.01, ha="left", fontsize=10, fontweight="bold"
-    )
+def _make_figure(study: StudyRecord, size: tuple[float, float]) -> StudyFigure:
+    """Returns a figure with the study's question as its title."""
+    figure = StudyFigure(figsize=size, layout="constrained")
+    title = textwrap.fill(_cut(study.title, 200), int(12 * size[0]))  # 12 characters an inch
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
-def _draw_message(study: StudyRecord, text: str) -> Figure:
+def _draw_message(study: StudyRecord, text: str) -> StudyFigure:
     """Returns a figure that holds only a text."""
     with matplotlib.rc_context(_STYLE):
         figure = _make_figure(study, (6.4, 2))
@@ -338,15 +450,6 @@ def _place(values: Iterable[Any]) -> tuple[dict[str, float], bool]:
     return {label: float(i) for i, label in enumerate(distinct)}, False
 
 
-def _group_lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Returns the lines by label: each has the points that differ only in x."""
-    lines: dict[str, list[Point]] = {}
-    for point in points:
-        others = {key: value for key, value in point.design.items() if key != study.x}
-        lines.setdefault(describe(others), []).append(point)
-    return lines
-
-
 def _choose_colours(n: int, ordered: bool) -> list[Any]:
     """Returns `n` colours: a ramp for many or ordered lines, distinct hues otherwise."""
     if not ordered and n <= len(_CATEGORICAL):
@@ -362,13 +465,31 @@ def _draw_line(
     """Draws one line: each seed, the means with their intervals, and the collapsed seeds."""
     seeds = [(x, y) for x, point in at for y in point.values(metric, "ok")]
     collapsed = [(x, y) for x, point in at for y in point.values(metric, *COLLAPSED)]
+    image = len(seeds) > _VECTORS
     if seeds:
-        axes.plot(*zip(*seeds, strict=True), linestyle="", color=colour, label="seeds", **_SEED)
+        axes.plot(
+            *zip(*seeds, strict=True),
+            linestyle="",
+            color=colour,
+            label="seeds",
+            rasterized=image,
+            **(_CLOUD if image else _SEED),
+        )
         # NaN interrupts the line at a point where no seed learned.
         intervals = [point.interval(metric) or Interval(nan) for _, point in at]
         errors = [*zip(*(interval.errors for interval in intervals), strict=True)]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
-        axes.errorbar(xs, means, yerr=errors, color=colour, linestyle=style, label="means", **_MEAN)
+        bars = axes.errorbar(
+            xs,
+            means,
+            yerr=errors,
+            color=colour,
+            linestyle=style,
+            label="means",
+            **(_CLOUD if image else _MEAN),
+        )
+        for artist in bars.get_children():
+            artist.set_rasterized(image)
     if collapsed:
         axes.plot(
             *zip(*collapsed, strict=True),
@@ -377,6 +498,20 @@ def _draw_line(
             label="collapsed",
             **_COLLAPSED,
         )
+
+
+def _mark_line(
+    figure: StudyFigure, axes: Axes, metric: str, at: Sequence[tuple[float, Point]]
+) -> None:
+    """Notes where a line shows its means and its seeds."""
+    means = [(x, interval.mean, p) for x, p in at if (interval := p.interval(metric))]
+    seeds = [
+        (x, value, trial.name)
+        for x, point in at
+        for trial in point.trials
+        if trial.status in ("ok", *COLLAPSED) and (value := trial.measures.get(metric)) is not None
+    ]
+    figure.mark(axes, [*means, *seeds])
 
 
 def _paper_look(numeric: bool) -> dict[str, Any]:
@@ -458,18 +593,21 @@ def _set_ticks(
     numeric: bool,
 ) -> None:
     """Sets a tick at each design point, its x below and its size above, where labels have room."""
-    ours = {places[show(_x_value(study, point))] for point in points}
-    ticks = list(places.values()), [_cut(position, 40) for position in places]
+    shown = dict(thin(list(places.items()), _TICKS))
+    ticks = list(shown.values()), [_cut(position, 40) for position in shown]
     axes.set_xticks(*ticks)
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
     upper = axes.secondary_xaxis("top")
-    size = _size_column(points, study.metric)
-    upper.set_xlabel(column(size).title)
-    upper.set_xticks(
-        sorted(ours),
-        [_show_size(study, points, places, position, size) for position in sorted(ours)],
-    )
+    name = _size_column(points, study.metric)
+    sizes: dict[float, list[float]] = {}
+    for point in points:
+        known = sizes.setdefault(places[show(_x_value(study, point))], [])
+        known += [size] if (size := point.representative(name)) is not None else []
+    scale = choose_scale(name, max((size for known in sizes.values() for size in known), default=0))
+    upper.set_xlabel(scale.title)
+    ours = thin(sorted(sizes), _TICKS)
+    upper.set_xticks(ours, [_show_range(scale, sizes[position]) for position in ours])
     figure.draw_without_rendering()  # labels have no width before
     if numeric:
         _thin_ticks(axes.xaxis)
@@ -489,22 +627,10 @@ def _size_column(points: Sequence[Point], metric: str) -> str:
     return next((name for name in cost_columns(points, metric) if name in sizes), sizes[0])
 
 
-def _show_size(
-    study: StudyRecord,
-    points: Iterable[Point],
-    places: dict[str, float],
-    position: float,
-    size: str,
-) -> str:
-    """Returns the size of the nets at a position of the axis: one number, or a range."""
-    here = [
-        point.representative(size)
-        for point in points
-        if places[show(_x_value(study, point))] == position
-    ]
-    known = sorted(value for value in here if value is not None)
-    ends = dict.fromkeys(column(size).show(value) for value in (known[:1] + known[-1:]))
-    return "–".join(ends)
+def _show_range(scale: Scale, sizes: Sequence[float]) -> str:
+    """Returns sizes of nets as text: one number, or a range."""
+    ends = (min(sizes), max(sizes)) if sizes else ()
+    return "–".join(dict.fromkeys(f"{end / scale.divisor:.3g}" for end in ends))
 
 
 def _limit_percentage(axes: Axes, metric: str) -> None:

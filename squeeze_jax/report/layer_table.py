@@ -136,31 +136,28 @@ def _filter(layer: Mapping[str, Any]) -> str:
     return text + groups
 
 
-def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int]) -> str:
-    """Returns rows as aligned columns, with rules after the first row and before the last.
+def text_table(
+    rows: Sequence[Sequence[str]], numeric: Collection[int], has_total: bool = True
+) -> str:
+    """Returns rows as aligned columns, with a rule after the first row.
 
     Args:
       rows: cells; all rows have the same length.
       numeric: indices of the columns that are aligned to the right.
+      has_total: whether the last row is a total, which gets a rule above it.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    head, *lines = [
         "  ".join(
             cell.rjust(width) if i in numeric else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        ).rstrip()
         for row in rows
     ]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join(
-        [
-            lines[0].rstrip(),
-            rule,
-            *(line.rstrip() for line in lines[1:-1]),
-            rule,
-            lines[-1].rstrip(),
-        ]
-    )
+    if has_total:
+        lines[-1:-1] = [rule]
+    return "\n".join([head, rule, *lines])
 
 
 def format_record(

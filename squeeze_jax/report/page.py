@@ -1,12 +1,19 @@
 """Writes the report of a sweep: one self-contained HTML file, and the figure as separate files."""
 
+import base64
+import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import resources
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from squeeze_jax.report import classes, figures, verdict
+from squeeze_jax.report.html_tables import Table, render_table, table_data
+from squeeze_jax.report.page_data import entries, to_script, tooltip_columns
+from squeeze_jax.report.page_figures import embed, mark_data
 from squeeze_jax.report.tables import (
     Point,
     aggregate,
@@ -21,27 +28,9 @@ from squeeze_jax.study.columns import column
 from squeeze_jax.study.records import COLLAPSED, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.workdir import Workdir
 
-_CSS = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; }
-h2 { margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; }
-th, td { text-align: left; white-space: nowrap; }
-th { border-bottom-width: 2px; }
-td:last-child { white-space: normal; }
-.number { text-align: right; }
-.diverged, .chance, .failed { background: #d55e0022; }
-.pending { opacity: .6; }
-figure { margin: 1rem 0; padding: .5rem; background: #fff; border-radius: 6px; }
-figure svg { display: block; max-width: 100%; height: auto; margin: auto; }
-dt { font-weight: 600; }
-code, pre { font-size: 13px; overflow-wrap: anywhere; white-space: pre-wrap; }
-"""
-
 _CURVES = 500  # of training, at most; more cannot be told apart
+
+_LINES = 1_000_000  # of all trials' metrics, so that many long curves are read in seconds
 
 _INTERVALS = (
     "Mean and 95 % confidence interval over the seeds that learned, by Student's t; of percentages "
@@ -50,16 +39,17 @@ _INTERVALS = (
     "and counted."
 )
 
-_COSTS_HEADING = """<h2>What accuracy costs</h2>
-<p>Joined: the Pareto front, the points that no other beats.</p>
-"""
+_COSTS_HEADING = """<h2>What does accuracy cost?</h2>
+<p>Joined: the Pareto front, the points that no other beats.</p>"""
 
 
-def draw(workdir: Path | str) -> list[Path]:
+def draw(workdir: Path | str, reload_after: int | None = None) -> list[Path]:
     """Writes sweep.png, sweep.svg and report.html from what the sweep has finished so far.
 
     Args:
       workdir: folder of the study.
+      reload_after: after how many seconds the page reloads itself, while it is drawn again and
+        again; None: it does not.
 
     Returns:
       The paths of the files.
@@ -70,89 +60,163 @@ def draw(workdir: Path | str) -> list[Path]:
     folder = Workdir(workdir)
     study, trials = folder.read_record(), folder.read_trials()
     points = aggregate(trials)
-    accuracy = figures.accuracy_figure(study, points)
-    picture = figures.svg(accuracy)
-    costs = figures.pareto_figure(study, points)
-    names = [trial.name for trial in trials]
+    curves = folder.read_curves(
+        [trial.name for trial in trials], max(20, _LINES // max(1, len(trials)))
+    )
+    names = list(curves)
     followed = names[:: max(1, -(-len(names) // _CURVES))]
-    drawings = [
-        _embed(picture.decode(), "sweep", f"{column(study.metric).title} against {study.label}"),
-        _embed(figures.svg(costs).decode(), "costs", f"{column(study.metric).title} against cost")
-        if costs
-        else "",
-        _embed(
-            figures.svg(figures.training_figure(study, folder.read_curves(followed))).decode(),
-            "training",
+    metric = column(study.metric).title
+    drawn = {
+        "sweep": (figures.accuracy_figure(study, points), f"{metric} against {study.label}"),
+        "costs": (figures.pareto_figure(study, points), f"{metric} against cost"),
+        "training": (
+            figures.training_figure(study, {name: curves[name] for name in followed}),
             "Training loss and held-out accuracy against the epoch",
-        )
-        + (f"<p>{len(followed)} of {len(names)} trials.</p>" if len(followed) < len(names) else ""),
-    ]
+        ),
+    }
+    known = {name: (figure, label) for name, (figure, label) in drawn.items() if figure}
+    accuracy, _ = known["sweep"]
+    files = {"sweep.png": figures.png(accuracy), "sweep.svg": figures.svg(accuracy)}
+    accuracy.suptitle("")  # the page has the question above
+    embedded = {name: embed(figure, name, label) for name, (figure, label) in known.items()}
+    if len(followed) < len(names):
+        embedded["training"] += f"<p>{len(followed):,} of {len(names):,} trials.</p>"
+    indices = {trial.name: i for i, trial in enumerate(trials)}
+    marks = {name: mark_data(figure, points, indices) for name, (figure, _) in known.items()}
+    tables = _tables(study, points, trials)
+    data = {
+        "workdir": str(folder.path),
+        "marks": marks,
+        "tables": {name: table_data(table, kinds) for name, (table, kinds) in tables.items()},
+        "tip": tooltip_columns(study, points, tables["points"][0][0]),
+        "entries": entries(study, points, trials, curves, folder.read_file_names(trials)),
+    }
     best = best_point(study, points)
     learned = [trial.name for trial in best.trials if trial.status == "ok"] if best else []
     by_class = [record for name in learned if (record := folder.read_classes(name))]
-    files = {
-        "sweep.png": figures.png(accuracy),
-        "sweep.svg": picture,
-        "report.html": _render(
-            study, trials, points, _class_section(best, by_class), *drawings
-        ).encode(),
-    }
+    html = _page(
+        study,
+        body=[
+            *_opening(study, points, embedded["sweep"]),
+            *_design_points(study, points, tables["points"]),
+            *([_COSTS_HEADING, embedded["costs"]] if "costs" in embedded else []),
+            _class_section(best, by_class),
+            "<h2>How did training go?</h2>",
+            embedded["training"],
+            "<h2>Trials</h2>",
+            _table_link(folder),
+            render_table(*tables["trials"], name="trials"),
+            '<section id="entry" hidden></section>',
+            *_how_it_was_run(study),
+        ],
+        data=data,
+        reload_after=reload_after,
+    )
+    files["report.html"] = html.encode()
     return [folder.write_report(name, content) for name, content in files.items()]
 
 
-def _render(
-    study: StudyRecord,
-    trials: Sequence[TrialRecord],
-    points: Sequence[Point],
-    by_class: str,
-    picture: str,
-    costs: str,
-    training: str,
+def _page(
+    study: StudyRecord, body: Sequence[str], data: Mapping[str, Any], reload_after: int | None
 ) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
-    how = {
-        "Command": study.command,
-        "Preset": study.preset,
-        "Commit": study.commit,
-        "Versions": versions,
-        "Device": study.device,
-        "Started": study.started,
-    }
-    table = _add_fronts(point_table(study, points), study, points)
+    """Returns the HTML file: what it shows, its data, its style and its script."""
+    css, script = (
+        resources.files("squeeze_jax.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js")
+    )
+    # A name that passes for HTML after all still runs nothing.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    reload = (
+        f'<meta http-equiv="refresh" content="{reload_after}">\n'
+        if reload_after is not None
+        else ""
+    )
+    content = "\n".join(part for part in body if part)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(study.name)} · {escape(study.preset)}</title>
-<style>{_CSS}</style>
+{reload}<title>{escape(study.name)} · {escape(study.preset)}</title>
+<style>{css}</style>
 </head>
 <body>
-<h1>{escape(study.name)} · {escape(study.preset)}</h1>
-<p>{escape(summary(study, points))}</p>
-{_verdict_section(study, points)}
-{picture}
-<h2>Design points</h2>
-<p>{escape(_INTERVALS)}</p>
-{_render_table(table, [""] * len(points))}
-{_difference_section(study, points)}
-{_COSTS_HEADING + costs if costs else ""}
-{by_class}
-<h2>Training</h2>
-{training}
-<h2>Trials</h2>
-{_render_table(_trial_table(trials), [trial.status for trial in trials])}
-<h2>How it was run</h2>
-<dl>
-{"".join(f"<dt>{name}</dt><dd><code>{escape(str(text))}</code></dd>" for name, text in how.items())}
-</dl>
-<details>
-<summary>Config</summary>
-<pre>{escape(json.dumps(study.config, indent=2))}</pre>
-</details>
+{content}
+<script type="text/plain" id="data">{to_script(data)}</script>
+<script type="module">{script}</script>
 </body>
 </html>
 """
+
+
+def _opening(study: StudyRecord, points: Sequence[Point], picture: str) -> list[str]:
+    """Returns the question, what came out in short, and the figure."""
+    which = f"{escape(study.name)} · {escape(study.preset)}"
+    return [
+        f"<h1>{escape(study.title)}</h1>",
+        f'<p class="muted">{which}</p>' if study.question else "",
+        f"<p>{escape(summary(study, points))}</p>",
+        _verdict_section(study, points),
+        picture,
+    ]
+
+
+def _design_points(
+    study: StudyRecord, points: Sequence[Point], table: tuple[Table, Sequence[str]]
+) -> list[str]:
+    """Returns the section of the design points: their table, and differences of neighbours."""
+    return [
+        "<h2>Design points</h2>",
+        f"<p>{escape(_INTERVALS)}</p>",
+        render_table(*table, name="points"),
+        _difference_section(study, points),
+    ]
+
+
+def _how_it_was_run(study: StudyRecord) -> list[str]:
+    """Returns the section of command, versions, machine and config."""
+    how = {
+        "Command": study.command,
+        "Preset": study.preset,
+        "Commit": study.commit,
+        "Versions": ", ".join(f"{name} {version}" for name, version in study.versions.items()),
+        "Device": study.device,
+        "Started": study.started,
+    }
+    terms = [
+        f"<dt>{name}</dt><dd><code>{escape(str(text))}</code></dd>" for name, text in how.items()
+    ]
+    config = escape(json.dumps(study.config, indent=2))
+    return [
+        "<h2>How it was run</h2>",
+        f"<dl>\n{''.join(terms)}\n</dl>",
+        f"<details>\n<summary>Config</summary>\n<pre>{config}</pre>\n</details>",
+    ]
+
+
+def _tables(
+    study: StudyRecord, points: Sequence[Point], trials: Sequence[TrialRecord]
+) -> dict[str, tuple[Table, Sequence[str]]]:
+    """Returns the tables that the script knows, each with the CSS class of every row."""
+    return {
+        "points": (_add_fronts(point_table(study, points), study, points), [""] * len(points)),
+        "trials": (_trial_table(trials), [trial.status for trial in trials]),
+    }
+
+
+def _table_link(folder: Workdir) -> str:
+    """Returns a link that saves sweep.csv, from the page itself."""
+    if not folder.table.exists():
+        return ""
+    content = quote(folder.table.read_bytes(), safe=",=:;/+-._~()")
+    return (
+        f'<p><a download="sweep.csv" href="data:text/csv;charset=utf-8,{content}">sweep.csv</a></p>'
+    )
 
 
 def best_point(study: StudyRecord, points: Sequence[Point]) -> Point | None:
@@ -183,7 +247,7 @@ def _class_section(best: Point | None, records: Sequence[classes.Record]) -> str
         tables = classes.confusion_html(record)
     else:
         tables = "\n".join(
-            _render_table(table, [""] * (len(table) - 1))
+            render_table(table)
             for table in (classes.worst_classes(record), classes.commonest_confusions(record))
             if len(table) > 1
         )
@@ -195,7 +259,7 @@ def _verdict_section(study: StudyRecord, points: Sequence[Point]) -> str:
     if (found := verdict.judge(study, points)) is None:
         return ""
     table = verdict.verdict_table(study.metric, found)
-    rows = _render_table(table, [""] * (len(table) - 1)) if found.comparisons else ""
+    rows = render_table(table) if found.comparisons else ""
     return f"<p>{escape(verdict.verdict_sentence(found))}</p>\n{rows}"
 
 
@@ -209,7 +273,7 @@ def _difference_section(study: StudyRecord, points: Sequence[Point]) -> str:
         "Differences of neighbours, paired by seed: mean, 95 % interval and p-value of Student's "
         f"paired t test, corrected for {len(pairs)} comparisons (Holm)."
     )
-    return f"<p>{words}</p>\n{_render_table(table, [''] * len(pairs))}"
+    return f"<p>{words}</p>\n{render_table(table)}"
 
 
 def summary(study: StudyRecord, points: Sequence[Point]) -> str:
@@ -261,7 +325,8 @@ def _add_fronts(
 
 
 def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
-    names = measure_names(trials)
+    order = {"result": 0, "run": 1, "design": 2, "label": 3}
+    names = sorted(measure_names(trials), key=lambda name: order[column(name).kind])
     head = [column(name).title for name in ("trial", "status", *names, "reason")]
     return [head] + [
         [
@@ -272,56 +337,3 @@ def _trial_table(trials: Sequence[TrialRecord]) -> list[list[str]]:
         ]
         for trial in trials
     ]
-
-
-def _render_table(table: Sequence[Sequence[str]], classes: Iterable[str]) -> str:
-    """Returns an HTML table; columns of numbers are aligned to the right.
-
-    Args:
-      table: the row of headings, and the rows of cells.
-      classes: CSS class of each row of cells.
-    """
-    head, *rows = table
-    columns = [column[1:] for column in zip(*table, strict=True)]
-    sides = [
-        "number"
-        if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) and any(column)
-        else ""
-        for column in columns
-    ]
-
-    def tag(name: str, kind: str, content: str) -> str:
-        return (
-            f'<{name} class="{kind}">{content}</{name}>' if kind else f"<{name}>{content}</{name}>"
-        )
-
-    def line(name: str, row: Sequence[str], kind: str) -> str:
-        return (
-            tag(
-                "tr",
-                kind,
-                "".join(
-                    tag(name, side, escape(cell)) for side, cell in zip(sides, row, strict=True)
-                ),
-            )
-            + "\n"
-        )
-
-    body = "".join(line("td", row, name) for row, name in zip(rows, classes, strict=True))
-    head_row = line("th", head, "")
-    rows_html = f"<thead>{head_row}</thead>\n<tbody>{body}</tbody>"
-    return f'<div class="wide"><table>\n{rows_html}\n</table></div>'
-
-
-def _embed(svg: str, prefix: str, label: str) -> str:
-    """Returns an SVG file as an HTML figure, without its prologue.
-
-    Args:
-      svg: content of the file.
-      prefix: added to all ids, since those of different figures coincide.
-      label: text for screen readers.
-    """
-    drawing = re.sub(
-        r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") + len("<svg") :]
-    )
-    return f'<figure><svg role="img" aria-label="{escape(label)}"{drawing}</figure>'

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from squeeze_jax.report.statistics import Interval, confidence
+from squeeze_jax.study.axes import keys_moving_with
 from squeeze_jax.study.columns import all_columns, column
 from squeeze_jax.study.records import COLLAPSED, STATUSES, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.trials import last_part
@@ -68,6 +69,19 @@ def aggregate(trials: Iterable[TrialRecord]) -> list[Point]:
     for trial in trials:
         groups.setdefault(describe(trial.design), []).append(trial)
     return [Point(group[0].design, tuple(group)) for group in groups.values()]
+
+
+def group_lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Returns the lines by label: each has the points that differ only in x.
+
+    Keys that move together with x are one axis with it.
+    """
+    together = keys_moving_with(study.x, [point.design for point in points])
+    lines: dict[str, list[Point]] = {}
+    for point in points:
+        others = {key: value for key, value in point.design.items() if key not in together}
+        lines.setdefault(describe(others), []).append(point)
+    return lines
 
 
 def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:

@@ -25,7 +25,7 @@ from squeeze_jax.report.statistics import (
     p_below,
     p_different,
 )
-from squeeze_jax.report.tables import Point, describe, show, show_interval
+from squeeze_jax.report.tables import Point, describe, group_lines, show, show_interval
 from squeeze_jax.study.columns import column
 from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import StudyRecord
@@ -197,12 +197,8 @@ def _by_seed(point: Point, metric: str) -> dict[int | None, float]:
 
 def _lines(study: StudyRecord, points: Sequence[Point]) -> list[list[Point]]:
     """Returns the points that differ only in x, by ascending x where it is a number."""
-    lines: dict[str, list[Point]] = {}
-    for point in points:
-        if study.x in point.design:
-            others = {key: value for key, value in point.design.items() if key != study.x}
-            lines.setdefault(describe(others), []).append(point)
-    return [_in_order(line, study.x) for line in lines.values()]
+    known = [point for point in points if study.x in point.design]
+    return [_in_order(line, study.x) for line in group_lines(study, known).values()]
 
 
 def _in_order(line: list[Point], x: str) -> list[Point]:

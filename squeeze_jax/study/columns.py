@@ -63,7 +63,7 @@ COLUMNS: dict[str, Column] = {
     "engine_ram_bytes": Column("RAM, C engine", ",.0f", "design", is_cost=True, unit="bytes"),
     "flash_bytes": Column("Flash", ",.0f", "design", unit="bytes"),
     "cycles": Column("Cycles", ",.0f", "design", is_cost=True),
-    "energy": Column("Energy", ",.3g", "design", is_cost=True, unit="MACs"),
+    "energy": Column("Energy", ",.0f", "design", is_cost=True, unit="MACs"),
     "top1": Column("Top-1", ".1f", "result", unit="%", is_always_written=True),
     "top5": Column("Top-5", ".1f", "result", unit="%", is_always_written=True),
     "loss": Column("Loss", ".3f", "result", is_always_written=True),

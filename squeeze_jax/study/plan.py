@@ -35,6 +35,7 @@ class Plan:
       address: of the cluster to run on, where the executor needs one; None: this machine's.
       trial_resources: what a trial gets there, {"CPU": 2, "GPU": 1}; None: one device of the best.
       new_data: whether data that changed since an earlier launch are welcome, in rows of their own.
+      question: the first line of the config file, for the report.
       confirm: called with a trial's exception before the trial is recorded as failed; raises it
         where it is not the trial's fault, see `Hosts.confirm`.
       agree_to_stop: how several processes agree on where to stop, see `interruptible`.
@@ -54,6 +55,7 @@ class Plan:
     address: str | None = None
     trial_resources: Mapping[str, float] | None = None
     new_data: bool = False
+    question: str = ""
     confirm: Callable[[Exception], None] = accept_error
     agree_to_stop: Callable[[int | None], int | None] | None = None
     known_costs: Mapping[Any, dict[str, float]] = field(default_factory=dict)
@@ -99,4 +101,6 @@ class Plan:
                 renew = partial(cls.of, module, config, set_by_user, workdir, **options)
         trials = make_trials(config, sweep, set_by_user, derive, existing)
         check_values(trials)
-        return cls(config, trials, folder, known_costs=costs, renew=renew, **options)
+        question = (module.__doc__ or "").strip().partition("\n")[0]
+        options |= {"question": question, "known_costs": costs, "renew": renew}
+        return cls(config, trials, folder, **options)

@@ -134,7 +134,13 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     schedule = Schedule.of(stopping, study.trainable, total, plan.metric)
     if first_process():
         workdir.open_study(
-            plan.config, trials, study.costs, plan.command, plan.defaults, study.versions
+            plan.config,
+            trials,
+            study.costs,
+            plan.command,
+            plan.defaults,
+            study.versions,
+            plan.question,
         )
         workdir.write_table()
     results = workdir.read_results(trial.name for trial in trials)

@@ -71,3 +71,9 @@ class StudyRecord:
     trials: tuple[TrialRecord, ...]
     data: tuple[Mapping[str, Any], ...] = ()  # the versions of its data, see data_versions.py
     claim: Hypothesis | None = None  # of its metric and x, see report/verdict.py
+    question: str = ""  # the first line of its config file
+
+    @property
+    def title(self) -> str:
+        """Returns the study's question; its name and preset where it has none."""
+        return self.question or f"{self.name} · {self.preset}"

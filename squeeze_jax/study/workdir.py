@@ -33,8 +33,10 @@ from squeeze_jax.data import Data, DataConfig
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_file, nearest_existing, write_atomically
 from squeeze_jax.study import data_versions
+from squeeze_jax.study.axes import find_axis
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
+from squeeze_jax.study.curves import parse_curve
 from squeeze_jax.study.environment import environment
 from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
@@ -48,6 +50,7 @@ FREE_KEYS = (
     *("seeds", "budget.", "report.", "compress.coders", "train.trackers"),
     *("search.", "stopping.scheduler", "stopping.reduction_factor"),
 )
+_AT_ONCE = 500  # files that are in memory at once
 
 
 class Workdir:
@@ -87,6 +90,7 @@ class Workdir:
         command: str,
         defaults: ConfigDict | None = None,
         data: Sequence[Mapping[str, Any]] = (),
+        question: str = "",
     ) -> None:
         """Writes study.json, after checking that an existing one is of the same study.
 
@@ -102,6 +106,7 @@ class Workdir:
           defaults: every key with its default value, which a key counts as that an older workdir
             lacks; a key that is not among them must be in the old workdir.
           data: the versions of the data, see `data_versions`.
+          question: that the study answers, for its report.
 
         Raises:
           UserError: the workdir holds trials of another config, or one for which derive() now
@@ -121,6 +126,7 @@ class Workdir:
             "schema": SCHEMA,
             "study": config.study,
             "preset": config.preset,
+            "question": question,
             **environment(command),
             "config": settings,
             "swept": list(swept),
@@ -199,7 +205,7 @@ class Workdir:
             raw = upgrade_study(json.loads(self._study.read_bytes()))
             report, paper = raw["report"], raw["report"].get("paper")
             swept = tuple(key for key in raw["swept"] if key != "seed")
-            return StudyRecord(
+            record = StudyRecord(
                 name=raw["study"],
                 preset=raw["preset"],
                 command=raw["command"],
@@ -222,7 +228,10 @@ class Workdir:
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
                 claim=Hypothesis.parse(report.get("claim") or {}),
+                question=str(raw.get("question", "")),  # older workdirs have none
             )
+            x = find_axis(record.x, [trial.design for trial in record.trials])
+            return record if x == record.x else replace(record, x=x, label=last_part(x))
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
@@ -349,14 +358,37 @@ class Workdir:
         """
         return self.read_curves([name])[name]
 
-    def read_curves(self, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        """Returns the `read_curve` of each of some trials by name."""
-        paths = [self.trial_directory(name) / METRICS_FILE for name in names]
-        contents = storage.read_all(paths)
-        return {
-            name: _parse_curve(path, content or b"")
-            for name, path, content in zip(names, paths, contents, strict=True)
+    def read_curves(
+        self, names: Sequence[str], at_most: int | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Returns the `read_curve` of each of some trials by name.
+
+        Args:
+          names: of the trials.
+          at_most: see `parse_curve`.
+        """
+        curves = {}
+        for begin in range(0, len(names), _AT_ONCE):
+            some = names[begin : begin + _AT_ONCE]
+            paths = [self.trial_directory(name) / METRICS_FILE for name in some]
+            for name, path, content in zip(some, paths, storage.read_all(paths), strict=True):
+                curves[name] = parse_curve(path, content or b"", at_most)
+        return curves
+
+    def read_file_names(self, trials: Iterable[TrialRecord]) -> dict[str, list[str]]:
+        """Returns the names of what each trial's folder holds, but for claims, by trial.
+
+        In object storage, where each folder is a request, it lists only what a finished trial has.
+
+        Args:
+          trials: with their status.
+        """
+        if storage.is_remote(self.path):
+            return {trial.name: [WEIGHTS] for trial in trials if trial.status in FINISHED}
+        found = {
+            trial.name: storage.list_names(self.trial_directory(trial.name)) for trial in trials
         }
+        return {name: [each for each in names if each != "claims"] for name, names in found.items()}
 
     def read_classes(self, name: str) -> dict[str, Any] | None:
         """Returns a trial's final evaluation by class, see `train.evaluation.by_class`.
@@ -471,22 +503,6 @@ class Workdir:
         check_file(path)
         write_atomically(path, content)
         return path
-
-
-def _parse_curve(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """Returns the records of a metrics.jsonl; see `Workdir.read_curve`."""
-    steps: dict[int, dict[str, Any]] = {}
-    # What follows the last newline is still being written.
-    lines = content.split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            # The training and evaluation lines of a step are one entry. A resumed trial repeats
-            # some steps; the last line of a step counts.
-            steps.setdefault(record["step"], {}).update(record)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is damaged: line {number} is no record of a step") from error
-    return [steps[step] for step in sorted(steps)]
 
 
 def _before_there_was(shared: Mapping[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:

@@ -3,10 +3,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from squeeze_jax.report.figures import accuracy_figure, pareto_figure, png, svg, training_figure
+from squeeze_jax.report.figures import (
+    accuracy_figure,
+    choose_scale,
+    pareto_figure,
+    png,
+    svg,
+    training_figure,
+)
 from squeeze_jax.report.tables import aggregate
 from squeeze_jax.study import Workdir
+from squeeze_jax.study.axes import keys_moving_with
 
+SR = "model.squeeze_ratio"
 BYPASS = tuple({"model.bypass": value} for value in ("none", "simple", "complex"))
 
 
@@ -107,14 +116,14 @@ def test_stages_of_one_net_show_their_compressed_sizes(stages):
     assert texts(axes.get_xticklabels()) == ["dense", "pruned", "shared"]
     assert [y for _, y in marks(axes, "means")[0]] == [80, 95, 97]
     upper = axes.child_axes[0]
-    assert upper.get_xlabel() == "Arithmetic-coded (bytes)"
-    assert texts(upper.get_xticklabels()) == ["9,010", "3,010", "1,005"]
+    assert upper.get_xlabel() == "Arithmetic-coded (kB)"
+    assert texts(upper.get_xticklabels()) == ["9.01", "3.01", "1"]
 
 
 def test_accuracy_against_compressed_bytes(stages):
     study = Workdir(stages).read_record()
     (panel,) = pareto_figure(study, aggregate(Workdir(stages).read_trials())).axes
-    assert panel.get_xlabel() == "Arithmetic-coded (bytes)"
+    assert panel.get_xlabel() == "Arithmetic-coded (kB)"
     assert marks(panel, "points") == [[(9010, 80), (3010, 95), (1005, 97)]]
     assert marks(panel, "front") == [[(1005, 97)]]
     (container,) = panel.containers
@@ -125,6 +134,16 @@ def test_accuracy_against_compressed_bytes(stages):
         np.array([[9010, 9010], [3010, 3010], [1005, 1005]]) + np.outer(halves, [-1, 1]),
         rtol=1e-6,
     )
+
+
+def test_costs_have_intervals_of_accuracy(stages):
+    study = Workdir(stages).read_record()
+    points = aggregate(Workdir(stages).read_trials())
+    (panel,) = pareto_figure(study, points).axes
+    (container,) = panel.containers
+    heights = [segment[:, 1] for segment in container.lines[2][1].get_segments()]
+    intervals = [point.interval("top1") for point in points]
+    np.testing.assert_allclose(heights, [(each.low, each.high) for each in intervals])
 
 
 def test_accuracy_against_costs_without_spread(sweep, finished):
@@ -154,6 +173,66 @@ def test_a_second_key_gives_a_line_each(sweep):
     assert marks(axes, "means") == [[(0.125, 82), (1, 81)], [(0.125, 84), (1, 83)]]
     assert key(figure)[2:] == ["pct3x3 = 0.5", "pct3x3 = 1"]
     assert texts(axes.child_axes[0].get_xticklabels()) == ["2–4", "1–3"]
+
+
+def test_keys_that_move_together_are_one_axis(sweep, finished):
+    """The recipe of docs/studies.md: base_e and incr_e grow together."""
+    designs = tuple({"model.base_e": width, "model.incr_e": width} for width in (16, 32, 64))
+    figure, axes = draw(sweep(finished, designs=designs, x="model.base_e", label="filters"))
+    assert marks(axes, "means") == [[(16, 80), (32, 95), (64, 97)]]
+    assert key(figure) == ["mean, 95 % interval", "one seed"]
+
+
+def test_a_pair_that_no_config_names_is_the_axis(sweep, finished):
+    designs = tuple({"model.base_e": width, "model.incr_e": 2 * width} for width in (16, 32, 64))
+    _, axes = draw(sweep(finished, designs=designs, x="", label=""))
+    assert axes.get_xlabel() == "base_e"
+    assert marks(axes, "means") == [[(16, 80), (32, 95), (64, 97)]]
+
+
+@pytest.mark.parametrize(
+    "designs, together",
+    [
+        ([{"a": 1, "b": 8}, {"a": 2, "b": 4}, {"a": 3, "b": 2}], {"a", "b"}),
+        ([{"a": "x", "b": 1}, {"a": "y", "b": 0}, {"a": "x", "b": 1}], {"a", "b"}),
+        ([{"a": 1, "b": 1}, {"a": 2, "b": 1}], {"a"}),
+        ([{"a": 1, "b": 1}, {"a": 1, "b": 2}], {"a"}),
+        ([{"a": 0.1, "b": 5}, {"a": 0.7, "b": 2}, {"a": 0.9, "b": 4}], {"a"}),  # drawn at random
+    ],
+)
+def test_which_keys_move_together(designs, together):
+    assert keys_moving_with("a", designs) == together
+
+
+@pytest.mark.parametrize(
+    "name, largest, title, shown",
+    [
+        ("model_mb", 0.25, "Size (MiB)", "0.2"),
+        ("ram_bytes", 900, "RAM (bytes)", "0.2"),
+        ("ram_bytes", 28_000, "RAM (kB)", "0.0002"),
+        ("flash_bytes", 1_240_000, "Flash (MB)", "2e-07"),
+        ("macs", 4_000_000, "MACs (millions)", "2e-07"),
+        ("energy", 5e7, "Energy (millions of MACs)", "2e-07"),
+    ],
+)
+def test_units_of_an_axis(name, largest, title, shown):
+    scale = choose_scale(name, largest)
+    assert (scale.title, scale.show(0.2)) == (title, shown)
+
+
+def test_many_designs_are_a_cloud(sweep):
+    """Each has a learning rate of its own, so no two of them are a line."""
+    designs = tuple(
+        {SR: 0.1 * (i % 5 + 1), "train.learning_rate": 0.1 / (i + 1)} for i in range(30)
+    )
+    results = {(i, 0): ("ok", 60.0 + i) for i in range(30)}
+    figure, axes = draw(sweep(results, designs=designs, seeds=1))
+    assert key(figure) == ["one seed"] and len(marks(axes, "means")[0]) == 30
+    study = Workdir(sweep(results, designs=designs, seeds=1)).read_record()
+    curves = Workdir(sweep(results, designs=designs, seeds=1)).read_curves(
+        [trial.name for trial in study.trials]
+    )
+    assert len(key(training_figure(study, curves))) == 1
 
 
 def test_tick_labels_never_overlap(sweep):

@@ -1,12 +1,18 @@
+import base64
+import csv
+import gzip
+import json
 import os
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.report.page import draw
 
+SR = "model.squeeze_ratio"
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
@@ -16,6 +22,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.contents, self.last_id = [], None  # of script elements
         self.feed(text)
         self.close()
         assert not self.open
@@ -28,12 +35,22 @@ class Page(HTMLParser):
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        self.last_id = dict(attrs).get("id")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        if self.open[-1:] == ["script"]:
+            self.contents.append((self.last_id, data))
+        elif self.open[-1:] != ["style"]:
+            self.text += data
+
+    @property
+    def data(self):
+        """What the page's script knows."""
+        (text,) = [content for name, content in self.contents if name == "data"]
+        return json.loads(gzip.decompress(base64.b64decode(text)))
 
     def all(self, *names):
         return [value for name, value in self.attributes if name in names]
@@ -94,18 +111,57 @@ def test_compressed_bytes_are_weighed(stages):
 
 def test_text_is_escaped(sweep, troubled):
     shown = page(sweep(troubled, label='<b onclick="x">&'))
-    assert "script" not in shown.tags and "b" not in shown.tags
+    assert shown.tags.count("script") == 2 and "b" not in shown.tags
     assert "<script>alert('x')</script>" in shown.text  # as text, in the failed trial's row
 
 
 def test_self_contained_with_unique_ids(sweep, finished):
-    shown = page(sweep(finished))
+    workdir = sweep(finished)
+    shown = page(workdir)
     ids = shown.all("id")
     assert len(ids) == len(set(ids)) > 50
     paints = "".join(value for value in shown.all("clip-path", "style", "fill"))
     references = shown.all("href", "xlink:href", "src") + re.findall(r"url\(([^)]*)\)", paints)
-    assert references and set(references) <= {f"#{name}" for name in ids}
-    assert not {"link", "script", "img", "iframe"} & set(shown.tags)
+    (table,) = [link for link in references if not link.startswith("#")]
+    assert len(references) > 50 and set(references) <= {f"#{name}" for name in ids} | {table}
+    assert unquote(table.partition(",")[2]) == (workdir / "sweep.csv").read_bytes().decode()
+    assert not {"link", "img", "iframe"} & set(shown.tags)
+    (policy,) = [value for value in shown.all("content") if "default-src" in value]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_data_of_the_page(sweep, troubled):
+    workdir = sweep(troubled)
+    data = page(workdir).data
+    with (workdir / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = data["tables"]["trials"]
+    assert [row[0] for row in shown["rows"]][:8] == [row["trial"] for row in rows]
+    assert shown["statuses"] == [*(row["status"] for row in rows), "pending"]
+    entries = data["entries"]
+    assert entries["keys"] == [SR, "seed"] and entries["shared"] == [0.125, 0]
+    assert entries["values"][4] == [[0.5], [1]] and entries["point"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert entries["curves"][0] == [[1, 2, 2, 1], [1, 39.5, 2, 79]]
+    assert entries["files"][entries["files_of"][0]] == ["metrics.jsonl"]
+    assert entries["files"][entries["files_of"][5]] == []  # it failed
+    assert data["workdir"] == str(workdir)
+
+
+def test_a_large_table_is_cut_without_the_script(sweep, finished, monkeypatch):
+    monkeypatch.setattr("squeeze_jax.report.html_tables._ROWS", 4)
+    shown = page(sweep(finished))
+    assert shown.tags.count("tr") == (1 + 3) + (1 + 4) + (1 + 2)
+    assert "The first 4 of 9 rows" in shown.text and "noscript" in shown.tags
+    assert len(shown.data["tables"]["trials"]["rows"]) == 9
+
+
+def test_the_title_is_the_question(sweep, finished):
+    workdir = sweep(finished)
+    study = json.loads((workdir / "study.json").read_text())
+    (workdir / "study.json").write_text(json.dumps(study | {"question": "Does it <b>pay</b>?"}))
+    shown = page(workdir)
+    assert "Does it <b>pay</b>?\nsr_sweep · digits" in shown.text
+    assert "refresh" not in shown.all("http-equiv")
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_study_without_results_is_pending(sweep):
     (workdir / "sweep.csv").unlink()
     study, points = read(workdir)
     assert [point.count("pending") for point in points] == [3, 3, 3]
-    assert point_table(study, points)[1] == ["0.125", "0", "0", "0", "3"]
+    assert point_table(study, points)[1] == ["0.125", "0", "0", "0", "0", "3"]
 
 
 def test_a_key_a_trial_does_not_override_has_the_configs_value(sweep, finished):
@@ -63,7 +63,7 @@ def test_table(sweep, troubled):
     head, *rows = point_table(*read(sweep(troubled)))
     assert head == [
         *("Squeeze ratio (SR)", "Top-1 (%)", "Top-5 (%)", "Loss"),
-        *("Seeds", "Collapsed", "Failed", "Pending"),
+        *("Seeds", "Collapsed", "Stopped", "Failed", "Pending"),
         *("Parameters", "Size (MiB)", "Seconds", "latency ms"),
     ]
     assert rows[0] == [
@@ -75,12 +75,13 @@ def test_table(sweep, troubled):
         "1",
         "0",
         "0",
+        "0",
         "1,000",
         "1",
         "11.0",
         "7",
     ]
-    assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "1", "3,000", "3", "–", "–"]
+    assert rows[2] == ["1", "–", "–", "–", "0", "2", "0", "0", "1", "3,000", "3", "–", "–"]
 
 
 def test_compressed_bytes_are_a_cost_that_differs_from_seed_to_seed(stages):
@@ -131,6 +132,22 @@ def test_curve_merges_a_step_and_ignores_the_line_being_written(sweep, finished)
         file.write("\n")
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged: line 6 is no record of a step"):
         Workdir(workdir).read_curve(name)
+
+
+def test_a_long_curve_is_sampled_and_keeps_its_evaluations(sweep, finished):
+    workdir = sweep(finished)
+    name = Workdir(workdir).read_record().trials[0].name
+    lines = [{"step": step, "loss": 1.0, "train_top1": 9.0} for step in range(1, 1001)]
+    lines += [{"step": step, "top1": 50.0} for step in range(100, 1001, 100)]
+    lines.sort(key=lambda line: line["step"])
+    path = workdir / "trials" / name / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curve = Workdir(workdir).read_curves([name], at_most=20)[name]
+    assert [entry["step"] for entry in curve if "top1" in entry] == [*range(100, 1001, 100)]
+    steps = [entry["step"] for entry in curve if "loss" in entry]
+    assert len(steps) == 20 and steps[0] == 1 and steps[-1] == 1000
+    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= 54
+    assert len(Workdir(workdir).read_curves([name], at_most=2000)[name]) == 1000
 
 
 def test_no_study(tmp_path):
