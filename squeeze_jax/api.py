@@ -14,8 +14,6 @@ from flax import nnx
 from tqdm import tqdm
 
 from squeeze_jax import models, zoo
-from squeeze_jax.compress import calibrate, quantize, rate_search
-from squeeze_jax.compress.sqz import container
 from squeeze_jax.config_parsing import Range, parse_section
 from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
@@ -326,6 +324,10 @@ class LoadedNetwork:
             folder.
           WriteError: the file cannot be written.
         """
+        # Only here: they take numba along.
+        from squeeze_jax.compress import calibrate, quantize, rate_search
+        from squeeze_jax.compress.sqz import container
+
         for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
             if value is not None:
                 Range(above=0).check(name, value)
@@ -398,7 +400,7 @@ class LoadedNetwork:
         See `cost.design_costs` for what they count.
         """
         network = self.whole()
-        return layer_table.summary(cost_trace.trace_module(network.module, network.input_shape))
+        return layer_table.summary(cost_trace.trace_module(network.module(), network.input_shape))
 
     def whole(self) -> Network:
         """Returns the network with its weights.

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.startup import CACHE
 from squeeze_jax.storage import as_path
 from squeeze_jax.study.config_files import find_config_file, list_studies, load_config_file
 from squeeze_jax.study.schema import current_key
@@ -141,10 +142,11 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         ("heartbeat_timeout", 30.0, "Seconds of silence after which a process is lost."),
     ):
         flags.DEFINE_float(name, default, text, lower_bound=0.1, flag_values=values)
+    flags.DEFINE_bool("verbose", False, "Also show what libraries log.", flag_values=values)
     _string(
         values,
         "compilation_cache",
-        str(Path.home() / ".cache/squeeze_jax"),
+        str(CACHE),
         "Where compiled programs are kept; '' for nowhere.",
     )
     return values

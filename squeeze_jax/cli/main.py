@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"example: {command.EXAMPLE}",
     )
     command.add_arguments(parser)
+    parser.add_argument("--verbose", action="store_true", help="also show what libraries log")
     resumes = name in (prepare.NAME, firmware.NAME)
     return exit_code(lambda: command.run(parser.parse_args(argv[1:])), resumes)
 

@@ -56,9 +56,7 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
     Raises:
       UserError: no such model or option, or the images are too small for it.
     """
-    from flax import nnx
-
-    from squeeze_jax import api, models
+    from squeeze_jax import models
     from squeeze_jax.cost.trace import trace_module
     from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
     from squeeze_jax.network.preprocessing import format_size, height_width
@@ -74,13 +72,10 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
         name, size = options.pop("name"), config["data"]["image_size"]
     options |= set_options(arguments)
 
-    def build() -> nnx.Module:
-        return api.build(name, **options)
-
     size = arguments.input_size or size or models.find(name)[1].input_size
-    channels = options.get(IN_CHANNELS, DEFAULT_CHANNELS)
+    input_shape = (*height_width(size), options.get(IN_CHANNELS, DEFAULT_CHANNELS))
     try:
-        return trace_module(build, (*height_width(size), channels))
+        return trace_module(models.create_abstract(name, **options), input_shape)
     except ValueError as e:
         raise UserError(f"{name} at {format_size(size)}: {e}") from e
 

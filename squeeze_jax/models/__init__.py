@@ -7,6 +7,7 @@ normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 from collections.abc import Callable
 from typing import cast
 
+import jax
 from flax import nnx
 
 from squeeze_jax.config_parsing import convert
@@ -19,6 +20,7 @@ __all__ = [
     "Family",
     "Variant",
     "create",
+    "create_abstract",
     "find",
     "model_names",
     "model_options",
@@ -103,3 +105,27 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
         return build(rngs=rngs, **{**variant.options, **options})
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e
+
+
+def create_abstract(name: str, **options) -> nnx.Module:
+    """Returns the model `name` with shapes in place of weights: nothing is drawn or allocated.
+
+    Args:
+      name: see `create`.
+      **options: likewise.
+
+    Raises:
+      UserError: see `create`.
+    """
+    return nnx.eval_shape(lambda: create(name, rngs=_ConstantKeys(0), **options))
+
+
+class _ConstantKeys(nnx.Rngs):
+    """Gives every layer the same key, for shapes alone.
+
+    nnx counts the keys that it gives in a variable, and each write to one that is traced takes
+    milliseconds.
+    """
+
+    def params(self) -> jax.Array:
+        return self.default.key[...]
