@@ -76,7 +76,7 @@ run report runs/sr_sweep-digits
 run summary squeezenet_v1_0
 run hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32
 run evaluate "$trial"
-run sensitivity "$trial" --fractions 0.5 --max-loss 100
+run sensitivity "$trial" --fractions 0.5 --max-drop 100
 run predict "$trial" photo.png
 for suffix in onnx tflite stablehlo safetensors; do
   run export "$trial" --format "$suffix" -o "net.$suffix"

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from squeeze_jax.config_parsing import convert
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.models import alexnet, darknet, mobilenet, squeezenet, squeezenext, vgg
 from squeeze_jax.models.family import Family, Variant
 
@@ -51,7 +51,7 @@ def find(name: str) -> tuple[Family, Variant]:
     for family in FAMILIES.values():
         if name in family.variants:
             return family, family.variants[name]
-    raise UserError(f"no model {name!r}; there are {', '.join(model_names())}")
+    raise UserError(f"no model {name!r}; {suggest(name, model_names())}")
 
 
 def takes(name: str, option: str) -> bool:
@@ -96,7 +96,7 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     options = {key: value for key, value in options.items() if value is not None}
     known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
-        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise UserError(f"{name} has no option {unknown[0]}; {suggest(unknown[0], known)}")
     for option, annotation in family.annotations().items():
         if option in options:
             options[option] = convert(options[option], annotation, f"model.{option}")

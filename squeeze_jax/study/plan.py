@@ -7,6 +7,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from squeeze_jax.study.config_files import named_errors
 from squeeze_jax.study.trials import Trial, check_values, make_trials
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import fill_from_checkpoint
@@ -78,6 +79,7 @@ class Plan:
         folder = workdir or Path("runs") / f"{config.study}-{config.preset}"
         Workdir(folder).check_writable()
         existing = Workdir(folder).trial_names()
-        trials = make_trials(config, module.sweep, set_by_user, derive, existing)
+        with named_errors(Path(getattr(module, "__file__", None) or "")):
+            trials = make_trials(config, module.sweep, set_by_user, derive, existing)
         check_values(trials)
         return cls(config, trials, folder, **options)
