@@ -361,9 +361,12 @@ class LoadedNetwork:
             ) as bar:
                 calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
 
+        def tell(text: str) -> None:
+            tqdm.write(f"tried {text}", file=sys.stderr)
+
         def encode(base: Network | None) -> bytes:
             with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
-                step, to = advance(bar), {**options, "base": base}
+                step, to = advance(bar), {**options, "base": base, "on_try": tell}
                 if target_bytes is not None and calibrated:
                     return rate_search.to_size(
                         network, calibrated, target_bytes, on_layer=step, **to
@@ -373,8 +376,8 @@ class LoadedNetwork:
                         network, calibrated, max_loss, others, on_layer=step, **to
                     )
                 if bits is not None:
-                    return rate_search.to_bits(network, calibrated, bits, **to)
-                return container.lossless(network, **to)
+                    return rate_search.to_bits(network, calibrated, bits, base, **options)
+                return container.lossless(network, base=base, **options)
 
         def divergence(content: bytes, base: Network | None) -> float | None:
             if others is None:

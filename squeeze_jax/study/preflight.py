@@ -21,6 +21,7 @@ from squeeze_jax.study import data_versions, sqz_files
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED
+from squeeze_jax.study.time_left import Expected
 from squeeze_jax.study.trials import TEACHER, Trial, last_part, set_key
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import (
@@ -54,6 +55,7 @@ class ReadyStudy:
       data_of: trial name -> its data.
       problems: trial name -> what keeps it from being trained.
       steps: trial name -> how many steps it takes, as if it began anew.
+      expected: trial name -> what else is known of its time.
     """
 
     workdir: Workdir
@@ -61,6 +63,7 @@ class ReadyStudy:
     data_of: Mapping[str, Data]
     problems: Mapping[str, str]
     steps: Mapping[str, int]
+    expected: Mapping[str, Expected]
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,17 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
         else total_steps(trial.parsed, data_of[trial.name])
         for trial in waiting
     }
-    return ReadyStudy(workdir, waiting, data_of, study.problems, steps)
+    programs: dict[str, int] = {}
+    expected = {
+        trial.name: Expected(
+            steps[trial.name],
+            study.costs[trial.name].get("macs", 0) * trial.parsed.train.batch_size,
+            programs.setdefault(repr(trial.parsed.compiled_part()), len(programs)),
+        )
+        for trial in waiting
+        if steps[trial.name]
+    }
+    return ReadyStudy(workdir, waiting, data_of, study.problems, steps, expected)
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:

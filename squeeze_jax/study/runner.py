@@ -24,7 +24,7 @@ from squeeze_jax.study.plan import Plan, accept_error
 from squeeze_jax.study.preflight import has_finished, is_done, prepare, with_parents
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.program_cache import ProgramCache
-from squeeze_jax.study.progress import Progress
+from squeeze_jax.study.progress import Progress, Relay
 from squeeze_jax.study.throttle import Throttle
 from squeeze_jax.study.trials import PARENTS, Trial
 from squeeze_jax.study.workdir import Workdir
@@ -58,7 +58,8 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     workdir, steps = study.workdir, dict(study.steps)
     begin = index * len(study.waiting) // jobs  # each job begins with design points of its own
     waiting = [*study.waiting[begin:], *study.waiting[:begin]]
-    progress = Progress(sum(steps.values()), jobs=jobs)
+    shown = Relay if jobs > 1 else Progress
+    progress = shown(sum(steps.values()), jobs=jobs, expected=study.expected)
 
     def start(trial: Trial) -> None:
         progress.start_trial(trial.name, steps.pop(trial.name, 0))
@@ -70,7 +71,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
         else:
             workdir.read_results(steps)
         for name in workdir.finished & steps.keys():
-            progress.taken_elsewhere(steps.pop(name))
+            progress.taken_elsewhere(steps.pop(name), name)
 
     upkeep = Throttle(look_around)
     with contextlib.closing(progress), interruptible(plan.agree_to_stop) as asked_to_stop:

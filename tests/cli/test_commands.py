@@ -345,7 +345,7 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
         tmp_path / "net.sqz",
         [checkpoint if argument == "NET" else argument for argument in how],
     )
-    code, out, _ = run(
+    code, out, err = run(
         "compress", checkpoint, "-o", file, *how, "--data", "digits", "--calibration-images", 8
     )
     found = re.fullmatch(
@@ -355,6 +355,7 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
     )
     size, nats = file.stat().st_size, float(found[3])
     assert code == 0 and int(found[1].replace(",", "")) == size
+    assert ("tried " in err) == ("--bits" not in how)
     if "--target-bytes" in how:
         assert 800 < size <= 900
     if "--max-loss" in how:
