@@ -22,6 +22,8 @@ mkdir "$temporary/elsewhere"
 cd "$temporary/elsewhere"
 PATH="$temporary/empty/bin:$PATH"
 
+squeeze-jax --version
+
 tried=(launch)
 run() {
   tried+=("$1")

@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first.version:
         return exit_code(_print_versions)
     if (name := first.command) is None:
-        parser.error("which COMMAND?")
+        return exit_code(lambda: print(parser.format_help()) or 0)
     if name not in ("launch", *COMMANDS):
         parser.error(f"no command {name!r}; {suggest(name, ['launch', *COMMANDS])}")
     if name == "launch":

@@ -190,6 +190,11 @@ def test_help_says_what_the_command_does_and_gives_an_example_that_parses(run, c
     assert (program, name) == ("squeeze-jax", command) and parser.parse_args(arguments)
 
 
+def test_without_a_command_all_are_listed(run):
+    code, out, _ = run()
+    assert code == 0 and all(command.EXAMPLE in out for command in cli.COMMANDS.values())
+
+
 def test_a_mistyped_command_is_told_which_was_meant(run, capsys):
     with pytest.raises(SystemExit) as ended:
         run("predcit")
