@@ -478,6 +478,11 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
     """
     path = zoo.locate(as_path(path))
     if not path.exists():
+        if str(path) in models.model_names():
+            raise UserError(
+                f"{path} is a model without weights: train it (squeeze-jax launch squeezenet "
+                f"--config.model.name={path}) or import some; {', '.join(zoo.names())} has some"
+            )
         hint = get_close_matches(str(path), zoo.names(), 1)
         raise UserError(
             f"{path}: no such file or folder"

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from squeeze_jax import __version__
 from squeeze_jax.cli import (
@@ -24,6 +24,13 @@ from squeeze_jax.cli import (
 )
 from squeeze_jax.cli.exit_code import exit_code
 from squeeze_jax.errors import suggest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments; --help explains the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -96,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; None: those of the process.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="squeeze-jax",
         usage="squeeze-jax COMMAND ...",
         description="Explores, trains, costs, compresses and exports small image networks.",
@@ -119,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return launch.main(argv[1:])
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"squeeze-jax {name}",
         description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
         epilog=f"example: {command.EXAMPLE}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from squeeze_jax.cli.checks import PIXELS, check_ranges, parse_size
 from squeeze_jax.cli.network_arguments import CHECKPOINT
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ def open_network(name: str) -> "LoadedNetwork | None":
 
     path = zoo.locate(as_path(name))
     is_trial = (path / CONFIG_FILE).exists()
-    looks_like_path = path.exists() or path.suffix or "/" in name
+    looks_like_path = path.exists() or path.suffix == ".sqz" or "/" in name
+    known = [*models.model_names(), *zoo.names()]
+    if not looks_like_path and name not in known:
+        raise UserError(f"no model {name!r}; {suggest(name, known)}")
     if (name in models.model_names() and not is_trial) or not looks_like_path:
         return None
     return None if is_trial and not (path / WEIGHTS).exists() else api.load(path)

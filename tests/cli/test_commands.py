@@ -199,7 +199,8 @@ def test_a_mistyped_command_is_told_which_was_meant(run, capsys):
     with pytest.raises(SystemExit) as ended:
         run("predcit")
     assert ended.value.code == 2
-    assert "no command 'predcit'; did you mean predict?" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err == "error: no command 'predcit'; did you mean predict?; see squeeze-jax --help\n"
 
 
 def test_old_names_of_flags_work_and_say_todays(run, checkpoint, tmp_path):
@@ -231,6 +232,13 @@ def test_weight_files_are_pointed_to_import(run, picture, tmp_path, suffix):
     [
         (("summary",), "which model?"),
         (("summary", "resnet50"), "no model 'resnet50'; there are squeezenet_v1_0"),
+        (
+            ("summary", "squeezenet_v1.0"),
+            "no model 'squeezenet_v1.0'; did you mean squeezenet_v1_0",
+        ),
+        (("hardware", "cifar10-48"), "no model 'cifar10-48'; did you mean cifar10-48k"),
+        (("predict", "squeezenet_v1_0", "x.png"), "is a model without weights: train it"),
+        (("data", "nowhere"), "no such image folder: data_dir='nowhere'"),
         (("summary", "squeezenet_v1_0", "--set", "sr=1"), "no option sr"),
         (("summary", "squeezenet_v1_0", "--set", "bypass"), "OPTION=VALUE"),
         (
