@@ -24,6 +24,8 @@ from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data.config import DataConfig
 from squeeze_jax.errors import UserError, suggest
+from squeeze_jax.study.scheduler import StoppingConfig
+from squeeze_jax.study.search import SearchConfig
 from squeeze_jax.train.config import TrainConfig
 
 SIZES = ("resize", "image_size")  # keys of the data section: an int, or (height, width)
@@ -54,6 +56,7 @@ def defaults() -> ConfigDict:
     config.model = model("squeezenet_v1_0")
     config.data = data()
     config.train = train()
+    config.stopping = stopping()
     config.compress = compress()
     config.report = report()
     return config
@@ -69,6 +72,9 @@ def budget() -> ConfigDict:
             max_ram=placeholder(int),  # bytes, of TFLM's arena for the int8 file
             max_engine_ram=placeholder(int),  # bytes, of the C engine
             max_flash=placeholder(int),  # bytes, of the int8 file
+            # With the largest, the window in which designs of a space are drawn.
+            min_params=placeholder(int),
+            min_macs=placeholder(int),
         )
     )
 
@@ -116,6 +122,18 @@ def take_from_checkpoint(config: ConfigDict) -> None:
     config.data.update(dict.fromkeys(SIZES))
 
 
+def stopping() -> ConfigDict:
+    """Returns how trials are stopped early; the keys are in study/scheduler.py."""
+    return ConfigDict(plain_section(StoppingConfig()))
+
+
+def search(**settings: Any) -> ConfigDict:
+    """Returns how designs are drawn, for a study with a space; the keys are in study/search.py."""
+    section = ConfigDict(plain_section(SearchConfig()))
+    section.update(settings)
+    return section
+
+
 def compress() -> ConfigDict:
     """Returns how nets become .sqz files; the keys are in compress/config.py."""
     section = ConfigDict(plain_section(CompressConfig()))
@@ -124,8 +142,13 @@ def compress() -> ConfigDict:
 
 
 def report() -> ConfigDict:
-    """Returns what the figure shows: the x axis, its label, the metric, and the paper's curve."""
-    return ConfigDict(dict(x="", label="", metric="top1", paper=ConfigDict()))
+    """Returns what the report shows: the x axis, its label, the metric, and the paper's curve.
+
+    And the claim that the seeds are to support or contradict, see study/hypothesis.py: {"kind":
+    "saturates", "at": 0.75, "margin": 0.5}, {"kind": "rises"}, {"kind": "best", "value": "simple"}
+    or {"kind": "beats", "values": ("simple", "none")}.
+    """
+    return ConfigDict(dict(x="", label="", metric="top1", paper=ConfigDict(), claim=ConfigDict()))
 
 
 def from_scratch(config: ConfigDict) -> None:

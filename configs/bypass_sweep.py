@@ -14,6 +14,7 @@ def get_config(preset: str = "digits"):
     """Returns the study's config under a preset."""
     config = base.get_config(preset, "bypass_sweep")
     config.report.update(x="model.bypass", label="bypass")
+    config.report.claim.update(kind="beats", values=("simple", "complex", "none"))
     if preset == "imagenet":
         config.report.paper.update(
             metric="top1",

@@ -3,8 +3,9 @@
     python experiments/paired.py RESULTS.csv KEY [--over VALUE] [--metric top1]
 
 Prints a row for each value of the key: the metric's mean over seeds, and the mean of its paired
-differences from the value before (or from VALUE) over the seeds that both have. Both come with half
-of their 95 % interval. Trials with one seed see the images in one order, so the interval of a
+differences from the value before (or from VALUE) over the seeds that both have. Both come with
+their 95 % interval, and the differences with the p-value of Student's paired t test, corrected for
+their number (Holm). Trials with one seed see the images in one order, so the interval of a
 difference may be narrower than those of the means.
 """
 
@@ -13,7 +14,9 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from squeeze_jax.report.tables import confidence, markdown, show_interval
+from squeeze_jax.report.statistics import confidence, holm, p_different
+from squeeze_jax.report.tables import markdown, show_interval
+from squeeze_jax.study.columns import column
 
 
 def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -> str:
@@ -34,29 +37,27 @@ def table(rows: list[dict[str, str]], key: str, over: str | None, metric: str) -
             seeds[row[key]][row["seed"]] = float(row[metric])
     if over is not None and over not in seeds:
         raise SystemExit(f"error: no {key} {over}; there are {', '.join(seeds)}")
-    lines, before = (
-        [[key, metric, "seeds", f"over {over}" if over else "over the one before"]],
-        over,
-    )
+    differences, before = {}, over
     for value, found in seeds.items():
-        pairs = [
-            found[seed] - seeds[before][seed]
-            for seed in found
-            if before in seeds and seed in seeds[before]
-        ]
-        difference = (
-            "" if value == before or not pairs else show_interval(metric, confidence(pairs))
-        )
-        sign = "+" if difference and not difference.startswith("-") else ""
+        if before is not None and value != before:
+            common = [seed for seed in found if seed in seeds[before]]
+            differences[value] = [found[seed] - seeds[before][seed] for seed in common]
+        before = over or value
+    tested = {value: p_different(pairs) for value, pairs in differences.items() if len(pairs) > 1}
+    p_values = dict(zip(tested, holm(list(tested.values())), strict=True))
+    which = f"over {over}" if over else "over the one before"
+    lines = [[key, metric, "seeds", which, f"p (Holm, {len(tested)})"]]
+    for value, found in seeds.items():
+        pairs = differences.get(value)
         lines.append(
             [
                 value,
-                show_interval(metric, confidence(list(found.values()))),
+                show_interval(metric, confidence(list(found.values()), column(metric).unit == "%")),
                 str(len(found)),
-                sign + difference,
+                show_interval(metric, confidence(pairs), sign="+") if pairs else "",
+                f"{p_values[value]:.3f}" if value in p_values else "",
             ]
         )
-        before = over or value
     return markdown(lines)
 
 

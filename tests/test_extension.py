@@ -24,6 +24,7 @@ from squeeze_jax.report import page
 from squeeze_jax.study.columns import COLUMNS, Column
 from squeeze_jax.study.executors import EXECUTORS
 from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.samplers import SAMPLERS
 from squeeze_jax.train.checkpoint import load_network, save_network
 from squeeze_jax.train.optimizers import OPTIMIZERS
 from squeeze_jax.train.trackers import TRACKERS
@@ -42,6 +43,23 @@ class ToyNet(nnx.Module):
     def __call__(self, x, *, train=False, key=None):
         x = jnp.mean(x, axis=(1, 2))
         return self.out(jax.nn.relu(self.hidden(x))).astype(jnp.float32)
+
+
+class ToySampler:
+    """Takes the largest value of each axis, one smaller each time."""
+
+    learns = False
+
+    def __init__(self, space):
+        self.space, self.quantiles = space, iter(np.linspace(0.99, 0, 5))
+
+    def ask(self):
+        quantile = next(self.quantiles)
+        return {key: axis.value(quantile) for key, axis in self.space.items()}
+
+    def tell(self, design, values): ...
+
+    def refuse(self, design): ...
 
 
 def toy_source(name: str) -> ArraySource:
@@ -68,7 +86,7 @@ def seen(monkeypatch):
         load=lambda config: (toy_source("train"), toy_source("eval")),
         load_split=lambda config, split: toy_source(split or "eval"),
     )
-    tracker = SimpleNamespace(write=seen["tracked"].append)
+    tracker = SimpleNamespace(write=seen["tracked"].append, finish=lambda result: None)
     exporter = SimpleNamespace(
         NAME="toy",
         SUFFIX=".toy",
@@ -88,9 +106,10 @@ def seen(monkeypatch):
     monkeypatch.setitem(SOURCES, "toy", source)
     monkeypatch.setitem(OPTIMIZERS, "toy", lambda config, rate: (optax.sgd(rate),))
     monkeypatch.setitem(AUGMENTATIONS, "toy", darken)
-    monkeypatch.setitem(TRACKERS, "toy", lambda directory, step: tracker)
+    monkeypatch.setitem(TRACKERS, "toy", lambda trial: tracker)
     monkeypatch.setitem(CODERS, "toy", huffman._replace(flag=4))
     monkeypatch.setitem(EXECUTORS, "toy", execute)
+    monkeypatch.setitem(SAMPLERS, "toy", lambda *of_space: ToySampler(of_space[0]))
     monkeypatch.setitem(COLUMNS, "toy_cost", Column("Toys", ",.0f", "design", is_cost=True))
     monkeypatch.setitem(EXPORTERS, "toy", exporter)
     monkeypatch.setitem(IMPORTERS, ".toyweights", importer)
@@ -138,6 +157,16 @@ def test_a_study_of_toys_from_the_config_to_the_report(seen, tmp_path):
     assert all(int(row["bytes_toy"]) > 0 for row in rows if row["status"] == "ok")
     report = (tmp_path / "report.html").read_text()
     assert "Toys" in report and "width" in report
+
+
+def test_a_space_of_toys(seen, tmp_path):
+    config = base.get_config("digits", "toys")
+    config.search = base.search(sampler="toy", designs=3)
+    axes = {"model.base_e": study.Uniform(8, 64, step=8)}
+    module = SimpleNamespace(space=lambda config: axes)
+    config.seeds = 1
+    plan = Plan.of(module, config, (), tmp_path, command="test")
+    assert [trial.config.model.base_e for trial in plan.trials] == [64, 48, 32]
 
 
 def test_help_and_commands_know_the_toys(seen, tmp_path, capsys):

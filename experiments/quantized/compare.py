@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from squeeze_jax.report import tables
+from squeeze_jax.report.statistics import confidence
 from squeeze_jax.study import Workdir
 from squeeze_jax.study.records import FINISHED
 
@@ -91,16 +92,16 @@ def summary(rows: list[list]) -> list[list[str]]:
     dense = {net: accuracy for way, net, _, accuracy in rows if way == "dense"}
     for way in dict.fromkeys(row[0] for row in rows):
         _, nets, sizes, found = zip(*(row for row in rows if row[0] == way), strict=True)
-        change = tables.confidence(
+        change = confidence(
             [accuracy - dense[net] for net, accuracy in zip(nets, found, strict=True)]
         )
         size = "" if "" in sizes else f"{min(sizes):,} to {max(sizes):,}"
-        gain = f"{change.mean:+.1f}" + (f" ± {change.half:.1f}" if change.half is not None else "")
+        gain = tables.show_interval("top1", change, sign="+")
         table.append(
             [
                 way,
                 size,
-                tables.show_interval("top1", tables.confidence(found)),
+                tables.show_interval("top1", confidence(found, percent=True)),
                 gain,
                 str(len(nets)),
             ]

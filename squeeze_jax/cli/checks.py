@@ -6,6 +6,7 @@ from pathlib import Path
 
 from squeeze_jax.config_parsing import Range
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import check_file
 
 BATCH_SIZE = Range(at_least=1, at_most=2**20)
 COUNT = Range(at_least=1)
@@ -47,3 +48,14 @@ def check_suffix(path: Path, suffixes: Collection[str]) -> None:
         raise UserError(
             f"--output ends in {' or '.join(suffixes)}, by which it is opened again; got {path}"
         )
+
+
+def check_figure(flag: str, path: Path) -> None:
+    """Rejects a figure's path that ends in neither .png nor .svg, or cannot be written.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"{flag} draws .png and .svg, not {path.name!r}")
+    check_file(path)

@@ -3,9 +3,8 @@
 import argparse
 import functools
 
+from squeeze_jax.cli.checks import check_figure
 from squeeze_jax.cli.model_arguments import add_model_arguments, open_network, trace_model
-from squeeze_jax.errors import UserError
-from squeeze_jax.files import check_file, write_atomically
 from squeeze_jax.storage import as_path
 
 NAME = "hardware"
@@ -55,12 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.roofline:
         from squeeze_jax.report import figures
 
-        draw = {".png": figures.png, ".svg": figures.svg}.get(arguments.roofline.suffix)
-        if draw is None:
-            raise UserError(f"--roofline draws .png and .svg, not {arguments.roofline.name!r}")
-        check_file(arguments.roofline)
-        roofline = draw(figures.roofline_figure(arguments.model, record))
-        write_atomically(arguments.roofline, roofline)
+        check_figure("--roofline", arguments.roofline)
+        figures.write(arguments.roofline, figures.roofline_figure(arguments.model, record))
     text = functools.partial(layer_table.hardware_text, with_layers=arguments.layers)
     print(layer_table.format_record(record, arguments.format, text))
     return 0

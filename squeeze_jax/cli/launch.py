@@ -17,12 +17,11 @@ from ml_collections import config_flags
 from squeeze_jax.errors import UserError
 from squeeze_jax.startup import CACHE
 from squeeze_jax.storage import as_path
+from squeeze_jax.study.config_errors import missing_key, named_errors
 from squeeze_jax.study.config_files import (
     find_config_file,
     list_studies,
     load_config_file,
-    missing_key,
-    named_errors,
 )
 from squeeze_jax.study.schema import current_key
 
@@ -301,7 +300,8 @@ def _train(
     if values.dry_run:
         print(_dry_run(plan))
         return 0
-    code = study.EXECUTORS["local" if is_job else executor](plan)
+    # Further trials are for the process that started the jobs to look for.
+    code = study.EXECUTORS["local"](plan) if is_job else study.run_to_end(executor, plan)
     if code > 1:
         return code
     workdir = study.Workdir(plan.workdir)

@@ -7,6 +7,7 @@ from typing import NoReturn, Protocol
 
 from squeeze_jax import __version__
 from squeeze_jax.cli import (
+    compare,
     compress,
     data,
     decompress,
@@ -64,6 +65,7 @@ class Command(Protocol):
 
 _MODULES: tuple[Command, ...] = (
     report,
+    compare,
     summary,
     hardware,
     data,

@@ -16,11 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draws the report and prints the files."""
-    from squeeze_jax.report import page
+    """Draws the report, prints the files, and the verdict on the study's claim."""
+    from squeeze_jax.report import page, tables, verdict
     from squeeze_jax.study.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)
     written = [workdir.write_table(), *page.draw(workdir.path)]
     print("\n".join(map(str, written)))
+    study, points = workdir.read_record(), tables.aggregate(workdir.read_trials())
+    if found := verdict.judge(study, points):
+        print(f"\n{verdict.verdict_sentence(found)}")
+        if found.comparisons:
+            print(tables.markdown(verdict.verdict_table(study.metric, found)), end="")
     return 0

@@ -1,8 +1,8 @@
 """Codes int8 weights so that a microcontroller decodes them with one table while it computes.
 
 The code is rANS (Duda, arXiv 1311.2540) of 32-bit states and a table of frequencies of 2^BITS in
-sum: `engine_decode` in c/engine/engine.c reads it, a few weights at a time. The codes of a network
-share tables where that is smaller.
+sum: `engine_decode` in convert/c_engine/sources/engine.c reads it, a few weights at a time. The
+codes of a network share tables where that is smaller.
 """
 
 from collections.abc import Sequence

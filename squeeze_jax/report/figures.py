@@ -9,17 +9,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
+from squeeze_jax.files import write_atomically
+from squeeze_jax.report.spaces import Space, band, distribution
+from squeeze_jax.report.statistics import Interval
 from squeeze_jax.report.tables import (
-    Interval,
     Point,
     aggregate,
     cost_columns,
@@ -155,14 +159,20 @@ def pareto_figure(study: StudyRecord, points: Sequence[Point]) -> Figure | None:
             panel.set_visible(False)
         for panel, cost in zip(panels[: len(costs)], costs, strict=True):
             at = [
-                (interval.mean, accuracy.mean, interval.half or 0)
+                (interval.mean, accuracy.mean, interval.errors)
                 for point in points
                 if (accuracy := point.interval(study.metric)) and (interval := point.interval(cost))
             ]
-            xs, ys, halves = zip(*at, strict=True)
+            xs, ys, errors = zip(*at, strict=True)
             # Compressed bytes differ between seeds; the intervals of other costs have no width.
             panel.errorbar(
-                xs, ys, xerr=halves, linestyle="", color=_NEUTRAL, label="points", **_SEED
+                xs,
+                ys,
+                xerr=[*zip(*errors, strict=True)],
+                linestyle="",
+                color=_NEUTRAL,
+                label="points",
+                **_SEED,
             )
             front = pareto_front(points, cost, study.metric)
             best = [
@@ -276,6 +286,29 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def distribution_figure(spaces: Sequence[Space]) -> Figure:
+    """Draws the error distribution functions of design spaces, with 95 % bands over designs."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        ends = [end for space in spaces for end in (space.errors.min(), space.errors.max())]
+        margin = 0.05 * (max(ends) - min(ends)) or 1.0
+        grid = np.linspace(max(0.0, min(ends) - margin), min(100.0, max(ends) + margin), 500)
+        colours = _choose_colours(len(spaces), ordered=False)
+        for space, colour in zip(spaces, colours, strict=True):
+            label = f"{_cut(space.name, 60)} ({len(space.points)} designs)"
+            shares = 100 * distribution(space.errors, grid)
+            axes.step(grid, shares, where="post", color=colour, label=label)
+            low, high = band(space.errors, grid)
+            shade = {"step": "post", "color": colour, "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(grid, 100 * low, 100 * high, **shade)
+        metric = column(spaces[0].study.metric)
+        axes.set(xlabel=f"{metric.heading} error ({metric.unit})", ylabel="Designs (%)")
+        axes.set_ylim(0, 102)
+        figure.legend(loc="outside lower center")
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """Returns a figure as a PNG file."""
     return _save(figure, "png", dpi=180, metadata={"Software": None})
@@ -286,6 +319,15 @@ def svg(figure: Figure) -> bytes:
     return _save(
         figure, "svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Writes a figure as a PNG or SVG file, by the path's suffix.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    write_atomically(path, {".png": png, ".svg": svg}[path.suffix](figure))
 
 
 def _save(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -360,10 +402,10 @@ def _draw_line(
     if seeds:
         axes.plot(*zip(*seeds, strict=True), linestyle="", color=colour, label="seeds", **_SEED)
         # NaN interrupts the line at a point where no seed learned.
-        intervals = [point.interval(metric) or Interval(nan, None) for _, point in at]
-        halves = [nan if interval.half is None else interval.half for interval in intervals]
+        intervals = [point.interval(metric) or Interval(nan) for _, point in at]
+        errors = [*zip(*(interval.errors for interval in intervals), strict=True)]
         xs, means = [x for x, _ in at], [interval.mean for interval in intervals]
-        axes.errorbar(xs, means, yerr=halves, color=colour, linestyle=style, label="means", **_MEAN)
+        axes.errorbar(xs, means, yerr=errors, color=colour, linestyle=style, label="means", **_MEAN)
     if collapsed:
         axes.plot(
             *zip(*collapsed, strict=True),
@@ -399,8 +441,9 @@ def _legend_entries(
     if all(point.count("ok") < 2 for point in points):
         handles = [Line2D([], [], color=colour, label="one seed", **mean)]
     else:
+        few = "; of n = 2 it says little" if any(point.count("ok") == 2 for point in points) else ""
         handles = [
-            Line2D([], [], color=colour, label="mean, 95 % interval", **mean),
+            Line2D([], [], color=colour, label=f"mean, 95 % interval{few}", **mean),
             Line2D([], [], color=colour, linestyle="", label="one seed", **_SEED),
         ]
     if any(point.values(study.metric, *COLLAPSED) for point in points):

@@ -1,24 +1,13 @@
 """Aggregates the trials of a study to design points with intervals, and tabulates them."""
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
+from squeeze_jax.report.statistics import Interval, confidence
 from squeeze_jax.study.columns import all_columns, column
-from squeeze_jax.study.records import COLLAPSED, STATUSES, StudyRecord, TrialRecord
+from squeeze_jax.study.records import COLLAPSED, STATUSES, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.trials import last_part
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Holds a mean and the half width of its 95 % confidence interval; None for a single value."""
-
-    mean: float
-    half: float | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Point:
     def interval(self, name: str) -> Interval | None:
         """Returns the interval of a measure over the seeds that learned; None if none did."""
         values = self.values(name, "ok")
-        return confidence(values) if values else None
+        return confidence(values, column(name).unit == "%") if values else None
 
     def constant(self, name: str) -> float | None:
         """Returns a measure that all seeds have in common, such as MACs, whatever their status."""
@@ -57,17 +46,6 @@ class Point:
             return self.constant(name)
         interval = self.interval(name)
         return interval and interval.mean
-
-
-def confidence(values: Sequence[float]) -> Interval:
-    """Returns the mean of values with its 95 % interval by Student's t distribution."""
-    n = len(values)
-    half = (
-        float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-        if n > 1
-        else None
-    )
-    return Interval(statistics.fmean(values), half)
 
 
 def show(value: Any) -> str:
@@ -140,6 +118,7 @@ def point_table(study: StudyRecord, points: Sequence[Point]) -> list[list[str]]:
     counts = {
         "Seeds": ("ok",),
         "Collapsed": COLLAPSED,
+        "Stopped": (STOPPED,),
         "Failed": ("failed",),
         "Pending": ("pending",),
     }
@@ -168,14 +147,26 @@ def _mean_cell(name: str, point: Point) -> str:
     return f"{cell} ({point.left_out} left out)" if interval and point.left_out else cell
 
 
-def show_interval(name: str, interval: Interval | None) -> str:
-    """Returns a result as text: 96.6 ± 0.8, or 96.6 for a single seed."""
-    cell = column(name).show(interval and interval.mean)
-    return (
-        cell
-        if interval is None or interval.half is None
-        else f"{cell} ± {column(name).show(interval.half)}"
-    )
+def show_interval(name: str, interval: Interval | None, sign: str = "") -> str:
+    """Returns a result as text.
+
+    96.6 ± 0.8; 98.9 +0.6 −1.3 where the ends are not as far; 96.6 for a single seed; and
+    96.6 +1.9 −4.2, n = 2.
+
+    Args:
+      name: of the column.
+      interval: its value; a dash for None.
+      sign: "+" shows the sign of the mean, as a difference has it.
+    """
+    show = column(name).show
+    if interval is None:
+        return show(None)
+    cell = (sign if interval.mean >= 0 else "") + show(interval.mean)
+    if interval.low is None:
+        return cell
+    below, above = map(show, interval.errors)
+    cell += f" ± {above}" if below == above else f" +{above} −{below}"
+    return f"{cell}, n = 2" if interval.seeds == 2 else cell
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

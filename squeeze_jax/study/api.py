@@ -10,7 +10,7 @@ from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
 from squeeze_jax.storage import as_path
 from squeeze_jax.study.config_files import find_config_file, load_config_file
-from squeeze_jax.study.executors import EXECUTORS
+from squeeze_jax.study.executors import EXECUTORS, run_to_end
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.schema import current_key, flatten
 from squeeze_jax.study.workdir import Workdir
@@ -88,7 +88,7 @@ def run_study(
         trial_resources=trial_resources,
         new_data=new_data,
     )
-    code = EXECUTORS[executor](plan)
+    code = run_to_end(executor, plan)
     if code > 1:
         raise UserError(f"a job ended with exit code {code}; its message is on stderr")
     return read_study(plan.workdir)

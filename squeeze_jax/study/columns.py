@@ -69,6 +69,7 @@ COLUMNS: dict[str, Column] = {
     "loss": Column("Loss", ".3f", "result", is_always_written=True),
     "test_top1": Column("Test top-1", ".1f", "result", unit="%"),
     "test_top5": Column("Test top-5", ".1f", "result", unit="%"),
+    "steps": Column("Steps", ",.0f"),
     "seconds": Column("Seconds", ",.1f", is_always_written=True),
     "images_per_second": Column("Images/s", ",.0f", is_always_written=True),
     **{f"bytes_{coder}": _coder_column(coder) for coder in CODERS},
@@ -85,6 +86,11 @@ def all_columns() -> dict[str, Column]:
 def column(name: str) -> Column:
     """Returns the column of this name; the default column for an unknown name."""
     return all_columns().get(name) or Column(name.replace("_", " "))
+
+
+def direction(metric: str) -> Literal["maximize", "minimize"]:
+    """Returns whether a better net has a larger or a smaller value of a column."""
+    return "minimize" if metric == "loss" or column(metric).is_cost else "maximize"
 
 
 def labels() -> set[str]:

@@ -1,13 +1,16 @@
 """A study to run: what an executor is given."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from squeeze_jax.study.config_files import named_errors
+from squeeze_jax.study.config_errors import named_errors
+from squeeze_jax.study.drawn_designs import draw_designs
 from squeeze_jax.study.trials import Trial, check_values, make_trials
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import fill_from_checkpoint
@@ -36,6 +39,9 @@ class Plan:
       confirm: called with a trial's exception before the trial is recorded as failed; raises it
         where it is not the trial's fault, see `Hosts.confirm`.
       agree_to_stop: how several processes agree on where to stop, see `interruptible`.
+      known_costs: what designs cost whose costs are known already, see `budget.cost_key`.
+      renew: returns the plan once more, with the trials that a sampler proposes after these; None
+        where these are all.
     """
 
     config: ConfigDict
@@ -51,6 +57,13 @@ class Plan:
     new_data: bool = False
     confirm: Callable[[Exception], None] = accept_error
     agree_to_stop: Callable[[int | None], int | None] | None = None
+    known_costs: Mapping[Any, dict[str, float]] = field(default_factory=dict)
+    renew: Callable[[], "Plan"] | None = None
+
+    @property
+    def metric(self) -> str:
+        """Returns the column that designs are compared by."""
+        return self.config.to_dict()["report"]["metric"]
 
     @classmethod
     def of(
@@ -59,12 +72,12 @@ class Plan:
         config: ConfigDict,
         set_by_user: Iterable[str],
         workdir: Path | None,
-        **options,
+        **options: Any,
     ) -> "Plan":
         """Returns the plan of a config file's module and its config, with the user's changes in it.
 
         Args:
-          module: has sweep(config) and perhaps derive(config).
+          module: has sweep(config) or space(config), and perhaps derive(config).
           config: what its get_config returned, as the user changed it.
           set_by_user: the dotted keys that the user set.
           workdir: receives the results; runs/STUDY-PRESET by default.
@@ -79,7 +92,13 @@ class Plan:
         folder = workdir or Path("runs") / f"{config.study}-{config.preset}"
         Workdir(folder).check_writable()
         existing = Workdir(folder).trial_names()
+        sweep, costs, renew = getattr(module, "sweep", None), {}, None
         with named_errors(Path(getattr(module, "__file__", None) or "")):
-            trials = make_trials(config, module.sweep, set_by_user, derive, existing)
+            if sweep is None:
+                drawn = draw_designs(module, config, set_by_user, Workdir(folder))
+                sweep, costs = drawn.sweep, drawn.costs
+                if not drawn.is_complete:
+                    renew = partial(cls.of, module, config, set_by_user, workdir, **options)
+            trials = make_trials(config, sweep, set_by_user, derive, existing)
         check_values(trials)
-        return cls(config, trials, folder, **options)
+        return cls(config, trials, folder, known_costs=costs, renew=renew, **options)

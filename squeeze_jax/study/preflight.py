@@ -12,15 +12,16 @@ from typing import Any
 
 import jax
 
-from squeeze_jax.config_parsing import plain_section
-from squeeze_jax.cost import design_costs
+from squeeze_jax.config_parsing import parse_section, plain_section
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing
-from squeeze_jax.study import data_versions, sqz_files
+from squeeze_jax.study import budget, data_versions, sqz_files
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
-from squeeze_jax.study.records import FINISHED
+from squeeze_jax.study.records import FINISHED, STOPPED
+from squeeze_jax.study.scheduler import Schedule, StoppingConfig
 from squeeze_jax.study.time_left import Expected
 from squeeze_jax.study.trials import TEACHER, Trial, last_part, set_key
 from squeeze_jax.study.workdir import Workdir
@@ -35,14 +36,9 @@ from squeeze_jax.train import (
     open_teacher,
     total_steps,
 )
+from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
-# Keys of the budget that are not max_ and the name of a cost.
-LIMITED = {
-    "max_ram": "ram_bytes",
-    "max_engine_ram": "engine_ram_bytes",
-    "max_flash": "flash_bytes",
-}
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,9 @@ class ReadyStudy:
       data_of: trial name -> its data.
       problems: trial name -> what keeps it from being trained.
       steps: trial name -> how many steps it takes, as if it began anew.
-      expected: trial name -> what else is known of its time.
+      schedule: which trials are due, where some are stopped early.
+      planned_steps: of all that is left.
+      expected: trial name -> what is known of its time, where none is stopped early.
     """
 
     workdir: Workdir
@@ -63,6 +61,8 @@ class ReadyStudy:
     data_of: Mapping[str, Data]
     problems: Mapping[str, str]
     steps: Mapping[str, int]
+    schedule: Schedule | None
+    planned_steps: int
     expected: Mapping[str, Expected]
 
 
@@ -99,6 +99,7 @@ def check(plan: Plan) -> CheckedStudy:
       UserError: bad data, a config that no trial can run with, no room for its checkpoints.
     """
     workdir = Workdir(plan.workdir)
+    Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
     datasets = {config: open_data(workdir.locate(config)) for config in configs}
     planned, versions = data_versions.assign(
@@ -107,9 +108,11 @@ def check(plan: Plan) -> CheckedStudy:
         workdir.known_data(),
         plan.new_data,
     )
+    for recipe in dict.fromkeys(trial.parsed.train for trial in planned):
+        check_folder(recipe, workdir.path)
     data_of = {trial.name: datasets[trial.parsed.data] for trial in planned}
     planned = _fit_batches(planned, data_of)
-    costs, problems = _preflight(planned, data_of)
+    costs, problems = _preflight(planned, data_of, dict(plan.known_costs))
     trials = _within_budget(planned, costs, plan.config.to_dict()["budget"])
     study = CheckedStudy(workdir, trials, data_of, versions, costs, problems)
     _check_free_space(workdir, study.trainable, data_of, plan.jobs)
@@ -129,6 +132,9 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     """
     study = check(plan)
     workdir, trials, data_of = study.workdir, study.trials, study.data_of
+    total = {each.name: total_steps(each.parsed, data_of[each.name]) for each in study.trainable}
+    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
+    schedule = Schedule.of(stopping, study.trainable, total, plan.metric)
     if first_process():
         workdir.open_study(
             plan.config, trials, study.costs, plan.command, plan.defaults, study.versions
@@ -142,9 +148,13 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     steps = {
         trial.name: 0
         if trial.name in study.problems or has_finished(results[trial.name])
-        else total_steps(trial.parsed, data_of[trial.name])
+        else total[trial.name]
         for trial in waiting
     }
+    planned = sum(steps.values())
+    if schedule is not None:
+        taken = sum(result.get("steps", 0) for result in results.values() if result is not None)
+        planned = max(schedule.planned_steps(total) - taken, 0)
     programs: dict[str, int] = {}
     expected = {
         trial.name: Expected(
@@ -153,9 +163,9 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
             programs.setdefault(repr(trial.parsed.compiled_part()), len(programs)),
         )
         for trial in waiting
-        if steps[trial.name]
+        if steps[trial.name] and schedule is None
     }
-    return ReadyStudy(workdir, waiting, data_of, study.problems, steps, expected)
+    return ReadyStudy(workdir, waiting, data_of, study.problems, steps, schedule, planned, expected)
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:
@@ -185,28 +195,30 @@ def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[T
 
 
 def _preflight(
-    trials: Sequence[Trial], data_of: Mapping[str, Data]
+    trials: Sequence[Trial], data_of: Mapping[str, Data], known: dict[Any, dict[str, float]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the costs, and what keeps a trial from running, by trial; from shapes alone.
+
+    Args:
+      trials: of the study.
+      data_of: trial name -> its data.
+      known: `budget.cost_key` -> costs that are known already; receives the others.
 
     Raises:
       UserError: no trial can run; then the fault lies in what they share.
     """
-    costs, problems, known = {}, {}, {}
+    costs, problems = {}, {}
     by_name = {trial.name: trial for trial in trials}
     for trial in trials:
         data = data_of[trial.name]
-        key = (repr(trial.parsed.model), trial.parsed.data)
+        key = budget.cost_key(trial)
         try:
             check_config(without_parents(trial), data, jax.devices())
             if teacher := by_name.get(trial.parents.get(TEACHER, "")):
                 as_teacher(_untrained(teacher, data_of[teacher.name]), data, teacher.name)
             sqz_files.check_settings(trial.compress)
             if key not in known:
-                preprocessing = Preprocessing.from_metadata(plain_section(trial.parsed.data))
-                known[key] = design_costs(
-                    trial.parsed.model, data.num_classes, preprocessing.input_shape
-                )
+                known[key] = budget.trial_costs(trial, data)
         except (UserError, ValueError) as e:
             problems[trial.name] = str(e)
         costs[trial.name] = known.get(key, {})
@@ -216,7 +228,7 @@ def _preflight(
 
 
 def _within_budget(
-    trials: Sequence[Trial], costs: dict[str, Any], budget: Mapping[str, int | None]
+    trials: Sequence[Trial], costs: dict[str, Any], limited: Mapping[str, int | None]
 ) -> list[Trial]:
     """Returns the trials whose costs are within the budget; prints which it leaves out.
 
@@ -226,21 +238,14 @@ def _within_budget(
     Raises:
       UserError: that leaves none.
     """
-    limits = {
-        LIMITED.get(key, key.removeprefix("max_")): limit
-        for key, limit in budget.items()
-        if limit is not None
-    }
+    limits = budget.limits(limited)
     kept: dict[str, Trial] = {}
     for trial in trials:  # a trial comes after its parents
-        if kept.keys() >= set(trial.parents.values()) and all(
-            costs[trial.name].get(name, math.inf if costs[trial.name] else 0) <= limit
-            for name, limit in limits.items()
-        ):
+        parents = set(trial.parents.values())
+        if kept.keys() >= parents and budget.fits(costs[trial.name], limits):
             kept[trial.name] = trial
     if not kept:
-        budget_text = ", ".join(f"{limit:,} {name}" for name, limit in limits.items())
-        raise UserError(f"no design point is within the budget of {budget_text}")
+        raise UserError(f"no design point is within the budget of {budget.describe(limits)}")
     if len(kept) < len(trials) and first_process():
         left_out = ", ".join(trial.name for trial in trials if trial.name not in kept)
         print(f"over the budget, left out: {left_out}", file=sys.stderr)
@@ -313,6 +318,14 @@ def has_finished(result: Mapping[str, Any] | None) -> bool:
     return result is not None and result["status"] in FINISHED
 
 
-def is_done(trial: Trial, result: Mapping[str, Any] | None) -> bool:
-    """Returns whether a trial with this result has finished and its .sqz files are written."""
+def is_done(trial: Trial, result: Mapping[str, Any] | None, stop_after: int | None = None) -> bool:
+    """Returns whether a trial with this result has finished and its .sqz files are written.
+
+    Args:
+      trial: a trial.
+      result: how it ended; None while it is pending.
+      stop_after: the step that it need not go beyond; None: it is to finish.
+    """
+    if stop_after is not None and result is not None and result["status"] == STOPPED:
+        return result["steps"] >= stop_after
     return has_finished(result) and not sqz_files.is_due(trial.compress, result)

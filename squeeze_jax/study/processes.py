@@ -12,6 +12,11 @@ def first_process() -> bool:
 
 def agreed(flags: list[bool]) -> list[bool]:
     """Returns the first process's flags in every process: they must take the same trials."""
+    return [bool(flag) for flag in agreed_array(np.asarray(flags))]
+
+
+def agreed_array(values: np.ndarray) -> np.ndarray:
+    """Returns the first process's values, of the same shape in all, in every process."""
     if jax.process_count() == 1:
-        return flags
-    return [bool(flag) for flag in multihost_utils.broadcast_one_to_all(np.asarray(flags))]
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))

@@ -56,9 +56,15 @@ class Progress:
         self._printed, self._every = time.monotonic(), plain_every
         self._running: dict[str, tuple[int, int]] = {}  # trial -> its steps so far, and in all
 
-    def start_trial(self, name: str, steps: int) -> None:
-        """Notes that a trial of `steps` steps begins, perhaps beside others, or once more."""
-        self._running[name] = self._running.get(name, (0, 0))[0], steps
+    def start_trial(self, name: str, steps: int, done: int = 0) -> None:
+        """Notes that a trial begins, perhaps beside others, or once more.
+
+        Args:
+          name: of the trial.
+          steps: the step that it is to end at.
+          done: the step that it stopped at before, which was counted then.
+        """
+        self._running[name] = self._running.get(name, (done, 0))[0], steps
         if self._times:
             self._times.start(name, time.monotonic())
         self._bar.set_description_str(f"{name}: compiling")

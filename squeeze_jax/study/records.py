@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from squeeze_jax.study.hypothesis import Hypothesis
+
 COLLAPSED = ("diverged", "chance")  # trained to the end, and learned nothing
 FINISHED = ("ok", *COLLAPSED)  # a "failed" trial is tried again
-STATUSES = (*FINISHED, "failed", "pending")
+STOPPED = "stopped"  # early, at a rung: see scheduler.py
+STATUSES = (*FINISHED, STOPPED, "failed", "pending")
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,4 @@ class StudyRecord:
     paper: Paper | None
     trials: tuple[TrialRecord, ...]
     data: tuple[Mapping[str, Any], ...] = ()  # the versions of its data, see data_versions.py
+    claim: Hypothesis | None = None  # of its metric and x, see report/verdict.py

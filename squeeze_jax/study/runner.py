@@ -8,12 +8,13 @@ it is trained once these have ended well.
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from squeeze_jax.data import Data
@@ -22,9 +23,11 @@ from squeeze_jax.files import find_write_error
 from squeeze_jax.study import sqz_files
 from squeeze_jax.study.plan import Plan, accept_error
 from squeeze_jax.study.preflight import has_finished, is_done, prepare, with_parents
-from squeeze_jax.study.processes import agreed, first_process
+from squeeze_jax.study.processes import agreed, agreed_array, first_process
 from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.progress import Progress, Relay
+from squeeze_jax.study.records import STOPPED
+from squeeze_jax.study.scheduler import Schedule, value_of
 from squeeze_jax.study.throttle import Throttle
 from squeeze_jax.study.trials import PARENTS, Trial
 from squeeze_jax.study.workdir import Workdir
@@ -32,6 +35,7 @@ from squeeze_jax.train import Interrupted, TrialConfig, interruptible, train
 from squeeze_jax.train import Progress as ProgressCallback
 
 _WAIT = 5.0  # seconds between two looks at a claim whose owner may be dead
+_POLL = 1.0  # seconds between two looks at the trials that other launchers run
 
 
 def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
@@ -59,10 +63,10 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     begin = index * len(study.waiting) // jobs  # each job begins with design points of its own
     waiting = [*study.waiting[begin:], *study.waiting[:begin]]
     shown = Relay if jobs > 1 else Progress
-    progress = shown(sum(steps.values()), jobs=jobs, expected=study.expected)
+    progress = shown(study.planned_steps, jobs=jobs, expected=study.expected)
 
-    def start(trial: Trial) -> None:
-        progress.start_trial(trial.name, steps.pop(trial.name, 0))
+    def start(trial: Trial, reached: int, stop_after: int | None) -> None:
+        progress.start_trial(trial.name, stop_after or steps.pop(trial.name, 0), reached)
 
     def look_around() -> None:
         """Writes the table, and notes what other launchers have finished."""
@@ -70,7 +74,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
             workdir.write_table()
         else:
             workdir.read_results(steps)
-        for name in workdir.finished & steps.keys():
+        for name in workdir.finished & steps.keys() if study.schedule is None else ():
             progress.taken_elsewhere(steps.pop(name), name)
 
     upkeep = Throttle(look_around)
@@ -82,9 +86,13 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
             start,
             progress.step,
             asked_to_stop,
+            metric=plan.metric,
             confirm=plan.confirm,
         )
         try:
+            if study.schedule is not None:
+                _run_scheduled(run, study.schedule, job, progress, upkeep)
+                waiting = [trial for trial in waiting if run.ends_without_training(trial)]
             while waiting:
                 before, waiting = waiting, []
                 for trial in before:
@@ -104,6 +112,31 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     return workdir.counts()
 
 
+def _run_scheduled(
+    run: "TrialRunner",
+    schedule: Schedule,
+    job: tuple[int, int],
+    progress: Progress | Relay,
+    upkeep: Throttle,
+) -> None:
+    """Trains the trials that a schedule says are due, until none is.
+
+    Other launchers decide by the same results, so each result may change what is due. Where they
+    hold all that is, this one waits for them, since more may be due when they are done.
+    """
+    index, jobs = job
+    tried: set[str] = set()
+    while due := run.due(schedule, tried, index * len(schedule.designs) // jobs):
+        for trial, stop_after in due:
+            if (result := run.run_trial(trial, stop_after)) is not None:
+                tried.add(trial.name)
+                progress.finish_trial(trial.name, result)
+                upkeep.call()
+                break
+        else:
+            run.wait(_POLL)
+
+
 class _TakenOver(Exception):
     """Another launcher runs the trial."""
 
@@ -116,43 +149,86 @@ class TrialRunner:
       workdir: receives the results.
       data_of: trial name -> its data.
       problems: trial name -> what keeps it from being trained.
-      on_start: called with each trial that it has claimed.
+      on_start: called with each trial that it has claimed, the step that it stopped at before, and
+        the one that it is to stop at early or None.
       on_step: called with the trial's name, its steps so far and the loss where it is known.
       asked_to_stop: see `interruptible`.
       programs: the compiled trial that the next one may share.
+      metric: what designs are compared by where some are stopped early.
+      confirm: see `Plan`.
     """
 
     workdir: Workdir
     data_of: Mapping[str, Data]
     problems: Mapping[str, str]
-    on_start: Callable[[Trial], None]
+    on_start: Callable[[Trial, int, int | None], None]
     on_step: Callable[[str, int, float | None], None]
     asked_to_stop: Callable[[int], int | None]
     programs: ProgramCache = field(default_factory=ProgramCache)
+    metric: str = "top1"
     confirm: Callable[[Exception], None] = accept_error
 
-    def run_trial(self, trial: Trial) -> dict[str, Any] | None:
+    def run_trial(self, trial: Trial, stop_after: int | None = None) -> dict[str, Any] | None:
         """Trains a trial unless it has finished, compresses it where due; writes and returns both.
+
+        Args:
+          trial: one of the study's.
+          stop_after: the step to stop early at; None: its end.
 
         Returns None where another launcher holds the trial, has finished it meanwhile, has taken it
         over since this one was halted for long, or trains a parent.
         """
-        if not self.pending([trial]):
+        if not self.pending([trial], stop_after):
             return None
-        with _claim(self.workdir, trial) as is_lost:
+        with _claim(self.workdir, trial, stop_after) as is_lost:
             if is_lost is None:
                 return None
-            self.on_start(trial)
+            self.on_start(trial, _steps_before(self.workdir.read_result(trial.name)), stop_after)
             try:
-                return self._run_claimed(trial, is_lost)
+                return self._run_claimed(trial, is_lost, stop_after)
             except _TakenOver:
                 return None
 
-    def pending(self, trials: Sequence[Trial]) -> list[Trial]:
+    def pending(self, trials: Sequence[Trial], stop_after: int | None = None) -> list[Trial]:
         """Returns the trials that are not done, as their results are written now."""
         results = self.workdir.read_results(trial.name for trial in trials)
-        done = agreed([is_done(trial, results[trial.name]) for trial in trials])
+        done = agreed([is_done(trial, results[trial.name], stop_after) for trial in trials])
         return [trial for trial, ended in zip(trials, done, strict=True) if not ended]
+
+    def due(
+        self, schedule: Schedule, tried: Collection[str], first: int = 0
+    ) -> list[tuple[Trial, int | None]]:
+        """Returns what is due of a schedule, see `Schedule.due`, by the results as written now.
+
+        Args:
+          schedule: of the study.
+          tried: the trials that this launch has run; others that failed are tried again.
+          first: the number of the design to begin with.
+        """
+        trials = {trial.name: trial for design in schedule.designs for trial in design}
+        due = schedule.due(self.workdir.read_results(trials), first, tried)
+        numbers = {name: number for number, name in enumerate(trials)}
+        rows = np.full((len(trials), 2), -1)
+        rows[: len(due)] = [(numbers[trial.name], stop or 0) for trial, stop in due] or 0
+        names = list(trials)
+        return [
+            (trials[names[number]], int(stop) or None)
+            for number, stop in agreed_array(rows)
+            if number >= 0
+        ]
+
+    def ends_without_training(self, trial: Trial) -> bool:
+        """Returns whether a trial that is not done lacks nothing but its .sqz files or a reason."""
+        if trial.name in self.problems:
+            return True
+        return agreed([has_finished(self.workdir.read_result(trial.name))])[0]
+
+    def wait(self, seconds: float) -> None:
+        """Waits for some seconds, or until asked to stop."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._check_signals()
+            time.sleep(0.1)
 
     def wait_for_release(self) -> bool:
         """Waits for some seconds where a launcher that holds a trial may be dead.
@@ -161,13 +237,12 @@ class TrialRunner:
         """
         if not agreed([self.workdir.claims.may_be_free_soon()])[0]:
             return False
-        end = time.monotonic() + _WAIT
-        while time.monotonic() < end:
-            self._check_signals()
-            time.sleep(0.1)
+        self.wait(_WAIT)
         return True
 
-    def _run_claimed(self, trial: Trial, is_lost: Callable[[], bool]) -> dict[str, Any]:
+    def _run_claimed(
+        self, trial: Trial, is_lost: Callable[[], bool], stop_after: int | None
+    ) -> dict[str, Any]:
         self._check_signals()
 
         def asked_to_stop(step: int) -> int | None:
@@ -177,11 +252,14 @@ class TrialRunner:
 
         result = self.workdir.read_result(trial.name)
         if result is None or not agreed([has_finished(result)])[0]:
+            rungs = result["rungs"] if result is not None and "rungs" in result else []
             if problem := self._problem(trial):
                 result = {"status": "failed", "reason": problem}
             else:
-                result = self._train(trial, asked_to_stop)
-            self._write(trial, result)
+                result = self._train(trial, asked_to_stop, stop_after)
+            if stop_after is not None and result["status"] == STOPPED:
+                rungs = [*rungs, [result["steps"], value_of(result, self.metric)]]
+            self._write(trial, result | ({"rungs": rungs} if rungs else {}))
         if sqz_files.is_due(trial.compress, result):
             self._check_signals()
             try:
@@ -206,7 +284,12 @@ class TrialRunner:
                 return f"it {PARENTS[key]} {parent}, which is {status}"
         return None
 
-    def _train(self, trial: Trial, asked_to_stop: Callable[[int], int | None]) -> dict[str, Any]:
+    def _train(
+        self,
+        trial: Trial,
+        asked_to_stop: Callable[[int], int | None],
+        stop_after: int | None,
+    ) -> dict[str, Any]:
         """Returns a trial's result.
 
         An exception is one too, unless it would meet the next trial.
@@ -214,7 +297,8 @@ class TrialRunner:
         data = self.data_of[trial.name]
         try:
             if first_process():
-                self.workdir.forget_result(trial.name)
+                if self.workdir.status(trial.name) == "failed":
+                    self.workdir.forget_result(trial.name)
                 self.workdir.write_config(trial, data)
             config = self._resolved(trial)
             return train(
@@ -224,6 +308,7 @@ class TrialRunner:
                 self.workdir.trial_directory(trial.name),
                 callbacks=[ProgressCallback(partial(self.on_step, trial.name))],
                 asked_to_stop=asked_to_stop,
+                stop_after=stop_after,
             )
         except (Interrupted, _TakenOver):
             raise
@@ -266,8 +351,15 @@ class TrialRunner:
         return with_parents(trial, lambda name: str(self.workdir.trial_directory(name)))
 
 
+def _steps_before(result: Mapping[str, Any] | None) -> int:
+    """Returns the step that a trial of this result was stopped at; 0 where it was not."""
+    return result["steps"] if result is not None and result["status"] == STOPPED else 0
+
+
 @contextlib.contextmanager
-def _claim(workdir: Workdir, trial: Trial) -> Iterator[Callable[[], bool] | None]:
+def _claim(
+    workdir: Workdir, trial: Trial, stop_after: int | None
+) -> Iterator[Callable[[], bool] | None]:
     """Yields None unless this launch is to run the trial now.
 
     It is not where another launcher holds the trial, has finished it meanwhile, or trains a parent.
@@ -277,5 +369,5 @@ def _claim(workdir: Workdir, trial: Trial) -> Iterator[Callable[[], bool] | None
         ready = claim is not None and "pending" not in [
             workdir.status(parent) for parent in trial.parents.values()
         ]
-        ready = ready and not is_done(trial, workdir.read_result(trial.name))
+        ready = ready and not is_done(trial, workdir.read_result(trial.name), stop_after)
         yield (lambda: claim is not None and claim.is_lost) if agreed([ready])[0] else None

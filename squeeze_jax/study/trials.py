@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import Range, convert, parse_section
 from squeeze_jax.errors import UserError
-from squeeze_jax.study.config_files import error_line, error_text
+from squeeze_jax.study.config_errors import error_line, error_text
 from squeeze_jax.study.schema import current_key
 from squeeze_jax.train import TrialConfig
 
@@ -199,6 +200,17 @@ def _check_parents(trials: Iterable[Trial]) -> None:
                 which = "itself" if parent == trial.name else which
                 raise UserError(f"{trial.name} {PARENTS[key]} {TRIAL_PREFIX}{parent}: {which}")
         earlier.add(trial.name)
+
+
+def design_key(overrides: Overrides, data: int = 1) -> str:
+    """Returns what the seeds of a design point share, however its overrides were read.
+
+    Args:
+      overrides: of a trial, from its sweep or from study.json.
+      data: the version of its data.
+    """
+    design = {key: value for key, value in overrides.items() if key != "seed"}
+    return json.dumps([design, data], sort_keys=True)
 
 
 def last_part(key: str) -> str:

@@ -1,9 +1,11 @@
 """The files of a study: the only module that knows, reads and writes them.
 
 <workdir>/study.json                  command, commit, versions, device, config, data, trials, costs
+<workdir>/search.json                 the designs drawn from a space, see search.py
 <workdir>/sweep.csv                   one row a trial; its columns are those of columns.COLUMNS
 <workdir>/trials/<name>/config.json   the trial's config and class names
-                       /metrics.jsonl, /checkpoints/   written while it trains
+                       /metrics.jsonl, /checkpoints/   written while it trains, as are the files
+                       of train.trackers
                        /classes.json  its final evaluation by class
                        /result.json   how it ended; a trial without one is pending
                        /error.txt     the traceback of a trial that failed
@@ -34,14 +36,18 @@ from squeeze_jax.study import data_versions
 from squeeze_jax.study.claims import Claim, Claims
 from squeeze_jax.study.columns import all_columns, labels
 from squeeze_jax.study.environment import environment
+from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.records import FINISHED, STATUSES, Paper, StudyRecord, TrialRecord
 from squeeze_jax.study.schema import SCHEMA, flatten, upgrade_study
 from squeeze_jax.study.trials import Trial, last_part, short_names
 from squeeze_jax.train import has_batch_norm
 from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS
 
-# Keys that say which trials there are, how they are drawn and which files are made of them.
-FREE_KEYS = ("seeds", "budget.", "report.", "compress.coders")
+# Keys that say which trials there are, how they are drawn and what is written of them.
+FREE_KEYS = (
+    *("seeds", "budget.", "report.", "compress.coders", "train.trackers"),
+    *("search.", "stopping.scheduler", "stopping.reduction_factor"),
+)
 
 
 class Workdir:
@@ -56,6 +62,7 @@ class Workdir:
         self.table = self.path / "sweep.csv"
         self.claims = Claims(self.path)
         self._study = self.path / "study.json"
+        self._search = self.path / "search.json"
         self._finished: dict[str, dict[str, Any]] = {}
 
     def trial_directory(self, name: str) -> Path:
@@ -104,7 +111,7 @@ class Workdir:
         shared = flatten(settings)
         derived = {trial.name: _derived(shared, trial) for trial in trials}
         others = []
-        if self._study.exists():
+        if self.has_study():
             known = flatten(_as_json(defaults)) if defaults else {}
             self._check_same_study(shared, derived, known | _before_there_was(shared, trials))
             before = upgrade_study(json.loads(self._study.read_bytes()))["trials"]
@@ -156,9 +163,13 @@ class Workdir:
                     "give another --workdir, or remove the old one"
                 )
 
+    def has_study(self) -> bool:
+        """Returns whether a study was launched here."""
+        return self._study.exists()
+
     def known_data(self) -> tuple[Mapping[str, Any], ...]:
         """Returns the versions of the data that study.json holds; none before the first launch."""
-        return self.read_record().data if self._study.exists() else ()
+        return self.read_record().data if self.has_study() else ()
 
     def locate(self, data: DataConfig) -> DataConfig:
         """Returns the data section with the whole path of its folder.
@@ -168,7 +179,7 @@ class Workdir:
         path = Path(data.data_dir).expanduser()
         if not data.data_dir or "://" in data.data_dir or path.is_absolute():
             return data
-        if not path.exists() and self._study.exists():
+        if not path.exists() and self.has_study():
             record = self.read_record()
             for version in record.data:
                 given = version["overrides"].get("data.data_dir", record.config["data"]["data_dir"])
@@ -210,11 +221,31 @@ class Workdir:
                 else None,
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),
+                claim=Hypothesis.parse(report.get("claim") or {}),
             )
         except KeyError as error:
             raise UserError(f"{self._study} is incomplete: no {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{self._study} is damaged: {error}") from error
+
+    def read_search(self) -> dict[str, Any] | None:
+        """Returns what search.json holds, see `search.to_record`; None where there is none.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if not self._search.exists():
+            return None
+        try:
+            record = json.loads(self._search.read_bytes())
+            _ = record["signature"], [(each["design"], each["verdict"]) for each in record["draws"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self._search} is damaged: {error!r}") from error
+        return record
+
+    def write_search(self, record: Mapping[str, Any]) -> None:
+        """Writes search.json."""
+        write_atomically(self._search, json.dumps(record, indent=1))
 
     # ------------------------------------------------------------ a trial
 

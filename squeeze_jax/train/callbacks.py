@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.evaluation import percentages
 from squeeze_jax.train.state import TrainState
 from squeeze_jax.train.stopwatch import Stopwatch
-from squeeze_jax.train.trackers import JsonLines, open_trackers
+from squeeze_jax.train.trackers import Trackers
 
 
 class Run:
@@ -28,6 +27,7 @@ class Run:
       start: the step that this launch began after.
       step: how many steps are taken.
       total_steps: of the whole run.
+      end: the step to end at, perhaps early.
       learning_rate: of the latest step.
       loss: mean training loss since the last log line, None except at one.
       sums: of the latest evaluation; see `step.make_eval_step`.
@@ -40,28 +40,33 @@ class Run:
         compiled: CompiledTrial,
         config: TrainConfig,
         state: TrainState,
-        directory: Path,
+        trackers: Trackers,
         steps_per_epoch: int,
+        stop_after: int | None = None,
     ):
         self.compiled, self.config, self.state = compiled, config, state
         self.start = self.step = int(state.step)
         self.total_steps = compiled.total_steps
+        self.end = self.total_steps if stop_after is None else min(stop_after, self.total_steps)
         self.learning_rate = 0.0
         self.loss: float | None = None
         self.sums: dict[str, Any] | None = None
         self.diverged = False
         self.stopwatch = Stopwatch(config.batch_size)
-        self._lines = JsonLines(directory, self.step)
-        self._trackers = [self._lines, *open_trackers(config, directory, self.step)]
+        self._trackers = trackers
+        self._seconds_before = trackers.open(self.step)
         self._begun = time.perf_counter()
-        before = self._lines.lines
-        self._seconds_before = before[-1]["seconds"] if before else 0.0
         self._steps_per_epoch = steps_per_epoch
 
     @property
     def is_last(self) -> bool:
-        """Returns whether all steps are taken."""
-        return self.step == self.total_steps
+        """Returns whether all steps are taken that this run is to take."""
+        return self.step >= self.end
+
+    @property
+    def is_early(self) -> bool:
+        """Returns whether the net is not trained to its end: the run diverged or is to stop."""
+        return self.diverged or self.step < self.total_steps
 
     def is_due(self, every: int) -> bool:
         """Returns whether what is done each `every` steps (0: at the end only) is due now."""
@@ -75,12 +80,11 @@ class Run:
         """Hands what was measured after the latest step to all trackers."""
         record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **metrics}
         record["seconds"] = self.seconds()
-        for tracker in self._trackers:
-            tracker.write(record)
+        self._trackers.write(record)
 
     def flush(self) -> None:
         """Makes what was recorded last as long as a checkpoint of this step."""
-        self._lines.flush()
+        self._trackers.flush()
 
 
 class Callback:

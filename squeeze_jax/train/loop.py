@@ -1,5 +1,6 @@
 """Training one net from a config, resumably: read top to bottom."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.evaluation import by_class, percentages
 from squeeze_jax.train.interrupt import Interrupted
 from squeeze_jax.train.profile import profiled
+from squeeze_jax.train.trackers import Trackers
 
 
 def train(
@@ -27,6 +29,7 @@ def train(
     *,
     callbacks: Sequence[Callback] = (),
     asked_to_stop: Callable[[int], int | None] = lambda step: None,
+    stop_after: int | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, or from the newest checkpoint in `directory` to the end.
 
@@ -38,9 +41,12 @@ def train(
         steps and each evaluation; and classes.json, see `evaluation.by_class`, at the end.
       callbacks: called after the loss was read, and before an evaluation and a save.
       asked_to_stop: returns the signal that asks to stop before a step, or None.
+      stop_after: the step to stop early at, evaluated and saved; the schedule of the learning rate
+        is that of the whole run.
 
     Returns:
-      status ("ok", "diverged": the loss went non-finite, "chance": top-1 never left chance), top1,
+      status ("ok", "diverged": the loss went non-finite, "chance": top-1 never left chance,
+      "stopped": early), top1,
       top5 (%), loss (nats), steps, seconds (over all resumptions), images_per_second (training
       alone, without compilation); and test_top1, test_top5 where the data have a test set.
 
@@ -48,6 +54,24 @@ def train(
       Interrupted: asked to stop; the state is saved.
       WriteError: the disk is full, or cannot be written.
     """
+    with contextlib.closing(Trackers(directory, config)) as trackers:
+        result = _train(
+            compiled, config, data, directory, trackers, callbacks, asked_to_stop, stop_after
+        )
+        trackers.finish(result)
+    return result
+
+
+def _train(
+    compiled: CompiledTrial,
+    config: TrialConfig,
+    data: Data,
+    directory: Path,
+    trackers: Trackers,
+    callbacks: Sequence[Callback],
+    asked_to_stop: Callable[[int], int | None],
+    stop_after: int | None,
+) -> dict[str, Any]:
     devices, pipeline = compiled.devices, training_pipeline(config, data)
     learning_rates = optimizers.learning_rates(config.train, compiled.total_steps)
     teacher = compiled.teacher_weights(config)
@@ -59,7 +83,7 @@ def train(
             state = parallel.replicate(compiled.initial_state(config), devices)
         else:
             state = parallel.as_local(checkpoints.restore(compiled.initial_shapes), devices)
-        run = Run(compiled, config.train, state, directory, pipeline.steps_per_epoch)
+        run = Run(compiled, config.train, state, trackers, pipeline.steps_per_epoch, stop_after)
         save = SaveCheckpoint(checkpoints)
         every = [Log(), *callbacks, Evaluation(), save, profile]
         for callback in every:
@@ -82,7 +106,7 @@ def train(
 
         for callback in every:
             callback.on_end(run)
-    if run.sums is not None and not run.diverged and jax.process_index() == 0:
+    if run.sums is not None and not run.is_early and jax.process_index() == 0:
         classes = by_class(run.sums, data.class_names)
         write_atomically(directory / CLASSES_FILE, json.dumps(classes))
     return _result(run)
@@ -93,7 +117,8 @@ def _result(run: Run) -> dict[str, Any]:
     if run.sums is None or run.diverged:
         status, final = "diverged", dict(eval_loss=None, top1=None, top5=None)
     else:
-        status = "ok" if metrics.left_chance(run.sums) else "chance"
+        ended = "ok" if metrics.left_chance(run.sums) else "chance"
+        status = "stopped" if run.is_early else ended
         final = percentages(run.sums)
     return dict(
         status=status,
@@ -108,7 +133,7 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 def _test_result(run: Run) -> dict[str, float]:
-    sums = None if run.diverged else run.compiled.evaluate_test(*run.state.network_weights)
+    sums = None if run.is_early else run.compiled.evaluate_test(*run.state.network_weights)
     if sums is None:
         return {}
     return {f"test_{name}": value for name, value in percentages(sums).items() if "top" in name}

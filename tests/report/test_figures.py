@@ -44,9 +44,10 @@ def test_means_seeds_intervals_and_sizes(sweep, finished):
     assert marks(axes, "means") == [[(0.125, 80), (0.5, 95), (1, 97)]]
     assert marks(axes, "seeds")[0][:3] == [(0.125, 79), (0.125, 80), (0.125, 81)]
     half = 4.30265273 / 3**0.5
-    np.testing.assert_allclose(
-        bars(axes), [[80 - half, 80 + half], [95 - half, 95 + half], [97 - half, 97 + half]]
-    )
+    means = np.array([0.80, 0.95, 0.97])  # their intervals are symmetric on the logit scale
+    centre, width = np.log(means / (1 - means)), half / 100 / (means * (1 - means))
+    ends = 100 / (1 + np.exp(-centre[:, None] - width[:, None] * [-1, 1]))
+    np.testing.assert_allclose(bars(axes), ends)
     assert not marks(axes, "collapsed") and not marks(axes, "paper")
     upper = axes.child_axes[0]
     assert upper.get_xlabel() == "Size (MiB)"

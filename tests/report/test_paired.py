@@ -40,6 +40,11 @@ def test_differences_are_those_of_a_paired_t_test(over, pairs):
         mean, half = (float(part) for part in found[value][2].split(" ± "))
         assert mean == pytest.approx((interval.low + interval.high) / 2, abs=0.051)
         assert half == pytest.approx((interval.high - interval.low) / 2, abs=0.051)
+    tests = {value: stats.ttest_rel(SR[value], SR[other]).pvalue for value, other in pairs.items()}
+    small, large = sorted(tests, key=tests.get)
+    first = 2 * tests[small]
+    expected = {small: first, large: max(first, tests[large])}
+    assert {value: float(found[value][3]) for value in pairs} == pytest.approx(expected, abs=6e-4)
 
 
 def test_a_seed_that_one_value_lost_is_in_no_pair():

@@ -69,7 +69,7 @@ def test_the_page_tells_all(sweep, troubled):
         "2 x cpu",
         '"squeeze_ratio": 0.125',
     )
-    for said in (*run, "80.0 ± 12.7"):
+    for said in (*run, "80.0 +9.8 −15.6, n = 2"):
         assert said in shown.text
     assert shown.tags.count("svg") == 3  # the curve, the costs, the trainings
     assert shown.tags.count("tr") == (1 + 3) + (1 + 9)

@@ -5,7 +5,7 @@ import pytest
 from squeeze_jax.configs import base, sr_sweep
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import make_trials, preflight
+from squeeze_jax.study import Plan, make_trials, preflight
 from squeeze_jax.train import TrialConfig
 
 
@@ -36,6 +36,13 @@ def test_the_budget_leaves_costly_points_out_and_says_so(config, digits, capsys)
     )
     config.budget.max_macs = costs[trials[0].name]["macs"]
     assert preflight._within_budget(trials, costs, config.budget) == trials[:1]
+
+
+def test_a_claim_that_cannot_be_tested_is_refused_before_training(config, tmp_path):
+    config.report.claim.kind = "sinks"
+    plan = Plan(config, make_trials(config, sr_sweep.sweep), tmp_path, "test")
+    with pytest.raises(UserError, match="report.claim.kind is one of rises, .*; got 'sinks'"):
+        preflight.check(plan)
 
 
 def test_the_budget_of_the_c_engine_leaves_out_what_it_cannot_run(config, digits):

@@ -197,11 +197,15 @@ class Recorder:
 
     records: list = []
 
-    def __init__(self, directory, step):
-        self.records.append((directory.name, step))
+    def __init__(self, trial):
+        assert trial.settings["train.trackers"] == ("recorder",)
+        self.records.append((trial.name, trial.step))
 
     def write(self, record):
         self.records.append(dict(record))
+
+    def finish(self, result):
+        self.records.append(result)
 
 
 def test_registered_trackers_and_callbacks_see_the_run(config, digits, tmp_path, monkeypatch):
@@ -210,11 +214,11 @@ def test_registered_trackers_and_callbacks_see_the_run(config, digits, tmp_path,
     config.train.trackers = ("recorder",)
     steps = []
     progress = Progress(lambda step, loss: steps.append((step, loss is not None)))
-    run(config, digits, tmp_path / "trial", callbacks=[progress])
+    result = run(config, digits, tmp_path / "trial", callbacks=[progress])
     rows = [
         json.loads(line) for line in (tmp_path / "trial/metrics.jsonl").read_text().splitlines()
     ]
-    assert Recorder.records == [("trial", 0), *rows]
+    assert Recorder.records == [("trial", 0), *rows, result]
     assert steps == [(step, step in (3, 6)) for step in range(7)]
 
 

@@ -15,7 +15,7 @@ from squeeze_jax.cost.engine.arena import Arena, Buffer, place
 from squeeze_jax.cost.engine.fusion import copy_shared_parts, push_joins_down
 from squeeze_jax.cost.engine.graph import Graph, Operator
 
-BLOCK = 4  # output channels; also in c/engine/engine.h
+BLOCK = 4  # output channels; also in convert/c_engine/sources/engine.h
 SUM_BYTES = 4
 
 

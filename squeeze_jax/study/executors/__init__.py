@@ -14,3 +14,18 @@ EXECUTORS: dict[str, Callable[[Plan], int]] = {
     "jobs": jobs.run,
     "ray": ray.run,
 }
+
+
+def run_to_end(executor: str, plan: Plan) -> int:
+    """Runs a plan, and then the trials that its sampler proposes by what these were worth.
+
+    Returns the exit code of the executor, a key of EXECUTORS.
+    """
+    while True:
+        code = EXECUTORS[executor](plan)
+        if code > 1 or plan.renew is None:
+            return code
+        renewed = plan.renew()
+        if len(renewed.trials) == len(plan.trials):  # other launchers run some of them
+            return code
+        plan = renewed

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -30,12 +30,15 @@ from squeeze_jax.study import claims
 from squeeze_jax.study.environment import COMMIT_VARIABLE, commit
 from squeeze_jax.study.executors import ray_task
 from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.preflight import has_finished
 from squeeze_jax.study.progress import Progress
+from squeeze_jax.study.records import STOPPED
 from squeeze_jax.study.throttle import Throttle
 from squeeze_jax.study.trials import Trial
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import Interrupted, interruptible
 
+T = TypeVar("T")
 _RETRIES = 20  # how many nodes may die under a trial, which goes on from its checkpoint each time
 _POLL = 0.5  # seconds
 _PATIENCE = claims.STALE + 30.0  # seconds for which the claim of a lost process is waited for
@@ -208,36 +211,61 @@ class _Study:
             self._progress.say(study.printed.rstrip())
         ray_task.check_workdir(self._plan.workdir, study.started)
         self._steps |= study.steps
-        self._progress.expect(sum(study.steps.values()))
+        self._progress.expect(study.planned_steps)
         workdir = Workdir(self._plan.workdir)
-        waiting, before, patience = interleave(study.waiting, slots), None, 0.0
+        work, before, patience = self._due(study, workdir, set()), None, 0.0
+        tried: set[str] = set()
         # Once more for the trials that another launcher held, or that waited for one of these; and
         # for a while where the claim may be that of a process that died with its node.
-        while waiting and (waiting != before or time.monotonic() < patience):
-            if waiting == before:
+        while work and (work != before or time.monotonic() < patience):
+            if work == before:
                 self._wait_for([], seconds=5)
-            elif self._started & {trial.name for trial in waiting}:
+            elif self._started & {trial.name for trial, _ in work}:
                 patience = time.monotonic() + _PATIENCE
-            before = waiting
-            ended = self._round(waiting, study)
-            waiting = [trial for trial in waiting if trial.name not in ended | self._lost]
-            statuses = workdir.statuses(trial.name for trial in waiting)
-            for trial in waiting:
-                if statuses[trial.name] != "pending":
-                    self._progress.taken_elsewhere(self._steps.pop(trial.name, 0))
+            before = work
+            tried |= self._round(interleave(work, slots), study)
+            work = self._due(study, workdir, tried)
         return self._lost
 
-    def _round(self, trials: Sequence[Trial], study: ray_task.Prepared) -> set[str]:
+    def _due(
+        self, study: ray_task.Prepared, workdir: Workdir, tried: set[str]
+    ) -> list[tuple[Trial, int | None]]:
+        """Returns the trials to run, each with the step to stop early at; None: its end."""
+        results = workdir.read_results(trial.name for trial in study.waiting)
+        work = []
+        for trial in study.waiting:
+            if trial.name in tried | self._lost:
+                continue
+            result = results[trial.name]
+            if not tried or result is None:
+                work.append((trial, None))
+            elif result["status"] != STOPPED:
+                self._progress.taken_elsewhere(self._steps.pop(trial.name, 0))
+        if study.schedule is None:
+            return work
+        without_training = [
+            (trial, None)
+            for trial, _ in work
+            if trial.name in study.problems or has_finished(results[trial.name])
+        ]
+        due = study.schedule.due(workdir.read_results(study.schedule.rungs), tried=tried)
+        return without_training + [each for each in due if each[0].name not in self._lost]
+
+    def _round(
+        self, work: Sequence[tuple[Trial, int | None]], study: ray_task.Prepared
+    ) -> set[str]:
         """Runs the trials once, where no other launcher holds them; returns those that ended."""
         submit = self._remote(ray_task.run_trial)
-        by_name, refs, ended = {trial.name: trial for trial in trials}, {}, set()
+        by_name, refs, ended = {each[0].name: each for each in work}, {}, set()
 
-        def ref_of(trial: Trial) -> Any:
+        def ref_of(trial: Trial, stop_after: int | None) -> Any:
             if trial.name not in refs:
-                parents = [ref_of(by_name[p]) for p in trial.parents.values() if p in by_name]
+                parents = [ref_of(*by_name[p]) for p in trial.parents.values() if p in by_name]
                 refs[trial.name] = submit.options(name=trial.name).remote(
                     self._launch,
                     trial,
+                    stop_after,
+                    self._plan.metric,
                     study.problems.get(trial.name),
                     study.started,
                     self._reports,
@@ -245,7 +273,7 @@ class _Study:
                 )
             return refs[trial.name]
 
-        names = {ref_of(trial): trial.name for trial in trials}
+        names = {ref_of(*each): each[0].name for each in work}
         while names:
             for ref in self._wait_for(list(names)):
                 name = names.pop(ref)
@@ -263,6 +291,7 @@ class _Study:
                     if name not in self._started:  # a trial that ended in its node's last moment
                         self._start(name)
                     self._progress.finish_trial(name, result)
+                    self._started.discard(name)  # it may go on to its next rung
                     self._table.call()
                     ended.add(name)
         return ended
@@ -332,15 +361,15 @@ class _Study:
             if what == "step":
                 self._progress.step(name, *values)
                 continue
+            node, has_checkpoint, *stretch = values
             if name in self._started:
-                node, has_checkpoint = values
                 verb = "goes on from its checkpoint" if has_checkpoint else "begins again"
                 self._progress.say(f"{name}: {verb} on {node}")
-            self._start(name)
+            self._start(name, *stretch)
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, reached: int = 0, stop_after: int | None = None) -> None:
         self._started.add(name)
-        self._progress.start_trial(name, self._steps.get(name, 0))
+        self._progress.start_trial(name, stop_after or self._steps.get(name, 0), reached)
 
     def _count_slots(self) -> int:
         """Returns how many trials the cluster runs at once; prints a line where it is none yet."""
@@ -361,7 +390,7 @@ def _one_device(cluster: Mapping[str, float]) -> dict[str, float]:
     return {next((kind for kind in ("TPU", "GPU") if cluster.get(kind)), "CPU"): 1.0}
 
 
-def interleave(trials: Sequence[Trial], slots: int) -> list[Trial]:
+def interleave(trials: Sequence[T], slots: int) -> list[T]:
     """Returns the trials in an order in which each slot gets neighbours, which share a program.
 
     The first of each of `slots` blocks, then the second of each, and so on.

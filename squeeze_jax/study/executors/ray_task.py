@@ -22,6 +22,7 @@ from squeeze_jax.study.config_files import load_config_file
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.runner import TrialRunner
+from squeeze_jax.study.scheduler import Schedule
 from squeeze_jax.study.tpu_chips import chip_environment
 from squeeze_jax.study.trials import Trial
 from squeeze_jax.study.workdir import Workdir
@@ -60,6 +61,8 @@ class Prepared:
       problems: trial name -> what keeps it from being trained.
       steps: trial name -> how many steps it takes.
       started: when study.json was written.
+      schedule: which trials are due, where some are stopped early.
+      planned_steps: of all that is left.
       printed: what was printed for the user.
     """
 
@@ -67,6 +70,8 @@ class Prepared:
     problems: dict[str, str]
     steps: dict[str, int]
     started: str
+    schedule: Schedule | None
+    planned_steps: int
     printed: str
 
 
@@ -77,18 +82,33 @@ def prepare_study(launch: Launch, plan: Plan) -> Prepared:
         study = preflight.prepare(plan)
     started = Workdir(plan.workdir).read_record().started
     return Prepared(
-        list(study.waiting), dict(study.problems), dict(study.steps), started, printed.getvalue()
+        list(study.waiting),
+        dict(study.problems),
+        dict(study.steps),
+        started,
+        study.schedule,
+        study.planned_steps,
+        printed.getvalue(),
     )
 
 
 def run_trial(
-    launch: Launch, trial: Trial, problem: str | None, started: str, reports: Any, *parents: Any
+    launch: Launch,
+    trial: Trial,
+    stop_after: int | None,
+    metric: str,
+    problem: str | None,
+    started: str,
+    reports: Any,
+    *parents: Any,
 ) -> dict[str, Any] | None:
     """Runs a trial; see `TrialRunner.run_trial`. Ray's way to cancel it stops it with all saved.
 
     Args:
       launch: of the study.
       trial: the trial.
+      stop_after: the step to stop early at; None: its end.
+      metric: what designs are compared by where some are stopped early.
       problem: what keeps it from being trained.
       started: when study.json was written, see `check_workdir`.
       reports: the actor that is told when the trial starts and which steps it takes.
@@ -117,9 +137,10 @@ def run_trial(
             reporter.step,
             asked_to_stop,
             _programs(),
+            metric,
         )
         try:
-            result = runner.run_trial(trial)
+            result = runner.run_trial(trial, stop_after)
         except Interrupted as e:
             if e.exit_code == 128 + signal.SIGINT:  # how Ray cancels
                 return None
@@ -213,10 +234,11 @@ class _Reporter:
         self._latest: tuple[Any, ...] | None = None
         self._told = 0.0
 
-    def start(self, trial: Trial) -> None:
-        """Tells that a trial begins, where, and whether from a checkpoint."""
+    def start(self, trial: Trial, reached: int, stop_after: int | None) -> None:
+        """Tells that a trial begins, where, from which step, and whether from a checkpoint."""
         has_checkpoint = self._workdir.has_checkpoint(trial.name)
-        self._reports.tell.remote("start", trial.name, node_name(), has_checkpoint)
+        report = node_name(), has_checkpoint, reached, stop_after
+        self._reports.tell.remote("start", trial.name, *report)
 
     def step(self, name: str, done: int, loss: float | None) -> None:
         """Notes a trial's steps, and tells them if none were told in the last moment."""

@@ -1,0 +1,48 @@
+"""What are SqueezeNext's designs worth, and which of its metaparameters matter?
+
+As squeezenet_space, with which `squeeze-jax compare` sets it side by side: the blocks of each stage
+are axes of their own, as the paper moves them between stages (arXiv 1803.10615, section 3.3).
+
+python launch.py --config configs/squeezenext_space.py                  64 designs on the digits
+python launch.py --config configs/squeezenext_space.py:cifar10_modern   within 12.5 M MACs
+"""
+
+from squeeze_jax.configs import base, squeezenext_sweep
+from squeeze_jax.study import Choice, Uniform
+
+STAGES = ("blocks1", "blocks2", "blocks3", "blocks4")
+
+
+def get_config(preset: str = "digits"):
+    """Returns the study's config under a preset."""
+    config = base.get_config(preset, "squeezenext_space")
+    config.model = squeezenext_sweep.get_config(preset).model
+    config.seeds = 1
+    config.search = base.search(designs=64, sampler="random")
+    for stage in STAGES:  # of one trial; the space sets them
+        config[stage] = 1
+    if preset == "digits":
+        config.train.update(clip_norm=0.0, learning_rate=0.1, weight_decay=1e-4)
+        config.budget.update(min_macs=300_000, max_macs=1_500_000)
+    elif preset in ("cifar10", "cifar10_modern", "cifar100"):
+        config.budget.update(min_macs=6_000_000, max_macs=12_500_000)
+    config.report.update(x="macs", label="MACs")
+    return config
+
+
+def space(config):
+    """Returns the axes."""
+    deepest = (4, 6, 8, 4)
+    return {
+        "model.width": Uniform(0.25, 1.5, step=0.125),
+        "model.version": Choice(1, 2),
+        "model.groups": Choice(1, 2),
+        "model.conv1_filters": Uniform(16, 64, step=8),
+        "model.bottleneck": Choice(32, 64, 128),
+        **{stage: Uniform(1, most) for stage, most in zip(STAGES, deepest, strict=True)},
+    }
+
+
+def derive(config):
+    """Sets the blocks of the four stages."""
+    config.model.blocks = tuple(config[stage] for stage in STAGES)
