@@ -23,7 +23,7 @@ from squeeze_jax import models
 from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data.config import DataConfig
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.study.scheduler import StoppingConfig
 from squeeze_jax.study.search import SearchConfig
 from squeeze_jax.train.config import TrainConfig
@@ -38,7 +38,7 @@ def get_config(preset: str, study: str) -> ConfigDict:
       UserError: no such preset.
     """
     if preset not in PRESETS:
-        raise UserError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+        raise UserError(f"no preset {preset!r}; {suggest(preset, PRESETS)}")
     config = defaults()
     config.study = study
     config.preset = preset

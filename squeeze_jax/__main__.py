@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from squeeze_jax.allocator import keep_freed_memory
 from squeeze_jax.signals import exit_on_signals
+
+VERBOSE = "--verbose"  # of any command
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -16,13 +17,23 @@ def run(argv: Sequence[str] | None = None) -> None:
     """
     _open_standard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["launch"]:
-        keep_freed_memory()
     resumes = argv[:1] in (["launch"], ["prepare"])
     exit_on_signals("; run the same command again to continue" if resumes else "")
-    from squeeze_jax.cli import main  # only now, since imports take seconds
+    # Only now, so that Ctrl-C ends in one line.
+    from squeeze_jax.allocator import keep_freed_memory
+    from squeeze_jax.startup import announced, keep_programs, silence_libraries
 
-    sys.exit(main(argv))
+    if VERBOSE not in argv:
+        silence_libraries()
+    if argv[:1] == ["launch"]:
+        keep_freed_memory()
+    else:
+        keep_programs()  # launch has a flag for it
+    with announced(argv[0] if argv else ""):
+        from squeeze_jax.cli import main
+
+        code = main(argv)
+    sys.exit(code)
 
 
 def _open_standard_streams() -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,8 +15,6 @@ from flax import nnx
 from tqdm import tqdm
 
 from squeeze_jax import models, zoo
-from squeeze_jax.compress import calibrate, quantize, rate_search
-from squeeze_jax.compress.sqz import container
 from squeeze_jax.config_parsing import Range, parse_section
 from squeeze_jax.cost import trace as cost_trace
 from squeeze_jax.data import (
@@ -113,30 +112,44 @@ class LoadedNetwork:
         return data if "name" in data else None
 
     def predict(
-        self, images: str | Path | Iterable[str | Path | np.ndarray], top: int = 5
+        self,
+        images: str | Path | Iterable[str | Path | np.ndarray],
+        top: int = 5,
+        on_unreadable: Callable[[UnreadableImage], None] | None = None,
     ) -> list[list[Prediction]]:
         """Returns the `top` likeliest classes of each image, the likeliest first.
 
         Args:
           images: paths, or RGB images uint8 [H, W, 3] of any size; or one path.
           top: how many classes.
+          on_unreadable: receives what keeps an image from being read, which then has no classes;
+            None: it is raised.
 
         Raises:
-          UserError: an image cannot be read.
+          UserError: an image cannot be read, and none is to be left out.
         """
         if isinstance(images, str | Path):
             images = [images]
-        batch = _preprocess_all(self.preprocessing, _decode_all(images, self.preprocessing))
+        decoded, failures = _decode_all(images, self.preprocessing)
+        for failure in failures:
+            if on_unreadable is None:
+                raise unreadable.as_one(failures)
+            on_unreadable(failure)
+        read = [image for image in decoded if image is not None]
+        if not read:
+            return [[] for _ in decoded]
+        batch = _preprocess_all(self.preprocessing, read)
         classifier = self.classifier
         backend = conv_backend.default_conv_backend(jax.default_backend(), batch[..., 0].size)
         with conv_backend.conv_backend(backend):
             probabilities = evaluation.probabilities(classifier, batch)
+        rows = iter(probabilities)
+        return [[] if image is None else self._likeliest(next(rows), top) for image in decoded]
+
+    def _likeliest(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
         return [
-            [
-                Prediction(self.class_names[label], label, float(row[label]))
-                for label in map(int, np.argsort(-row, kind="stable")[:top])
-            ]
-            for row in probabilities
+            Prediction(self.class_names[label], label, float(probabilities[label]))
+            for label in map(int, np.argsort(-probabilities, kind="stable")[:top])
         ]
 
     def open_data(
@@ -326,6 +339,10 @@ class LoadedNetwork:
             folder.
           WriteError: the file cannot be written.
         """
+        # Only here: they take numba along.
+        from squeeze_jax.compress import calibrate, quantize, rate_search
+        from squeeze_jax.compress.sqz import container
+
         for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
             if value is not None:
                 Range(above=0).check(name, value)
@@ -344,9 +361,12 @@ class LoadedNetwork:
             ) as bar:
                 calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
 
+        def tell(text: str) -> None:
+            tqdm.write(f"tried {text}", file=sys.stderr)
+
         def encode(base: Network | None) -> bytes:
             with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:
-                step, to = advance(bar), {**options, "base": base}
+                step, to = advance(bar), {**options, "base": base, "on_try": tell}
                 if target_bytes is not None and calibrated:
                     return rate_search.to_size(
                         network, calibrated, target_bytes, on_layer=step, **to
@@ -356,8 +376,8 @@ class LoadedNetwork:
                         network, calibrated, max_loss, others, on_layer=step, **to
                     )
                 if bits is not None:
-                    return rate_search.to_bits(network, calibrated, bits, **to)
-                return container.lossless(network, **to)
+                    return rate_search.to_bits(network, calibrated, bits, base, **options)
+                return container.lossless(network, base=base, **options)
 
         def divergence(content: bytes, base: Network | None) -> float | None:
             if others is None:
@@ -398,7 +418,7 @@ class LoadedNetwork:
         See `cost.design_costs` for what they count.
         """
         network = self.whole()
-        return layer_table.summary(cost_trace.trace_module(network.module, network.input_shape))
+        return layer_table.summary(cost_trace.trace_module(network.module(), network.input_shape))
 
     def whole(self) -> Network:
         """Returns the network with its weights.
@@ -457,6 +477,17 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
       UserError: there is none, or it cannot be read.
     """
     path = zoo.locate(as_path(path))
+    if not path.exists():
+        if str(path) in models.model_names():
+            raise UserError(
+                f"{path} is a model without weights: train it (squeeze-jax launch squeezenet "
+                f"--config.model.name={path}) or import some; {', '.join(zoo.names())} has some"
+            )
+        hint = get_close_matches(str(path), zoo.names(), 1)
+        raise UserError(
+            f"{path}: no such file or folder"
+            + (f", nor a bundled network; did you mean {hint[0]}?" if hint else "")
+        )
     if path.suffix.lower() == ".sqz" and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):
             base = load(base)
@@ -515,12 +546,8 @@ def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
 
 def _decode_all(
     images: Iterable[str | Path | np.ndarray], preprocessing: Preprocessing
-) -> list[np.ndarray]:
-    """Returns images uint8 RGB [H, W, 3]; paths are decoded.
-
-    Raises:
-      UserError: some cannot be.
-    """
+) -> tuple[list[np.ndarray | None], list[UnreadableImage]]:
+    """Returns images uint8 RGB [H, W, 3], None for each path that cannot be decoded, and why."""
     decoded, failures = [], []
     for image in images:
         if not isinstance(image, np.ndarray):
@@ -528,13 +555,9 @@ def _decode_all(
                 image = decode(as_path(image), str(image), preprocessing.background)
             except UnreadableImage as e:
                 failures.append(e)
-                continue
+                image = None
         decoded.append(image)
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise UserError(f"cannot read {len(failures)} images: {unreadable.describe(failures)}")
-    return decoded
+    return decoded, failures
 
 
 def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:

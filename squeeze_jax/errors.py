@@ -1,6 +1,7 @@
-"""The one exception whose message is for the person at the terminal, and lists of names in it."""
+"""The one exception whose message is for the person at the terminal, and names in it."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -9,6 +10,13 @@ class UserError(Exception):
     `launch.py` and `squeeze-jax` print it as `error: ...` and exit with 2. Any other exception is a
     bug and keeps its traceback.
     """
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Returns "did you mean epochs?" for a name that is nearly one of `names`, or lists them."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
 
 
 def list_names(names: Sequence[str], limit: int = 3) -> str:

@@ -36,6 +36,7 @@ def pytest_sessionfinish(session):
 def compilation_cache(tmp_path_factory):
     """Tests compile the same small programs many times; the cache lives as long as the session."""
     directory = tmp_path_factory.getbasetemp() / "compilation_cache"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)  # of processes that tests start
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory

@@ -87,7 +87,7 @@ def test_the_registries_that_docs_name_are_where_they_say():
     found += [("IMPORTERS", "squeeze_jax/convert/importers/__init__")]
     found += [("EXPORTERS", "squeeze_jax/convert/exporters/__init__")]
     found += [("EXECUTORS", "squeeze_jax/study/executors/__init__")]
-    assert len({name for name, _ in found}) == 10
+    assert len({name for name, _ in found}) == 11
     for name, path in found:
         module = importlib.import_module(path.replace("/", ".").removesuffix(".__init__"))
         assert isinstance(getattr(module, name), dict) and name in text, name

@@ -261,7 +261,7 @@ def error(config: str, *flags: str, code: int = 2) -> str:
         pytest.param(
             "configs/sr_sweep.py",
             ["--config.trian.steps=4"],
-            "the config has no key 'trian'",
+            "the config has no key trian.steps; did you mean train.steps?",
             id="unknown key",
         ),
         pytest.param(
@@ -277,7 +277,7 @@ def error(config: str, *flags: str, code: int = 2) -> str:
         pytest.param(
             "configs/none.py",
             [],
-            "one of ablation, alexnet, bypass_sweep",
+            "there are ablation, alexnet, bypass_sweep",
             id="missing config file",
         ),
         pytest.param(

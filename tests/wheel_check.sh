@@ -22,6 +22,8 @@ mkdir "$temporary/elsewhere"
 cd "$temporary/elsewhere"
 PATH="$temporary/empty/bin:$PATH"
 
+squeeze-jax --version
+
 tried=(launch)
 run() {
   tried+=("$1")
@@ -78,7 +80,7 @@ grep -q '#trial/' runs/sr_sweep-digits/report.html  # the page's script travels 
 run summary squeezenet_v1_0
 run hardware squeezenext_23_v5 --array 8x8 --buffer-kb 32
 run evaluate "$trial"
-run sensitivity "$trial" --fractions 0.5 --max-loss 100
+run sensitivity "$trial" --fractions 0.5 --max-drop 100
 run predict "$trial" photo.png
 for suffix in onnx tflite stablehlo safetensors; do
   run export "$trial" --format "$suffix" -o "net.$suffix"

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the smallest file whose outputs diverge by at most so much (KL) from the network's "
         "own: .005 can hardly be measured in top-1",
     )
-    add_data_arguments(parser, "--calibrate", "images to calibrate on, without labels: ")
+    add_data_arguments(parser, "images to calibrate on, without labels: ")
     add_calibration_images_argument(parser, "(default 200) as many others measure the loss")
     parser.add_argument(
         "--coder",
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_suffix(arguments.output, [".sqz"])
     network = api.load(arguments.checkpoint)
     if arguments.target_bytes is not None or arguments.max_loss is not None:
-        check_data_named(arguments, network, "--calibrate")
+        check_data_named(arguments, network)
     written = network.compress(
         arguments.output,
         bits=arguments.bits,

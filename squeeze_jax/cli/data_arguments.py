@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 _NAMES = "digits, folder, prepared, or a TFDS data set; by default what the network was trained on"
 
 
-def add_data_arguments(
-    parser: argparse.ArgumentParser, flag: str = "--data", words: str = ""
-) -> None:
-    """Adds the data set's name under `flag`, --data-dir and --split."""
-    parser.add_argument(flag, dest="data", metavar="NAME", help=words + _NAMES)
+def add_data_arguments(parser: argparse.ArgumentParser, words: str = "") -> None:
+    """Adds --data, the data set's name, --data-dir and --split."""
+    parser.add_argument("--data", metavar="NAME", help=words + _NAMES)
     parser.add_argument(
         "--data-dir",
         default="",
@@ -40,7 +38,6 @@ def add_labelled_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of a data set whose labels are used."""
     add_data_arguments(parser)
     parser.add_argument(
-        "--labels_by_position",
         "--labels-by-position",
         action="store_true",
         help="match classes by position, not by name: for folders, in the order of their names",
@@ -52,16 +49,14 @@ def add_calibration_images_argument(parser: argparse.ArgumentParser, words: str)
     parser.add_argument("--calibration-images", type=int, default=200, metavar="N", help=words)
 
 
-def check_data_named(
-    arguments: argparse.Namespace, network: "LoadedNetwork", flag: str = "--data"
-) -> None:
+def check_data_named(arguments: argparse.Namespace, network: "LoadedNetwork") -> None:
     """Rejects a command for which neither the flags nor the network name a data set.
 
     Raises:
       UserError: there is none.
     """
     if not arguments.data and network.training_data is None:
-        raise UserError(f"which data? Give {flag} NAME and --data-dir DIR")
+        raise UserError("which data? Give --data NAME and --data-dir DIR")
 
 
 def open_data(arguments: argparse.Namespace, network: "LoadedNetwork") -> "Source":

@@ -24,12 +24,8 @@ def exit_code(run: Callable[[], int], resumes: bool = False) -> int:
       run: the command.
       resumes: the same command again continues where it ended.
     """
-    from absl import logging
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Orbax logs every file that it writes, and the traceback of what it raises.
-    logging.set_verbosity(logging.FATAL)
     try:
         code = run()
         sys.stdout.flush()

@@ -1,9 +1,10 @@
 """The command that estimates a model's cost on an accelerator."""
 
 import argparse
+import functools
 
 from squeeze_jax.cli.checks import check_figure
-from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
+from squeeze_jax.cli.model_arguments import add_model_arguments, open_network, trace_model
 from squeeze_jax.storage import as_path
 
 NAME = "hardware"
@@ -33,24 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="best",
         help="weight or output stationary; best: the faster for each layer",
     )
+    parser.add_argument("--layers", action="store_true", help="also print a row a layer")
     parser.add_argument(
         "--roofline", type=as_path, metavar="FILE", help="also draw the roofline, as .png or .svg"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the estimate, a row a layer, and draws the roofline."""
-    from squeeze_jax.cost import accelerator
+    """Prints the machine and the estimate, and draws the roofline."""
+    from squeeze_jax.cost import accelerator, sparsity
     from squeeze_jax.report import layer_table
 
     array = accelerator.Accelerator.parse(arguments.array, arguments.buffer_kb)
     layers = trace_model(arguments).layers
-    estimate = accelerator.estimate(layers, array, arguments.dataflow)
-    record = layer_table.hardware_record(estimate)
+    network = open_network(arguments.model)
+    densities = network and sparsity.weight_densities(network.whole().params)
+    estimate = accelerator.estimate(layers, array, arguments.dataflow, densities)
+    record = layer_table.hardware_record(estimate, has_own_zeros=network is not None)
     if arguments.roofline:
         from squeeze_jax.report import figures
 
         check_figure("--roofline", arguments.roofline)
         figures.write(arguments.roofline, figures.roofline_figure(arguments.model, record))
-    print(layer_table.format_record(record, arguments.format, layer_table.hardware_text))
+    text = functools.partial(layer_table.hardware_text, with_layers=arguments.layers)
+    print(layer_table.format_record(record, arguments.format, text))
     return 0

@@ -5,6 +5,7 @@ Running the same command again continues where the last one stopped.
 
 import functools
 import hashlib
+import re
 import shlex
 import shutil
 import sys
@@ -15,8 +16,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.startup import CACHE
 from squeeze_jax.storage import as_path
-from squeeze_jax.study.config_files import find_config_file, list_studies, load_config_file
+from squeeze_jax.study.config_errors import missing_key, named_errors
+from squeeze_jax.study.config_files import (
+    find_config_file,
+    list_studies,
+    load_config_file,
+)
 from squeeze_jax.study.schema import current_key
 
 if TYPE_CHECKING:
@@ -29,6 +36,8 @@ usage: squeeze-jax launch STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
 
 Trains a study. STUDY is a name or the path of a config file; PRESET is digits (the default),
 cifar10, imagenet or folder. Running the same command again continues where it stopped.
+
+example: squeeze-jax launch sr_sweep:digits --config.train.epochs=5 --jobs 2
 """
 
 
@@ -40,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _launch(argv: list[str]) -> int:
-    argv = [_renamed(argument) for argument in argv]
+    argv = [_underscored(_renamed(argument)) for argument in argv]
     if argv and not argv[0].startswith("-"):
         argv = [f"--config={argv[0]}", *argv[1:]]
     argv = _with_config_path(argv)
@@ -48,12 +57,25 @@ def _launch(argv: list[str]) -> int:
     if {"-h", "--help", "-help", "--helpfull"} & set(argv):
         from squeeze_jax.study.executors import EXECUTORS
 
-        print(f"{USAGE}\nexecutors: {', '.join(EXECUTORS)}\n{values.get_help()}")
+        print(f"{USAGE}\nexecutors: {', '.join(EXECUTORS)}\n{_hyphenated(values.get_help())}")
         return 0
     if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in argv):
         _parse(values, argv)
         return _list_studies()
     return _run(values, _parse(values, argv), argv)
+
+
+def _underscored(argument: str) -> str:
+    """Returns --dry-run as absl knows it, --dry_run; the keys of a config have underscores."""
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("--") or flag.startswith("--config"):
+        return argument
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}"
+
+
+def _hyphenated(text: str) -> str:
+    """Returns a help text with the flags as every other command has them, --dry-run."""
+    return re.sub(r"--(\[no\])?([a-z_]+)", lambda flag: flag[0].replace("_", "-"), text)
 
 
 def _with_config_path(argv: list[str]) -> list[str]:
@@ -142,10 +164,11 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         ("heartbeat_timeout", 30.0, "Seconds of silence after which a process is lost."),
     ):
         flags.DEFINE_float(name, default, text, lower_bound=0.1, flag_values=values)
+    flags.DEFINE_bool("verbose", False, "Also show what libraries log.", flag_values=values)
     _string(
         values,
         "compilation_cache",
-        str(Path.home() / ".cache/squeeze_jax"),
+        str(CACHE),
         "Where compiled programs are kept; '' for nowhere.",
     )
     return values
@@ -161,27 +184,40 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> Any:
     Raises:
       UserError: an unknown flag or key, or a value that cannot be used.
     """
+    given = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
+    file = Path(given[0].partition(":")[0] if given else "")
     try:
-        rest = values(["launch", *argv])
+        with named_errors(file):
+            rest = values(["launch", *argv])
+            if (config := values["config"].value) is not None:
+                _ = config.study  # a lazy proxy: this loads the file, unless an override did so
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}")
-        config = values["config"].value
-        if config is not None:
-            _ = config.study  # a lazy proxy: this loads the file, unless an override did so
         return config
     except flags.Error as e:
         raise UserError(str(e)) from e
     except (AttributeError, KeyError) as e:
         if not any(argument.startswith(("--config.", "-config.")) for argument in argv):
             raise  # not an override's key but a fault inside the config file
-        key = "; ".join(str(e.args[0]).splitlines())
-        raise UserError(f"the config has no key {key}") from e
+        raise UserError(_missing_key(str(e.args[0]), argv)) from e
+
+
+def _missing_key(message: str, argv: list[str]) -> str:
+    """Returns one line of ml_collections' message about an override of no key of the config."""
+    name, close = missing_key(message)
+    keys = [argument.partition("config.")[2].partition("=")[0] for argument in argv]
+    key = next((key for key in keys if name in key.split(".")), name)
+    near = key.replace(name, close) if close else ""
+    return f"the config has no key {key}" + (f"; did you mean {near}?" if near else "")
 
 
 def _list_studies() -> int:
     studies = list_studies()
     width = max(map(len, studies))
-    print("\n".join(f"{name:{width}}  {line}" for name, line in studies.items()))
+    for name, study in studies.items():
+        print(f"{name:{width}}  {study.question}")
+        if study.effort:
+            print(f"{'':{width}}  {study.effort}")
     print("\nTrain one: squeeze-jax launch NAME[:PRESET], see squeeze-jax launch --help")
     return 0
 
@@ -331,7 +367,9 @@ def _executor(values: flags.FlagValues) -> str:
         raise UserError(f"--executor {executor} starts processes itself: not with --distributed")
     for name, needed in (("jobs", "jobs"), ("address", "ray"), ("trial_resources", "ray")):
         if values[name].present and executor != needed and values[name].value != 1:
-            raise UserError(f"--{name} goes with --executor {needed}, not {executor}")
+            raise UserError(
+                f"--{name.replace('_', '-')} goes with --executor {needed}, not {executor}"
+            )
     return executor
 
 

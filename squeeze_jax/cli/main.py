@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from squeeze_jax import __version__
 from squeeze_jax.cli import (
@@ -24,6 +24,23 @@ from squeeze_jax.cli import (
     summary,
 )
 from squeeze_jax.cli.exit_code import exit_code
+from squeeze_jax.errors import suggest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments; --help explains the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Leaves an example on one line, to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return indent + text
+        return super()._fill_text(text, width, indent)
 
 
 class Command(Protocol):
@@ -65,6 +82,16 @@ _MODULES: tuple[Command, ...] = (
 )
 COMMANDS: dict[str, Command] = {module.NAME: module for module in _MODULES}
 
+# Command -> old name of a flag -> today's.
+RENAMED_FLAGS = {
+    compress.NAME: {"--calibrate": "--data"},
+    evaluate.NAME: {"--labels_by_position": "--labels-by-position"},
+    sensitivity.NAME: {
+        "--max-loss": "--max-drop",
+        "--labels_by_position": "--labels-by-position",
+    },
+}
+
 # launch has flags of its own, those of the config among them, so it is no entry of COMMANDS.
 LAUNCH_GROUP = "study"
 LAUNCH_HELP = "train a study; alone, it lists the studies"
@@ -78,31 +105,59 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; None: those of the process.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="squeeze-jax",
         usage="squeeze-jax COMMAND ...",
         description="Explores, trains, costs, compresses and exports small image networks.",
         epilog=describe_commands(COMMANDS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
-        "command", metavar="COMMAND", choices=["launch", *COMMANDS], help=argparse.SUPPRESS
+        "--version", action="store_true", help="print the versions and the devices, and end"
     )
-    name = parser.parse_args(argv[:1]).command
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help=argparse.SUPPRESS)
+    first = parser.parse_args(argv[:1])
+    if first.version:
+        return exit_code(_print_versions)
+    if (name := first.command) is None:
+        return exit_code(lambda: print(parser.format_help()) or 0)
+    if name not in ("launch", *COMMANDS):
+        parser.error(f"no command {name!r}; {suggest(name, ['launch', *COMMANDS])}")
     if name == "launch":
         from squeeze_jax.cli import launch
 
         return launch.main(argv[1:])
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"squeeze-jax {name}",
         description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
         epilog=f"example: {command.EXAMPLE}",
+        formatter_class=_HelpFormatter,
     )
     command.add_arguments(parser)
+    parser.add_argument("--verbose", action="store_true", help="also show what libraries log")
     resumes = name in (prepare.NAME, firmware.NAME)
-    return exit_code(lambda: command.run(parser.parse_args(argv[1:])), resumes)
+    given = [_current_flag(argument, RENAMED_FLAGS.get(name, {})) for argument in argv[1:]]
+    return exit_code(lambda: command.run(parser.parse_args(given)), resumes)
+
+
+def _current_flag(argument: str, renamed: Mapping[str, str]) -> str:
+    """Returns a flag under today's name; prints a line if it is another."""
+    flag, equals, value = argument.partition("=")
+    if flag not in renamed:
+        return argument
+    print(f"{flag} is called {renamed[flag]} now", file=sys.stderr)
+    return f"{renamed[flag]}{equals}{value}"
+
+
+def _print_versions() -> int:
+    """Prints what a report of a fault should name."""
+    from squeeze_jax.study.environment import environment
+
+    found = environment("")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"squeeze_jax {__version__}\n{versions}\n{found['device']}")
+    return 0
 
 
 def describe_commands(commands: Mapping[str, Command]) -> str:

@@ -6,22 +6,29 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from squeeze_jax.cli.checks import PIXELS, check_ranges, parse_size
-from squeeze_jax.errors import UserError
+from squeeze_jax.cli.network_arguments import CHECKPOINT
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
+    from squeeze_jax.api import LoadedNetwork
     from squeeze_jax.cost.trace import Trace
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds MODEL, --set, --input-size and --format."""
+    """Adds MODEL, --set, --data, --data-dir, --input-size and --format."""
     parser.add_argument(
         "model",
         nargs="?",
-        help="a registered model (see summary --list), or a trial's folder such as "
-        "runs/.../trials/seed=0",
+        help=f"a registered model (see summary --list), {CHECKPOINT}",
     )
     add_set_argument(parser)
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="digits, folder, prepared, or a TFDS data set: the model gets its number of classes",
+    )
+    parser.add_argument("--data-dir", default="", metavar="DIR", help="where the data set is")
     parser.add_argument(
         "--input-size",
         type=parse_size,
@@ -56,33 +63,65 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
     Raises:
       UserError: no such model or option, or the images are too small for it.
     """
-    from flax import nnx
-
-    from squeeze_jax import api, models
+    from squeeze_jax import models
     from squeeze_jax.cost.trace import trace_module
+    from squeeze_jax.data import load_split
     from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
     from squeeze_jax.network.preprocessing import format_size, height_width
-    from squeeze_jax.train.checkpoint import CONFIG_FILE
 
     check_ranges(arguments, input_size=PIXELS)
     if not arguments.model:
         raise UserError("which model? squeeze-jax summary --list names them")
     name, options, size = arguments.model, {}, None
-    if (record := as_path(name) / CONFIG_FILE).exists():
-        config = json.loads(record.read_text())
-        options = config["model"] | {"num_classes": config["num_classes"]}
-        name, size = options.pop("name"), config["data"]["image_size"]
+    if (metadata := _read_metadata(name)) is not None:
+        options = metadata["model"] | {"num_classes": metadata["num_classes"]}
+        name, size = options.pop("name"), metadata["data"]["image_size"]
+    if arguments.data or arguments.data_dir:
+        source = load_split(arguments.data or "folder", arguments.data_dir, None)
+        options["num_classes"] = len(source.class_names)
     options |= set_options(arguments)
 
-    def build() -> nnx.Module:
-        return api.build(name, **options)
-
     size = arguments.input_size or size or models.find(name)[1].input_size
-    channels = options.get(IN_CHANNELS, DEFAULT_CHANNELS)
+    input_shape = (*height_width(size), options.get(IN_CHANNELS, DEFAULT_CHANNELS))
     try:
-        return trace_module(build, (*height_width(size), channels))
+        return trace_module(models.create_abstract(name, **options), input_shape)
     except ValueError as e:
         raise UserError(f"{name} at {format_size(size)}: {e}") from e
+
+
+def open_network(name: str) -> "LoadedNetwork | None":
+    """Returns the network of a folder, a .sqz file or a bundled network.
+
+    Returns None for the name of a registered model, and for a trial's folder without weights yet.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    from squeeze_jax import api, models, zoo
+    from squeeze_jax.train.checkpoint import CONFIG_FILE, WEIGHTS
+
+    path = zoo.locate(as_path(name))
+    is_trial = (path / CONFIG_FILE).exists()
+    looks_like_path = path.exists() or path.suffix == ".sqz" or "/" in name
+    known = [*models.model_names(), *zoo.names()]
+    if not looks_like_path and name not in known:
+        raise UserError(f"no model {name!r}; {suggest(name, known)}")
+    if (name in models.model_names() and not is_trial) or not looks_like_path:
+        return None
+    return None if is_trial and not (path / WEIGHTS).exists() else api.load(path)
+
+
+def _read_metadata(name: str) -> dict[str, Any] | None:
+    """Returns what a trial's folder, a .sqz file or a bundled network says of its network.
+
+    Returns None for what is none of these: the name of a registered model.
+    """
+    from squeeze_jax.train.checkpoint import CONFIG_FILE
+
+    if (record := as_path(name) / CONFIG_FILE).exists():  # a trial may have no weights yet
+        return json.loads(record.read_text())
+    network = open_network(name)
+    return network and network.whole().metadata()
 
 
 def _parse_option(text: str) -> tuple[str, Any]:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a layer's weights that are kept (default 0.1 to 0.9)",
     )
     parser.add_argument(
-        "--max-loss",
+        "--max-drop",
         type=float,
         default=1.0,
         metavar="POINTS",
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.report.layer_table import text_table
     from squeeze_jax.train.sensitivity import sensitivity
 
-    check_ranges(arguments, batch_size=BATCH_SIZE, max_loss=Range(at_least=0, at_most=100))
+    check_ranges(arguments, batch_size=BATCH_SIZE, max_drop=Range(at_least=0, at_most=100))
     fractions = _parse_fractions(arguments.fractions)
     loaded = api.load(arguments.checkpoint)
     network = loaded.whole()
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=evaluations * batches, unit="batch", delay=1, leave=False, disable=None) as bar:
         data = evaluation_data(source, network.preprocessing)
         result = sensitivity(
-            network, data, fractions, arguments.max_loss, arguments.batch_size, api.advance(bar)
+            network, data, fractions, arguments.max_drop, arguments.batch_size, api.advance(bar)
         )
     if arguments.format == "json":
         print(json.dumps(result))
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(text_table([head, *rows, whole], numeric=range(1, 2 + len(fractions))))
     print(
-        f"the smallest fractions that cost at most {arguments.max_loss:g} of it, each alone "
+        f"the smallest fractions that cost at most {arguments.max_drop:g} of it, each alone "
         "(all at once cost more, before retraining):"
     )
     print(f'--config.train.prune_density="{tuple(result["keep"])}"')

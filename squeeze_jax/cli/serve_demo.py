@@ -1,6 +1,7 @@
 """The command that serves a web page to try a network."""
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.output}/index.html: serve the folder with any web server")
         return 0
     with tempfile.TemporaryDirectory() as folder, raised_signals():
+        if arguments.runtime is None:
+            print(
+                "the page loads onnxruntime-web from a CDN; offline, give --runtime "
+                "node_modules/onnxruntime-web",
+                file=sys.stderr,
+            )
         demo.write_page(Path(folder) / "page", metadata, models, arguments.runtime)
         demo.serve(Path(folder) / "page", arguments.port)
     return 0

@@ -53,6 +53,7 @@ def to_size(
     goal: int,
     base: Network | None = None,
     on_layer: Callable[[], None] = lambda: None,
+    on_try: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> bytes:
     """Returns the most accurate .sqz file of a network that has at most `goal` bytes.
@@ -66,6 +67,7 @@ def to_size(
       goal: bytes.
       base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
+      on_try: receives each trial's file in words.
       **options: options of `container.write`.
 
     Raises:
@@ -87,6 +89,7 @@ def to_size(
             base,
             options,
         )
+        on_try(f"{len(content):,} of {goal:,} bytes")
         return len(content) - fixed, content
 
     if goal <= fixed:
@@ -112,6 +115,7 @@ def to_loss(
     held_out: np.ndarray,
     base: Network | None = None,
     on_layer: Callable[[], None] = lambda: None,
+    on_try: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> bytes:
     """Returns the smallest .sqz file of a network whose outputs diverge by at most `goal`.
@@ -125,6 +129,7 @@ def to_loss(
       held_out: images to measure it on, float32 [N, H, W, 3], other than the calibration's.
       base: a network that readers have; the file is then a delta to it.
       on_layer: called after each layer of each trial.
+      on_try: receives each trial's file in words.
       **options: options of `container.write`.
 
     Raises:
@@ -144,7 +149,9 @@ def to_loss(
             base,
             options,
         )
-        return divergence(container.read(content, known_classes, base)), content
+        nats = divergence(container.read(content, known_classes, base))
+        on_try(f"{len(content):,} bytes, {nats:.3g} of {goal:.3g} nats")
+        return nats, content
 
     search = functools.partial(
         _search,

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from squeeze_jax import models
 from squeeze_jax.convert import parameter_names
@@ -18,7 +17,7 @@ from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import (
     Network,
-    build_model,
+    abstract_model,
     forward,
     imagenet,
     split_model,
@@ -167,7 +166,7 @@ def check_definition(path: Path, model: Model, num_classes: int) -> None:
 
 def _computation(model: Model) -> str:
     """Returns the equations of a model's forward pass."""
-    network = nnx.eval_shape(lambda: build_model(model, 1000))
+    network = abstract_model(model, 1000)
     graphdef, params, stats = split_model(network)
     size = models.find(model["name"])[1].input_size
     channels = model.get(IN_CHANNELS, DEFAULT_CHANNELS)

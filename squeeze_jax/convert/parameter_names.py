@@ -25,7 +25,7 @@ from squeeze_jax.models.alexnet import AlexNet
 from squeeze_jax.models.squeezenet import SqueezeNet
 from squeeze_jax.models.squeezenext import SqueezeNext
 from squeeze_jax.models.vgg import VGG
-from squeeze_jax.network import Tree, build_model, leaves_by_path, split_model
+from squeeze_jax.network import Tree, abstract_model, leaves_by_path, split_model
 
 Library = Literal["torchvision", "pytorchcv", "caffe", "squeeze_jax"]
 
@@ -239,7 +239,7 @@ def weights(model: Mapping[str, Any], num_classes: int, library: Library) -> lis
 @functools.lru_cache(maxsize=64)
 def _weights(model: str, num_classes: int, library: Library) -> tuple[Weight, ...]:
     name_and_options = json.loads(model)
-    network = nnx.eval_shape(lambda: build_model(name_and_options, num_classes))
+    network = abstract_model(name_and_options, num_classes)
     _, params, stats = split_model(network)
     statistics = leaves_by_path(stats)
     leaves = leaves_by_path(params) | statistics
@@ -283,7 +283,7 @@ def matching_library(model: Mapping[str, Any], num_classes: int) -> Library:
     That is torchvision or pytorchcv, and ours where neither has the network. Weights do not show
     strides, padding, the last ReLU and the pool at the end, so these are compared here.
     """
-    network = nnx.eval_shape(lambda: build_model(model, num_classes))
+    network = abstract_model(model, num_classes)
     library: Library
     match network:
         case SqueezeNet():

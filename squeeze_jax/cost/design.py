@@ -4,11 +4,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
 from squeeze_jax.cost import accelerator, engine, memory, trace
 from squeeze_jax.errors import UserError
-from squeeze_jax.network import ModelConfig, build_model
+from squeeze_jax.network import ModelConfig, abstract_model
 
 
 def design_costs(
@@ -29,11 +27,7 @@ def design_costs(
       UserError: there is no such model or option.
       ValueError: the image is too small for the network.
     """
-
-    def build() -> nnx.Module:
-        return build_model(model, num_classes)
-
-    found = trace.trace_module(build, input_shape)
+    found = trace.trace_module(abstract_model(model, num_classes), input_shape)
     estimate = accelerator.estimate(found.layers, accelerator.PAPER_16X16)
     return {
         **inference_costs(found),

@@ -62,22 +62,27 @@ class Trace:
     input_shape: tuple[int, int, int]
 
 
-def trace_layers(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> list[Layer]:
+def trace_layers(
+    build: nnx.Module | Callable[[], nnx.Module], input_shape: tuple[int, int, int]
+) -> list[Layer]:
     """Returns the layers of a module; see `trace_module`."""
     return list(trace_module(build, input_shape).layers)
 
 
-def trace_module(build: Callable[[], nnx.Module], input_shape: tuple[int, int, int]) -> Trace:
+def trace_module(
+    build: nnx.Module | Callable[[], nnx.Module], input_shape: tuple[int, int, int]
+) -> Trace:
     """Traces a module.
 
     Args:
-      build: makes the module; called under `nnx.eval_shape`, so initialisers draw nothing.
+      build: a module with shapes in place of weights, as of `models.create_abstract`; or a
+        function that makes one, called under `nnx.eval_shape`, so that initialisers draw nothing.
       input_shape: height, width, channels of one image.
 
     Raises:
       ValueError: the image is too small for the module.
     """
-    model = nnx.eval_shape(build)
+    model = build if isinstance(build, nnx.Module) else nnx.eval_shape(build)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     paths = [

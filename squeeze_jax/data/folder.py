@@ -197,7 +197,11 @@ def scan(data_dir: str | Path) -> ImageFolder:
     root = as_path(data_dir).expanduser()
     if is_remote(root):
         raise UserError(f"an image folder lies on a disk; copy {root} to one")
-    if not str(data_dir) or not root.is_dir():
+    if not str(data_dir):
+        raise UserError(
+            "which image folder? Give --data-dir DIR, or --config.data.data_dir=DIR in a study"
+        )
+    if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise UserError(f"no such image folder: data_dir={str(data_dir)!r}{where}")
     left_out: LeftOut = defaultdict(list)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -308,6 +307,8 @@ class Pipeline:
                 if self._trains
                 else range(start_step, self.steps_per_epoch),
             )
+        import grain  # takes a while, and images in memory do without
+
         end = sys.maxsize if self._trains else self.steps_per_epoch * self.share
         examples = grain.MapDataset.range(start_step * self.share, end).map(self._example)
         read_ahead = grain.ReadOptions(

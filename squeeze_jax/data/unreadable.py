@@ -116,6 +116,13 @@ def reject_lost(splits: Sequence[Source], failures: Sequence[Container[int]]) ->
         )
 
 
+def as_one(failures: Sequence[UnreadableImage]) -> UserError:
+    """Returns the error of one unreadable image, or one that names several by reason."""
+    if len(failures) == 1:
+        return failures[0]
+    return UserError(f"cannot read {len(failures)} images: {describe(failures)}")
+
+
 def describe(failures: Iterable[UnreadableImage]) -> str:
     """Returns unreadable images by reason: "2 empty file (first: a/1.jpg), 1 damaged (...)"."""
     reasons: dict[str, list[str]] = {}

@@ -7,10 +7,11 @@ normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 from collections.abc import Callable
 from typing import cast
 
+import jax
 from flax import nnx
 
 from squeeze_jax.config_parsing import convert
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.models import alexnet, darknet, mobilenet, squeezenet, squeezenext, vgg
 from squeeze_jax.models.family import Family, Variant
 
@@ -19,6 +20,7 @@ __all__ = [
     "Family",
     "Variant",
     "create",
+    "create_abstract",
     "find",
     "model_names",
     "model_options",
@@ -49,7 +51,7 @@ def find(name: str) -> tuple[Family, Variant]:
     for family in FAMILIES.values():
         if name in family.variants:
             return family, family.variants[name]
-    raise UserError(f"no model {name!r}; there are {', '.join(model_names())}")
+    raise UserError(f"no model {name!r}; {suggest(name, model_names())}")
 
 
 def takes(name: str, option: str) -> bool:
@@ -94,7 +96,7 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     options = {key: value for key, value in options.items() if value is not None}
     known = family.parameters()
     if unknown := sorted(options.keys() - set(known)):
-        raise UserError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise UserError(f"{name} has no option {unknown[0]}; {suggest(unknown[0], known)}")
     for option, annotation in family.annotations().items():
         if option in options:
             options[option] = convert(options[option], annotation, f"model.{option}")
@@ -103,3 +105,27 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
         return build(rngs=rngs, **{**variant.options, **options})
     except ValueError as e:
         raise UserError(f"{name}: {e}") from e
+
+
+def create_abstract(name: str, **options) -> nnx.Module:
+    """Returns the model `name` with shapes in place of weights: nothing is drawn or allocated.
+
+    Args:
+      name: see `create`.
+      **options: likewise.
+
+    Raises:
+      UserError: see `create`.
+    """
+    return nnx.eval_shape(lambda: create(name, rngs=_ConstantKeys(0), **options))
+
+
+class _ConstantKeys(nnx.Rngs):
+    """Gives every layer the same key, for shapes alone.
+
+    nnx counts the keys that it gives in a variable, and each write to one that is traced takes
+    milliseconds.
+    """
+
+    def params(self) -> jax.Array:
+        return self.default.key[...]

@@ -2,6 +2,7 @@
 
 from squeeze_jax.network.config import ModelConfig
 from squeeze_jax.network.functional import (
+    abstract_model,
     build_model,
     forward,
     num_microbatches,
@@ -17,6 +18,7 @@ from squeeze_jax.network.paths import (
     layer_name,
     leaves_by_path,
     matches_layer,
+    nest_leaves,
     replace_leaves,
 )
 from squeeze_jax.network.preprocessing import Preprocessing
@@ -27,12 +29,14 @@ __all__ = [
     "Network",
     "Preprocessing",
     "Tree",
+    "abstract_model",
     "build_model",
     "check_layer_patterns",
     "forward",
     "layer_name",
     "leaves_by_path",
     "matches_layer",
+    "nest_leaves",
     "num_microbatches",
     "predict",
     "replace_leaves",

@@ -28,6 +28,17 @@ def build_model(
     return models.create(model.name, num_classes=num_classes, rngs=rngs, **model.options)
 
 
+def abstract_model(model: ModelConfig | Mapping[str, Any], num_classes: int) -> nnx.Module:
+    """Returns the module that `model` describes with shapes in place of weights.
+
+    Raises:
+      UserError: there is no such model or option, or the value of an option is out of range.
+    """
+    if not isinstance(model, ModelConfig):
+        model = ModelConfig.from_mapping(model)
+    return models.create_abstract(model.name, num_classes=num_classes, **model.options)
+
+
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
     """Returns the static graph, the parameters and the BatchNorm statistics, as nested dicts."""
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -71,6 +82,8 @@ def num_microbatches(
     unit: int = 1,
 ) -> int:
     """Returns `conv_backend.num_microbatches` of images [N, H, W, 3], in groups of `unit`."""
+    if len(images) == unit or not conv_backend.uses_matmul():
+        return 1
     seen = [1]
 
     def note(layer: layers.LinearLayer, x: jax.Array, compute: layers.LinearPart) -> jax.Array:
@@ -99,7 +112,5 @@ def weight_shapes(metadata: Mapping[str, Any]) -> tuple[Tree, Tree]:
     Raises:
       UserError: there is no such model or option.
     """
-    _, params, stats = split_model(
-        nnx.eval_shape(lambda: build_model(metadata["model"], metadata["num_classes"]))
-    )
+    _, params, stats = split_model(abstract_model(metadata["model"], metadata["num_classes"]))
     return params, stats

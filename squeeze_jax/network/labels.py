@@ -111,7 +111,7 @@ def _by_position(
         raise UserError(
             f"the network's classes have no names, and the order of those of {source} depends on "
             f"how {list_names(_quoted(name for name in names if not name.isascii()))} is written "
-            "in Unicode: --labels_by_position takes it as it is"
+            "in Unicode: --labels-by-position takes it as it is"
         )
     reason = "as asked for" if is_asked else "since the network's have no names"
     return LabelMap(
@@ -151,7 +151,7 @@ def _by_name(source: str, names: Sequence[str], network_names: Sequence[str]) ->
             f"{list_names(_quoted(unknown), 10)}; the network's others are "
             f"{list_names(_quoted(others), 10) or 'none'}: rename the classes"
             + (
-                ", or match them in their order by --labels_by_position"
+                ", or match them in their order by --labels-by-position"
                 if len(names) == len(network_names)
                 else ""
             )

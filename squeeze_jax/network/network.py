@@ -11,7 +11,7 @@ from flax import nnx
 
 from squeeze_jax import cpu_affinity
 from squeeze_jax.errors import UserError
-from squeeze_jax.network.functional import build_model, predict, split_model, tree_bytes
+from squeeze_jax.network.functional import abstract_model, predict, split_model, tree_bytes
 from squeeze_jax.network.labels import has_class_names, is_unicode
 from squeeze_jax.network.paths import Tree
 from squeeze_jax.network.preprocessing import Preprocessing
@@ -118,9 +118,7 @@ class Network:
 
     def module(self) -> nnx.Module:
         """Returns the Flax module with these weights."""
-        graphdef, _, _ = split_model(
-            nnx.eval_shape(lambda: build_model(self.model, len(self.class_names)))
-        )
+        graphdef, _, _ = split_model(abstract_model(self.model, len(self.class_names)))
         return nnx.merge(graphdef, self.params, self.stats)
 
     def classifier(self) -> Classifier:

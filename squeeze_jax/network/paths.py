@@ -18,6 +18,18 @@ def leaves_by_path(tree: Tree) -> dict[str, Any]:
     return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def nest_leaves(by_path: Mapping[str, Any]) -> Tree:
+    """Returns the nested dicts of which `leaves_by_path` gives the leaves."""
+    tree: Tree = {}
+    for path, leaf in by_path.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
 def replace_leaves(tree: Tree, by_path: Mapping[str, Any]) -> Tree:
     """Returns nested dicts like `tree` whose leaves are those of `by_path`."""
     return jax.tree_util.tree_map_with_path(lambda keys, _: by_path[_path(keys)], tree)

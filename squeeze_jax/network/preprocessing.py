@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 
 # Pixels: a square's side, or height and width.
 Size = int | tuple[int, ...]
+
+Images = TypeVar("Images", jax.Array, np.ndarray)
 
 
 def height_width(size: Size) -> tuple[int, int]:
@@ -145,8 +147,8 @@ def in_grey(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def normalise(
-    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str
-) -> jax.Array:
+    images: Images, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str
+) -> Images:
     """Maps uint8 RGB [N, H, W, 3], or grey [N, H, W, 1], to (x - mean) / std in float32.
 
     Args:
@@ -155,9 +157,9 @@ def normalise(
       std: of 0..255, in `channel_order`.
       channel_order: order of the result, one of CHANNELS.
     """
-    images = images.astype(jnp.float32)
+    images = images.astype(np.float32)
     if channel_order == "bgr":
-        images = jnp.flip(images, axis=-1)
+        images = images[..., ::-1]
     return (images - _per_channel(mean)) / _per_channel(std)
 
 
@@ -183,11 +185,11 @@ def renormalise(images: np.ndarray, source: Preprocessing, target: Preprocessing
     return np.asarray(normalise(pixels, target.mean, target.std, target.channel_order))
 
 
-def _per_channel(values: tuple[float, ...]) -> jax.Array:
-    return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+def _per_channel(values: tuple[float, ...]) -> np.ndarray:
+    return np.asarray(values, np.float32).reshape(1, 1, 1, -1)
 
 
-def centre_crop(images: jax.Array, size: Size) -> jax.Array:
+def centre_crop(images: Images, size: Size) -> Images:
     """Crops [N, R, R', C] to the height and width of `size` at its centre."""
     height, width = height_width(size)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
@@ -204,6 +206,6 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     image = to_channels(image, preprocessing.channel_order)
     resized = resize(image, preprocessing.resize, preprocessing.resize_mode)[None]
     normalised = normalise(
-        jnp.asarray(resized), preprocessing.mean, preprocessing.std, preprocessing.channel_order
+        resized, preprocessing.mean, preprocessing.std, preprocessing.channel_order
     )
-    return np.asarray(centre_crop(normalised, preprocessing.image_size)[0])
+    return np.ascontiguousarray(centre_crop(normalised, preprocessing.image_size)[0])

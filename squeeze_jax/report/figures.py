@@ -5,6 +5,7 @@ roofline shows the layers of a network on an accelerator.
 """
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -59,6 +60,7 @@ _MEAN: dict[str, Any] = {
     "elinewidth": 1.2,
     "capsize": 3,
 }
+_NAMED_LAYERS = 8  # of a roofline
 _COLLAPSED = {"marker": "x", "markersize": 6, "markeredgewidth": 1.6}
 
 _NAMED = 24  # lines that a legend names; more cannot be told apart
@@ -312,7 +314,8 @@ def _draw_costs(
 def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
     """Draws each layer's rate against its arithmetic intensity, with the roofs of DRAM and array.
 
-    A layer whose zero weights are skipped may be above the array's roof.
+    A layer whose zero weights are skipped may be above the array's roof. The layers that take the
+    most cycles have their names beside them.
 
     Args:
       name: name of the network.
@@ -347,13 +350,47 @@ def roofline_figure(name: str, record: Mapping[str, Any]) -> Figure:
             [min(pes, bandwidth * x) for x in roof],
             color=_NEUTRAL,
             linewidth=1.4,
-            label="roofs: DRAM, array",
         )
+        roofs = (
+            (
+                1.3 * roof[0],
+                1.3 * bandwidth * roof[0],
+                f"DRAM: {bandwidth:g} bytes a cycle",
+                "left",
+                (10, -3),
+            ),
+            (roof[-1], pes, f"array: {pes:,} MACs a cycle", "right", (0, 4)),
+        )
+        for x, y, text, side, offset in roofs:
+            axes.annotate(
+                text,
+                (x, y),
+                textcoords="offset points",
+                xytext=offset,
+                ha=side,
+                color=_NEUTRAL,
+                fontsize=7,
+            )
+        named: list[tuple[float, float]] = []
+        for layer in sorted(record["layers"], key=lambda layer: -layer["cycles"])[:_NAMED_LAYERS]:
+            at = layer["macs_per_dram_byte"], layer["macs_per_cycle"]
+            if any(
+                abs(math.log(at[0] / x)) < 0.5 and abs(math.log(at[1] / y)) < 0.08 for x, y in named
+            ):
+                continue  # its name would lie on another one
+            named.append(at)
+            axes.annotate(
+                layer["name"],
+                at,
+                textcoords="offset points",
+                xytext=(4, -3),
+                fontsize=6,
+            )
         axes.set(
             xscale="log",
             yscale="log",
-            xlabel="MACs per byte of DRAM traffic",
-            ylabel="MACs per cycle",
+            xlabel="MACs per byte of DRAM traffic (named: slow layers)",
+            ylabel="MACs per cycle, skipped zeros included",
         )
         _label_log(axes.xaxis)
         _label_log(axes.yaxis)

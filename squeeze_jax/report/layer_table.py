@@ -53,15 +53,20 @@ def summary_text(record: Mapping[str, Any]) -> str:
     )
 
 
-def hardware_record(estimate: Estimate) -> dict[str, Any]:
+def hardware_record(estimate: Estimate, has_own_zeros: bool = False) -> dict[str, Any]:
     """Returns a record of a network on an accelerator.
 
+    Args:
+      estimate: the network's.
+      has_own_zeros: whether the zero weights are those of the network, not assumed.
+
     Returns:
-      cycles, energy (in MACs), energy_by_level, utilisation, dram_bytes, macs, accelerator (its
-      fields), and layers, a flat record each.
+      has_own_zeros, cycles, energy (in MACs), energy_by_level, utilisation, dram_bytes, macs,
+      accelerator (its fields), and layers, a flat record each.
     """
     levels = asdict(estimate.energy_by_level)
     return {
+        "has_own_zeros": has_own_zeros,
         "cycles": round(estimate.cycles),
         "energy": round(estimate.energy),
         "energy_by_level": {level: round(value) for level, value in levels.items()},
@@ -79,6 +84,7 @@ def hardware_record(estimate: Estimate) -> dict[str, Any]:
                 "dram_cycles": round(layer.dram_cycles),
                 "tiles": layer.tiles,
                 "utilisation": layer.utilisation,
+                "density": layer.density,
                 "dram_bytes": layer.dram_bytes,
                 "buffer_accesses": round(layer.buffer_accesses),
                 "energy": round(layer.energy.total),
@@ -90,12 +96,51 @@ def hardware_record(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def hardware_text(record: Mapping[str, Any]) -> str:
-    """Returns a table of layers on an accelerator, and whether the array or DRAM bounds each.
+def hardware_text(record: Mapping[str, Any], with_layers: bool = False) -> str:
+    """Returns the accelerator and the totals of a network on it, in lines of a name and a value.
 
     Args:
       record: what `hardware_record` returned.
+      with_layers: whether a table of the layers follows, with whether the array or DRAM bounds
+        each.
     """
+    machine = record["accelerator"]
+    densities = [layer["density"] for layer in record["layers"]]
+    zeros = f"{1 - machine['os_weight_density']:.0%} of each layer, assumed"
+    if record["has_own_zeros"]:
+        zeros = (
+            f"{1 - max(densities):.0%} to {1 - min(densities):.0%} of a layer, the network's own"
+        )
+    gigahertz = f"at 1 GHz, {record['cycles'] / 1e6:,.2f} ms an image"
+    levels = record["energy_by_level"]
+    shares = ", ".join(
+        f"{level.replace('_', ' ')} {value / record['energy']:.0%}"
+        for level, value in levels.items()
+    )
+    bandwidth = machine["dram_bytes_per_cycle"]
+    lines = {
+        "array": f"{machine['rows']}x{machine['columns']} multiply-accumulate units, 16 bits, "
+        f"{machine['register_file_words']} words of registers each",
+        "buffer": f"{machine['buffer_bytes'] / 1024:,.0f} KB",
+        "DRAM": f"{bandwidth:g} bytes a cycle ({bandwidth:g} GB/s at 1 GHz), latency of "
+        f"{machine['dram_latency']} cycles",
+        "zero weights": f"{zeros}; skipped where the output is stationary",
+        "MACs": f"{record['macs']:,}, those with zero weights included",
+        "cycles": f"{record['cycles']:,}; {gigahertz}",
+        "utilisation": _utilisation(record["utilisation"]),
+        "DRAM traffic": f"{record['dram_bytes']:,} bytes",
+        "energy": f"{record['energy']:,} MACs: {shares}",
+    }
+    text = "\n".join(f"{name:12}  {value}" for name, value in lines.items())
+    return f"{text}\n\n{_hardware_layers(record)}" if with_layers else text
+
+
+def _utilisation(share: float) -> str:
+    """Returns MACs a unit and cycle as a share; above 1, zero weights were skipped."""
+    return f"{share:.0%}" + (", zeros skipped" if share > 1 else "")
+
+
+def _hardware_layers(record: Mapping[str, Any]) -> str:
     head = [
         "layer",
         "dataflow",
@@ -113,14 +158,18 @@ def hardware_text(record: Mapping[str, Any]) -> str:
             "DRAM" if layer["dram_cycles"] > layer["compute_cycles"] else "array",
             f"{layer['macs']:,}",
             f"{layer['cycles']:,}",
-            f"{layer['utilisation']:.0%}",
+            _utilisation(layer["utilisation"]),
             f"{layer['dram_bytes']:,}",
             f"{layer['energy']:,}",
         ]
         for layer in record["layers"]
     ]
     total = ["total", "", "", *(f"{record[key]:,}" for key in ("macs", "cycles"))]
-    total += [f"{record['utilisation']:.0%}", f"{record['dram_bytes']:,}", f"{record['energy']:,}"]
+    total += [
+        _utilisation(record["utilisation"]),
+        f"{record['dram_bytes']:,}",
+        f"{record['energy']:,}",
+    ]
     return text_table([head, *rows, total], numeric=range(3, 8))
 
 

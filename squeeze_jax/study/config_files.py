@@ -1,23 +1,37 @@
 """The config files of studies: those that come with the package, and a path to one's own."""
 
 import ast
+import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from squeeze_jax.configs import base
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
+from squeeze_jax.study.config_errors import named_errors
 
 FOLDER = Path(base.__file__).parent
 
 
-def list_studies() -> dict[str, str]:
-    """Returns name -> first line of the docstring of each study that comes with the package."""
+class Study(NamedTuple):
+    """What the docstring of a study's file says in its first lines."""
+
+    question: str
+    effort: str  # how many trials and how long, of the first command that tells it
+
+
+def list_studies() -> dict[str, Study]:
+    """Returns each study that comes with the package, by name."""
     studies = {}
     for path in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if {"sweep", "space"} & _defined(tree):
-            studies[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+            text = ast.get_docstring(tree) or ""
+            told = re.search(
+                rf"^python launch.py --config configs/{path.stem}.*?  +(.+)$", text, re.M
+            )
+            studies[path.stem] = Study(text.partition("\n")[0], told[1] if told else "")
     return studies
 
 
@@ -44,7 +58,8 @@ def find_config_file(name_or_path: str) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"no such config file: {name_or_path}; give a path or one of {', '.join(list_studies())}"
+        f"no study and no config file is called {name_or_path}; "
+        f"{suggest(name_or_path, list_studies())}"
     )
 
 
@@ -52,13 +67,14 @@ def load_config_file(path: Path) -> ModuleType:
     """Imports a config file: get_config(preset), sweep(config) or space(config), derive(config).
 
     Raises:
-      UserError: it has neither sweep() nor space(), or both.
+      UserError: it has neither sweep() nor space(), or both, or raises an exception.
     """
     spec = spec_from_file_location("study", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file")
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with named_errors(path):
+        spec.loader.exec_module(module)
     found = [name for name in ("sweep", "space") if hasattr(module, name)]
     if not found:
         raise UserError(f"{path} has no sweep(config): see configs/squeezenet.py")

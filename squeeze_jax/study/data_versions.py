@@ -50,7 +50,7 @@ def assign(
                 raise UserError(
                     f"{record['data_dir'] or 'the data set'} has changed since this study began: "
                     f"{_difference(own[-1], record)}; train on it in rows of its own with "
-                    "--new_data, or give another --workdir"
+                    "--new-data, or give another --workdir"
                 )
             number = 1 + len(own)
             versions.append({"overrides": overrides, "version": number, **record})

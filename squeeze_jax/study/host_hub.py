@@ -127,7 +127,7 @@ class Hub:
     ) -> None:
         """Listens to one process until its connection ends."""
         if index in self._members or self._started:
-            line = f"error: {self._place.name(index)} is running already; give another --process_id"
+            line = f"error: {self._place.name(index)} is running already; give another --process-id"
             return send(member.writer, end=line, code=2)
         self._members[index] = member
         who = self._place.name(index, member.host)
@@ -245,7 +245,7 @@ def missing(place: Place, awaited: list[int], seconds: float) -> str:
     who = ", ".join(place.name(index) for index in awaited)
     return (
         f"{who} did not come to {place.host}:{place.port} within {seconds:.0f} s; "
-        f"start all {place.processes} processes again, or with a larger --join_timeout"
+        f"start all {place.processes} processes again, or with a larger --join-timeout"
     )
 
 

@@ -63,13 +63,13 @@ def find_place(coordinator: str | None, processes: int | None, index: int | None
     if coordinator is None or processes is None or index is None:
         raise UserError(
             "--distributed finds no cluster here; "
-            "give --coordinator HOST:PORT, --processes N and --process_id I"
+            "give --coordinator HOST:PORT, --processes N and --process-id I"
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise UserError(f"--coordinator is HOST:PORT of the first process; got {coordinator}")
     if not 0 <= index < processes:
-        raise UserError(f"--process_id is from 0 to {processes - 1}; got {index}")
+        raise UserError(f"--process-id is from 0 to {processes - 1}; got {index}")
     return Place(host.strip("[]"), int(port), processes, index)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from squeeze_jax.study.config_errors import named_errors
 from squeeze_jax.study.drawn_designs import draw_designs
 from squeeze_jax.study.trials import Trial, check_values, make_trials
 from squeeze_jax.study.workdir import Workdir
@@ -94,12 +95,13 @@ class Plan:
         Workdir(folder).check_writable()
         existing = Workdir(folder).trial_names()
         sweep, costs, renew = getattr(module, "sweep", None), {}, None
-        if sweep is None:
-            drawn = draw_designs(module, config, set_by_user, Workdir(folder))
-            sweep, costs = drawn.sweep, drawn.costs
-            if not drawn.is_complete:
-                renew = partial(cls.of, module, config, set_by_user, workdir, **options)
-        trials = make_trials(config, sweep, set_by_user, derive, existing)
+        with named_errors(Path(getattr(module, "__file__", None) or "")):
+            if sweep is None:
+                drawn = draw_designs(module, config, set_by_user, Workdir(folder))
+                sweep, costs = drawn.sweep, drawn.costs
+                if not drawn.is_complete:
+                    renew = partial(cls.of, module, config, set_by_user, workdir, **options)
+            trials = make_trials(config, sweep, set_by_user, derive, existing)
         check_values(trials)
         question = (module.__doc__ or "").strip().partition("\n")[0]
         options |= {"question": question, "known_costs": costs, "renew": renew}

@@ -22,6 +22,7 @@ from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED, STOPPED
 from squeeze_jax.study.scheduler import Schedule, StoppingConfig
+from squeeze_jax.study.time_left import Expected
 from squeeze_jax.study.trials import TEACHER, Trial, last_part, set_key
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import (
@@ -52,6 +53,7 @@ class ReadyStudy:
       steps: trial name -> how many steps it takes, as if it began anew.
       schedule: which trials are due, where some are stopped early.
       planned_steps: of all that is left.
+      expected: trial name -> what is known of its time, where none is stopped early.
     """
 
     workdir: Workdir
@@ -61,6 +63,7 @@ class ReadyStudy:
     steps: Mapping[str, int]
     schedule: Schedule | None
     planned_steps: int
+    expected: Mapping[str, Expected]
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,17 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     if schedule is not None:
         taken = sum(result.get("steps", 0) for result in results.values() if result is not None)
         planned = max(schedule.planned_steps(total) - taken, 0)
-    return ReadyStudy(workdir, waiting, data_of, study.problems, steps, schedule, planned)
+    programs: dict[str, int] = {}
+    expected = {
+        trial.name: Expected(
+            steps[trial.name],
+            study.costs[trial.name].get("macs", 0) * trial.parsed.train.batch_size,
+            programs.setdefault(repr(trial.parsed.compiled_part()), len(programs)),
+        )
+        for trial in waiting
+        if steps[trial.name] and schedule is None
+    }
+    return ReadyStudy(workdir, waiting, data_of, study.problems, steps, schedule, planned, expected)
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:

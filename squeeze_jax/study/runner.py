@@ -25,7 +25,7 @@ from squeeze_jax.study.plan import Plan, accept_error
 from squeeze_jax.study.preflight import has_finished, is_done, prepare, with_parents
 from squeeze_jax.study.processes import agreed, agreed_array, first_process
 from squeeze_jax.study.program_cache import ProgramCache
-from squeeze_jax.study.progress import Progress
+from squeeze_jax.study.progress import Progress, Relay
 from squeeze_jax.study.records import STOPPED
 from squeeze_jax.study.scheduler import Schedule, value_of
 from squeeze_jax.study.throttle import Throttle
@@ -62,7 +62,8 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     workdir, steps = study.workdir, dict(study.steps)
     begin = index * len(study.waiting) // jobs  # each job begins with design points of its own
     waiting = [*study.waiting[begin:], *study.waiting[:begin]]
-    progress = Progress(study.planned_steps, jobs=jobs)
+    shown = Relay if jobs > 1 else Progress
+    progress = shown(study.planned_steps, jobs=jobs, expected=study.expected)
 
     def start(trial: Trial, reached: int, stop_after: int | None) -> None:
         progress.start_trial(trial.name, stop_after or steps.pop(trial.name, 0), reached)
@@ -74,7 +75,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
         else:
             workdir.read_results(steps)
         for name in workdir.finished & steps.keys() if study.schedule is None else ():
-            progress.taken_elsewhere(steps.pop(name))
+            progress.taken_elsewhere(steps.pop(name), name)
 
     upkeep = Throttle(look_around)
     with contextlib.closing(progress), interruptible(plan.agree_to_stop) as asked_to_stop:
@@ -115,7 +116,7 @@ def _run_scheduled(
     run: "TrialRunner",
     schedule: Schedule,
     job: tuple[int, int],
-    progress: Progress,
+    progress: Progress | Relay,
     upkeep: Throttle,
 ) -> None:
     """Trains the trials that a schedule says are due, until none is.

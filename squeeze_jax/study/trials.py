@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from pathlib import Path
 from typing import Annotated, Any
 
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from squeeze_jax.compress.config import CompressConfig
 from squeeze_jax.config_parsing import Range, convert, parse_section
 from squeeze_jax.errors import UserError
+from squeeze_jax.study.config_errors import error_line, error_text
 from squeeze_jax.study.schema import current_key
 from squeeze_jax.train import TrialConfig
 
@@ -158,9 +160,13 @@ def _derive(
         config = copy.deepcopy(config).lock()  # setting a key that the config lacks is a mistake
         try:
             derive(config)
-        except (AttributeError, KeyError, TypeError) as e:
-            reason = str(e).strip().partition("\n")[0]
-            raise UserError(f"derive() fails for {name}: {reason}") from e
+        except UserError:
+            raise
+        except Exception as e:
+            line = error_line(e, Path(derive.__code__.co_filename))
+            raise UserError(
+                f"derive() fails for {name}: line {line}: {type(e).__name__}: {error_text(e)}"
+            ) from e
         return config
 
     def depends_on(key: str, value: Any) -> bool:
@@ -252,6 +258,11 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or leaf not in node:
         raise UserError(f"the sweep sets {key}, which is no key of the config")
+    if isinstance(section := node[leaf], ConfigDict):
+        raise UserError(
+            f"the sweep sets {key}, which is a section of the config: set its keys, such as "
+            f"{key}.{next(iter(section), 'KEY')}"
+        )
     try:
         node[leaf] = value
     except TypeError as e:

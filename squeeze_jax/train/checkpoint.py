@@ -1,4 +1,4 @@
-"""Saving and restoring a training state: the only file that imports Orbax."""
+"""Saving and restoring a training state: the only file that imports Orbax, and when it is used."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from squeeze_jax import storage
 from squeeze_jax.errors import UserError
@@ -31,6 +30,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
+        from orbax.checkpoint import v1 as ocp
+
         self._directory = directory
         with write_errors(directory):
             if storage.is_remote(directory):
@@ -110,6 +111,8 @@ def _saved_parts(state: TrainState) -> dict[str, Any]:
 
 def _keeps_latest() -> Any:
     """Returns the policy that keeps one checkpoint; Orbax's types disagree on its argument."""
+    from orbax.checkpoint import v1 as ocp
+
     return ocp.training.preservation_policies.LatestN(1)
 
 
@@ -120,6 +123,8 @@ def save_network(network: Network, directory: Path) -> None:
       UserError: the folder exists already.
       WriteError: it cannot be written; nothing is left behind.
     """
+    from orbax.checkpoint import v1 as ocp
+
     with new_folder(directory) as partial:
         weights = str(storage.absolute(partial / WEIGHTS))
         with ocp.training.Checkpointer(weights) as checkpointer:
@@ -135,6 +140,8 @@ def load_network(directory: Path) -> Network:
     Raises:
       UserError: there is none, it has no checkpoint yet, or its files are damaged.
     """
+    from orbax.checkpoint import v1 as ocp
+
     if not (directory / CONFIG_FILE).is_file():
         trials = sorted(path.parent for path in directory.glob(f"trials/*/{CONFIG_FILE}"))
         hint = f"; its trials are, such as {trials[0]}" if trials else f": it has no {CONFIG_FILE}"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from flax import nnx
 
 from squeeze_jax.data import Data, Pipeline
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import batch_norm, conv_backend
-from squeeze_jax.network import Tree, build_model, split_model, weight_shapes
+from squeeze_jax.network import Tree, abstract_model, build_model, split_model, weight_shapes
 from squeeze_jax.network.preprocessing import height_width
 from squeeze_jax.train import constraints, finetune, optimizers, parallel, step, trackers
 from squeeze_jax.train.batches import divide_batch, fitting_batch_size
@@ -99,7 +98,7 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
     with_test = data.on_test()
     test = with_test and with_test.evaluation(*share)
 
-    abstract = nnx.eval_shape(lambda: build_model(model, data.num_classes, 0))
+    abstract = abstract_model(model, data.num_classes)
     finetune.freeze_statistics(abstract, recipe.freeze)
     division = divide_batch(recipe, len(devices), has_batch_norm(config))
     batch_norm.set_groups(abstract, division.group_images, division.group_devices, step.AXIS)

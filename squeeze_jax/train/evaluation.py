@@ -143,4 +143,6 @@ def probabilities(classifier: Classifier, images: np.ndarray | Sequence[np.ndarr
 
     Images go through the network one at a time, so that it compiles once for any number.
     """
-    return np.concatenate([jax.nn.softmax(classifier.run(image[None])) for image in images])
+    logits = np.concatenate([classifier.run(image[None]) for image in images])
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError, list_names
-from squeeze_jax.network import Network, Preprocessing, Tree, build_model, predict, split_model
+from squeeze_jax.network import Network, Preprocessing, Tree, abstract_model, predict, split_model
 from squeeze_jax.network.preprocessing import Size, height_width
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.finetune import match_classes
@@ -55,9 +54,7 @@ class Teacher:
           images: float32 [N, H, W, 3], normalised as the net that learns expects them.
           dtype: what to compute in.
         """
-        graphdef, _, _ = split_model(
-            nnx.eval_shape(lambda: build_model(self.model, len(self.labels)))
-        )
+        graphdef, _, _ = split_model(abstract_model(self.model, len(self.labels)))
         params, stats = weights
         params = jax.tree.map(lambda x: x.astype(dtype), params)
         logits = predict(graphdef, params, stats, self._renormalise(images).astype(dtype))

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_jax import zoo
-from squeeze_jax.compress.sqz import container
-from squeeze_jax.convert import read_network
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, imagenet
 from squeeze_jax.storage import as_path
 from squeeze_jax.train.checkpoint import load_network
+from squeeze_jax.train.decoded_weights import decode_once
 
 
 def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
@@ -35,6 +34,8 @@ def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
         return load_network(path)
     if path.suffix == ".sqz":
         return load_sqz_file(path)
+    from squeeze_jax.convert import read_network
+
     options = dict(model or {})
     found = read_network(path, options.pop("name", None), options)
     for line in found.remarks():
@@ -71,8 +72,14 @@ def load_sqz_file(path: Path, base: Network | None = None) -> Network:
         content = path.read_bytes()
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}") from e
-    try:
+
+    def decode() -> Network:
+        from squeeze_jax.compress.sqz import container  # takes numba along
+
         return container.read(content, known_classes(), base)
+
+    try:
+        return decode_once(content, decode) if base is None else decode()
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
 

@@ -143,7 +143,7 @@ def test_other_names_are_refused_or_taken_in_order_on_request(run, save, folder)
         code, out, err = run(command, net, "--data", "folder", "--data-dir", images)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "'x', 'y', 'z'; the network's others are 'cat', 'dog', 'emu'" in err
-    found, err = top1(run, net, images, "--labels_by_position")
+    found, err = top1(run, net, images, "--labels-by-position")
     assert found == 100 and err.count("\n") == 1
     assert "by position, as asked for: outputs 0 to 2 are 'x', 'y', 'z'" in err
 
@@ -302,7 +302,7 @@ def test_calibration_uses_no_labels(run, save, folder, tmp_path):
     )
     assert code == 0, err
     code, _, err = run(
-        "compress", net, "-o", tmp_path / "net.sqz", "--bits", 8, "--calibrate", "folder", *data
+        "compress", net, "-o", tmp_path / "net.sqz", "--bits", 8, "--data", "folder", *data
     )
     assert code == 0, err
 

@@ -1,10 +1,13 @@
 """The squeeze-jax command, in process: what it prints and how it ends."""
 
+import argparse
 import csv
 import dataclasses
 import io
 import json
 import re
+import shlex
+import shutil
 
 import jax
 import numpy as np
@@ -118,9 +121,110 @@ def test_hardware_takes_other_arrays_and_dataflows(run):
 
 def test_hardware_as_text_and_roofline(run, tmp_path):
     code, out, _ = run("hardware", "squeezenet_v1_0", "--roofline", tmp_path / "roof.svg")
-    rows = [line.split() for line in out.splitlines()]
-    assert code == 0 and rows[2][:3] == ["conv1", "os", "array"] and rows[-1][0] == "total"
-    assert "MACs per byte of DRAM traffic" in (tmp_path / "roof.svg").read_text()
+    lines = dict(re.split("  +", line, maxsplit=1) for line in out.splitlines())
+    assert code == 0 and lines["array"].startswith("16x16 ") and lines["buffer"] == "128 KB"
+    assert lines["zero weights"].startswith("40% of each layer, assumed")
+    assert lines["MACs"].startswith("832,667,936, ")
+    figure = (tmp_path / "roof.svg").read_text()
+    labels = (
+        "MACs per byte of DRAM traffic",
+        "array: 256 MACs a cycle",
+        "DRAM: 16 bytes",
+        "conv10",
+    )
+    assert all(label in figure for label in labels)
+    _, longer, _ = run("hardware", "squeezenet_v1_0", "--layers")
+    assert longer.startswith(out)
+    rows = [line.split() for line in longer.removeprefix(out).splitlines()]
+    assert rows[3][:3] == ["conv1", "os", "array"] and rows[-1][0] == "total"
+    assert "%, zeros skipped" in longer  # a utilisation above 100 %
+
+
+def test_hardware_of_a_checkpoint_has_its_own_zeros(run, checkpoint, tmp_path):
+    """Of a third of conv1's weights kept, two thirds are skipped; other layers have no zeros."""
+    network = load_network(checkpoint)
+    pruned = network.params | {"conv1": dict(network.params["conv1"])}
+    kernel = np.array(pruned["conv1"]["kernel"])
+    kernel.reshape(-1)[: 2 * kernel.size // 3] = 0
+    pruned["conv1"]["kernel"] = kernel
+    save_network(dataclasses.replace(network, params=pruned), tmp_path / "pruned")
+
+    def energy(path):
+        record = json.loads(run("hardware", path, "--format", "json", "--dataflow", "os")[1])
+        assert record["has_own_zeros"]
+        densities = {layer["name"]: layer["density"] for layer in record["layers"]}
+        return record["layers"][0]["energy"], densities
+
+    (before, whole), (after, third) = energy(checkpoint), energy(tmp_path / "pruned")
+    assert set(whole.values()) == {1.0} and after < before
+    assert third["conv1"] == pytest.approx(1 / 3) and third | {"conv1": 1.0} == whole
+    assert "0% to 67% of a layer, the network's own" in run("hardware", tmp_path / "pruned")[1]
+
+
+def test_summary_takes_a_bundled_network_and_the_classes_of_data(run):
+    _, text, _ = run("summary", "cifar10-48k", "--format", "json")
+    assert json.loads(text)["layers"][-1]["output_shape"] == [1, 10]
+    small = ("--set", "num_fire=1", "--set", 'pool_after=("conv1",)', "--input-size", 32)
+    command = ("summary", "squeezenet_v1_1", *small, "--format", "json")
+    for data, classes in ((("--data", "digits"), 10), ((), 1000)):
+        record = json.loads(run(*command, *data)[1])
+        assert record["layers"][-1]["output_shape"] == [1, classes]
+
+
+def test_version_names_jax_and_the_devices(run):
+    code, out, _ = run("--version")
+    assert code == 0 and f"jax {jax.__version__}" in out and "2 x cpu" in out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_says_what_the_command_does_and_gives_an_example_that_parses(run, capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        run(command, "--help")
+    text, module = capsys.readouterr().out, cli.COMMANDS[command]
+    assert ended.value.code == 0 and f"example: {module.EXAMPLE}" in text
+    assert module.HELP[:10].lower() in text.lower()
+    assert not re.findall(r" --[a-z]+_[a-z_]+", text)  # one style of flags
+    program, name, *arguments = shlex.split(module.EXAMPLE)
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    assert (program, name) == ("squeeze-jax", command) and parser.parse_args(arguments)
+
+
+def test_without_a_command_all_are_listed(run):
+    code, out, _ = run()
+    assert code == 0 and all(command.EXAMPLE in out for command in cli.COMMANDS.values())
+
+
+def test_a_mistyped_command_is_told_which_was_meant(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("predcit")
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err == "error: no command 'predcit'; did you mean predict?; see squeeze-jax --help\n"
+
+
+def test_old_names_of_flags_work_and_say_todays(run, checkpoint, tmp_path):
+    arguments = ("--bits", 6, "--calibrate", "digits", "--calibration-images=4")
+    code, _, err = run("compress", checkpoint, "-o", tmp_path / "net.sqz", *arguments)
+    assert (code, err) == (0, "--calibrate is called --data now\n")
+
+
+def test_unreadable_images_among_others_are_named_and_the_others_predicted(
+    run, checkpoint, picture, tmp_path
+):
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
+    shutil.copy(picture, tmp_path / "whole.png")
+    for images in ([tmp_path], [tmp_path / "broken.png", tmp_path / "whole.png"]):
+        code, out, err = run("predict", checkpoint, *images, "--top", 2)
+        assert code == 1 and err.count("\n") == 1 and "broken.png" in err
+        assert out.splitlines()[0] == str(tmp_path / "whole.png") and len(out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weight_files_are_pointed_to_import(run, picture, tmp_path, suffix):
+    (tmp_path / f"net{suffix}").write_bytes(b"x")
+    code, _, err = run("predict", tmp_path / f"net{suffix}", picture)
+    assert code == 2 and "`squeeze-jax import`" in err
 
 
 @pytest.mark.parametrize(
@@ -128,6 +232,13 @@ def test_hardware_as_text_and_roofline(run, tmp_path):
     [
         (("summary",), "which model?"),
         (("summary", "resnet50"), "no model 'resnet50'; there are squeezenet_v1_0"),
+        (
+            ("summary", "squeezenet_v1.0"),
+            "no model 'squeezenet_v1.0'; did you mean squeezenet_v1_0",
+        ),
+        (("hardware", "cifar10-48"), "no model 'cifar10-48'; did you mean cifar10-48k"),
+        (("predict", "squeezenet_v1_0", "x.png"), "is a model without weights: train it"),
+        (("data", "nowhere"), "no such image folder: data_dir='nowhere'"),
         (("summary", "squeezenet_v1_0", "--set", "sr=1"), "no option sr"),
         (("summary", "squeezenet_v1_0", "--set", "bypass"), "OPTION=VALUE"),
         (
@@ -247,8 +358,8 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
         tmp_path / "net.sqz",
         [checkpoint if argument == "NET" else argument for argument in how],
     )
-    code, out, _ = run(
-        "compress", checkpoint, "-o", file, *how, "--calibrate", "digits", "--calibration-images", 8
+    code, out, err = run(
+        "compress", checkpoint, "-o", file, *how, "--data", "digits", "--calibration-images", 8
     )
     found = re.fullmatch(
         r".*: ([\d,]+) bytes, ([\d.]+) bits a weight, outputs diverge by (.+) nats "
@@ -257,6 +368,7 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
     )
     size, nats = file.stat().st_size, float(found[3])
     assert code == 0 and int(found[1].replace(",", "")) == size
+    assert ("tried " in err) == ("--bits" not in how)
     if "--target-bytes" in how:
         assert 800 < size <= 900
     if "--max-loss" in how:
@@ -378,17 +490,20 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             ("evaluate", "NET", "--data", "digits", "--batch-size", 0),
             "--batch-size is 1 to 1,048,576",
         ),
-        (("evaluate", "/nowhere", "--data", "digits"), "/nowhere is no checkpoint"),
+        (("evaluate", "/nowhere", "--data", "digits"), "/nowhere: no such file or folder"),
         (
             ("predict", __file__, __file__),
             "test_commands.py is neither a checkpoint's folder nor .onnx",
         ),
         (("predict", "NET", "/nowhere.png"), "cannot read image /nowhere.png"),
-        (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: No such file"),
+        (("predict", "/nowhere.sqz", "/nowhere.png"), "/nowhere.sqz: no such file"),
+        (("predict", "cifar10-48", "x.png"), "nor a bundled network; did you mean cifar10-48k?"),
+        (("predict", __file__, "x.png"), "is neither a checkpoint"),
+        (("predict", "NET", "x.png", "--top", 0), "--top is at least 1; got 0"),
         (("decompress", __file__, "-o", "x"), "test_commands.py: not a .sqz file"),
         (
             ("compress", "NET", "-o", "x.sqz", "--target-bytes", 1000),
-            "which data? Give --calibrate NAME",
+            "which data? Give --data NAME",
         ),
         (("compress", "NET", "-o", "x.sqz", "--max-loss", 0), "--max-loss is above 0; got 0"),
         (("compress", "NET", "-o", "x.sqz", "--max-loss", "inf"), "--max-loss is above 0; got inf"),
@@ -400,7 +515,7 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("export", "NET", "--format", "onnx", "-o", "x.tflite"), "--output ends in .onnx"),
         (("export", "NET", "--format", "pth", "-o", "x.onnx"), "--output ends in .pth or .pt"),
         (("export", "NET", "--format", "onnx", "-o", "x"), "--output ends in .onnx"),
-        (("sensitivity", "NET", "--data", "digits", "--max-loss", "nan"), "is 0 to 100; got nan"),
+        (("sensitivity", "NET", "--data", "digits", "--max-drop", "nan"), "is 0 to 100; got nan"),
         (
             ("import", __file__, "-o", "x", "--class-names", "/nowhere.txt"),
             "/nowhere.txt: No such file",

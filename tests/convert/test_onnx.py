@@ -72,7 +72,7 @@ FAMILIES = {
     ),
     "squeezenet_v1_0_released": (
         47,
-        dict(Conv=26, Relu=26, MaxPool=3, Concat=8, GlobalAveragePool=1, Flatten=1),
+        dict(Pad=1, Conv=26, Relu=26, MaxPool=3, Concat=8, GlobalAveragePool=1, Flatten=1),
     ),
     "squeezenet_v1_1": (
         50,

@@ -110,7 +110,7 @@ def expect(config, *words):
 
 
 def test_folder_errors(tmp_path):
-    expect(settings(), "no such image folder")
+    expect(settings(), "which image folder")
     expect(settings(data_dir=tmp_path / "nowhere"), "no such image folder", "nowhere")
     expect(settings(data_dir=tmp_path), "no class folders", "data_dir/<class>/<image>")
     save(tmp_path / "cat" / "1.png")

@@ -35,8 +35,8 @@ def test_every_registered_model_has_golden_counts():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("squeezenet_v2", {}, "no model 'squeezenet_v2'.*squeezenet_v1_0"),
-        ("squeezenet_v1_0", {"sqeeze": 1}, "no option sqeeze; it has num_classes"),
+        ("squeezenet_v12", {}, "no model 'squeezenet_v12'; did you mean squeezenet_v1_"),
+        ("squeezenet_v1_0", {"sqeeze": 1}, "no option sqeeze; did you mean squeeze_ratio"),
         ("squeezenet_v1_0", {"bypass": "double"}, "none, simple or complex"),
         ("squeezenet_v1_0", {"pct3x3": 1.5}, "model.pct3x3 is 0 to 1; got 1.5"),
         ("squeezenet_v1_0", {"squeeze_ratio": 0.0}, "above 0"),

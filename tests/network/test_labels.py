@@ -52,7 +52,7 @@ def test_the_classes_of_imagenet_are_known_by_id():
     ("names", "network_names", "words"),
     [
         (("tumor", "healthy"), ("no tumor", "tumor"), "set .*: 'healthy'; .* are 'no tumor': "),
-        (("cat", "dog"), ("x", "y"), "'cat', 'dog'; .* are 'x', 'y': .*--labels_by_position"),
+        (("cat", "dog"), ("x", "y"), "'cat', 'dog'; .* are 'x', 'y': .*--labels-by-position"),
         (("pepper",), ("bell pepper", "tomato"), "does not know: 'pepper'"),
         (("tumor",), ("no tumor", "n01 tumor"), "'tumor'"),  # no WordNet id
         (("0", "1"), ("cat", "dog"), "does not know: '0', '1'"),

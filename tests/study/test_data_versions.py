@@ -89,7 +89,7 @@ def test_changed_data_are_refused_with_the_difference(begun, counts, words):
     (images / "b/3.bmp").rename(images / "b/10.bmp")
     with pytest.raises(UserError) as caught:
         study.run(plan(workdir, images, seeds=2))
-    assert words in str(caught.value) and "--new_data" in str(caught.value)
+    assert words in str(caught.value) and "--new-data" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [file.read_bytes() for file in files] == before
 

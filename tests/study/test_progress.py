@@ -1,8 +1,16 @@
 """What is printed while a sweep runs, on a terminal and elsewhere."""
 
+import contextlib
+import csv
 import io
+import itertools
+import re
+from pathlib import Path
 
-from squeeze_jax.study.progress import Progress
+import pytest
+
+from squeeze_jax.study.progress import Progress, Relay, RelayedProgress
+from squeeze_jax.study.time_left import Expected, TimeLeft, as_record, of_record
 
 RESULT = {"status": "ok", "top1": 91.26, "top5": 99.0, "seconds": 9.51, "images_per_second": 812.4}
 
@@ -42,7 +50,9 @@ def test_a_bar_on_a_terminal():
     progress.finish_trial("sr=1", RESULT)
     progress.close()
     text = stream.getvalue()
-    assert "20/20" in text and "loss 2.250" in text and "step/s" in text
+    assert (
+        "20/20" in text and "loss 2.250" in text and "steps" in text and "sr=1: compiling" in text
+    )
     assert "sr=1: ok, top-1 91.3 %" in text
 
 
@@ -83,3 +93,116 @@ def test_trials_that_run_side_by_side_and_one_that_begins_again():
     progress.step("a", 10, None)  # its checkpoint
     progress.step("b", 20, None)
     assert "b: step 20, 50 % of the sweep" in stream.getvalue()
+
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+
+
+def recorded(file="digits.csv"):
+    """Yields (trial, MACs, compilation, seconds of its steps) of a study that ran on two cores.
+
+    The first seed of each design compiles for as long as it took longer than the others.
+    """
+    with (ROOT / "experiments/sr_sweep" / file).open(newline="") as table:
+        trials = list(csv.DictReader(table))
+    for _, group in itertools.groupby(trials, key=lambda trial: trial["macs"]):
+        seeds = list(group)
+        seconds = [float(seed["seconds"]) for seed in seeds]
+        usual = min(seconds[0], sum(seconds[1:]) / len(seconds[1:]))
+        for seed, took in zip(seeds, [usual, *seconds[1:]], strict=True):
+            compilation = seconds[0] - usual if seed is seeds[0] else 0.0
+            yield seed["trial"], float(seed["macs"]), compilation, took
+
+
+def events(file="digits.csv"):
+    """Yields (time, event, trial, step) of the recorded study, one trial after another."""
+    now = 0.0
+    for name, _, compilation, seconds in recorded(file):
+        yield now, "start", name, 0
+        yield now + 0.1, "step", name, 0
+        now += 0.1 + compilation
+        for done in range(1, STEPS + 1):
+            now += seconds / STEPS
+            yield now, "step", name, done
+        yield now, "finish", name, STEPS
+
+
+def expected(file="digits.csv"):
+    """What is known of the study beforehand; each number of MACs is a program of its own."""
+    return {name: Expected(STEPS, macs, int(macs)) for name, macs, *_ in recorded(file)}
+
+
+EXPECTED = expected()
+
+
+@pytest.mark.parametrize("file", ["digits.csv", "results.csv"])
+def test_the_time_left_is_right_within_a_third_once_a_trial_has_ended(file):
+    """Later designs take up to four times as long as the first one, and each compiles."""
+    whole = [*events(file)]
+    end, left, ended = whole[-1][0], TimeLeft(expected(file)), 0
+    checked = 0
+    for now, what, name, step in whole:
+        if what == "step":
+            left.step(name, step, now)
+        else:
+            getattr(left, what)(name, now)
+        ended += what == "finish"
+        if ended and end - now > 5:
+            assert left.seconds(now) == pytest.approx(end - now, rel=1 / 3), (now, end)
+            checked += 1
+    assert checked > 500 and left.seconds(end) == 0
+
+
+def test_two_jobs_take_half_of_the_time():
+    alone, both = TimeLeft(EXPECTED), TimeLeft(EXPECTED, jobs=2)
+    for now, what, name, step in events():
+        if name != next(iter(EXPECTED)):
+            break
+        for left in (alone, both):
+            left.step(name, step, now) if what == "step" else getattr(left, what)(name, now)
+    seconds = alone.seconds(now)
+    assert seconds is not None and both.seconds(now) == pytest.approx(seconds / 2)
+
+
+def test_a_lower_bound_is_the_longest_trial():
+    left = TimeLeft({"a": Expected(1000, 1.0, 0), "b": Expected(10, 1.0, 0)}, jobs=8)
+    for name in "ab":
+        left.start(name, 0.0)
+        for step in range(4):
+            left.step(name, step, float(step))
+    assert left.seconds(3.0) == pytest.approx(997)
+
+
+def test_what_is_expected_survives_json():
+    assert of_record(as_record(EXPECTED)) == EXPECTED
+
+
+def test_jobs_share_one_display():
+    """Two processes' events become one count; their other lines are told once, beside it."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed):
+        first, second = (Relay(40, jobs=2) for _ in range(2))
+        for relay, name in ((first, "a"), (second, "b")):
+            relay.say("over the budget, left out: c")
+            relay.start_trial(name, 20)
+            for step in range(21):
+                relay.step(name, step, 1.5 if step == 20 else None)
+        for relay, own, other in ((first, "a", "b"), (second, "b", "a")):
+            relay.finish_trial(own, RESULT)
+            relay.taken_elsewhere(20, other)  # the other job's: counted already
+    shown = io.StringIO()
+    progress = RelayedProgress(shown, plain_every=0.0)
+    for line in io.StringIO(printed.getvalue()):  # as from a pipe
+        progress.take(line)
+    lines = shown.getvalue().splitlines()
+    assert lines.count("over the budget, left out: c") == 1
+    assert re.match("b: step 20, 100 % of the sweep", lines[-3])
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["a", "b"]
+    assert not [line for line in lines if "\x1e" in line]
+    terminal = Terminal()
+    progress = RelayedProgress(terminal)
+    for line in io.StringIO(printed.getvalue()):  # as from a pipe
+        progress.take(line)
+    progress.close()
+    assert "40/40 steps" in terminal.getvalue() and "a: ok, top-1 91.3 %" in terminal.getvalue()

@@ -35,7 +35,7 @@ def test_resources_are_read():
 
 @pytest.mark.parametrize("text", ["", "CPU", "CPU=x", "CPU=-1", "=2", "CPU=1;GPU=1", "CPU=nan"])
 def test_resources_that_are_none_are_one_line(text):
-    with pytest.raises(UserError, match="--trial_resources is like CPU=1"):
+    with pytest.raises(UserError, match="--trial-resources is like CPU=1"):
         executor.parse_resources(text)
 
 
@@ -55,7 +55,7 @@ def test_each_slot_gets_neighbours():
     ("argv", "told"),
     [
         (["--address=auto"], "--address goes with --executor ray, not local"),
-        (["--trial_resources=CPU=1"], "--trial_resources goes with --executor ray, not local"),
+        (["--trial_resources=CPU=1"], "--trial-resources goes with --executor ray, not local"),
         (["--executor=ray", "--jobs=2"], "--jobs goes with --executor jobs, not ray"),
         (["--executor=ray", "--distributed"], "not with --distributed"),
         (["--jobs=2", "--distributed"], "--executor jobs starts processes itself"),

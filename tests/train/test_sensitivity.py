@@ -84,7 +84,7 @@ def test_the_command_prints_what_train_keep_takes(net, tmp_path, monkeypatch, ca
             "digits",
             "--fractions",
             "0.6,0.1",
-            "--max-loss",
+            "--max-drop",
             "100",
         ]
         monkeypatch.setattr("sys.argv", ["squeeze-jax", *arguments, "--format", style])

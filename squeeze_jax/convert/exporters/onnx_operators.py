@@ -181,6 +181,15 @@ def _convolution(
         return None
     if set(params["lhs_dilation"]) != {1}:
         return None
+    padding = params["padding"]
+    if kernel.array.shape[:2] == (1, 1) and any(map(any, padding)):
+        # OpenCV 5.0.0's new engine computes a padded 1x1 convolution wrongly.
+        (top, bottom), (left, right) = padding
+        count, height, width, channels = x.shape
+        padded = (count, top + height + bottom, left + width + right, channels)
+        zero = Constant(np.zeros((), kernel.array.dtype))
+        x = _make("Pad", x, _integers((0, 0, top, left, 0, 0, bottom, right)), zero, shape=padded)
+        padding = ((0, 0), (0, 0))
     return _make(
         "Conv",
         x,
@@ -189,7 +198,7 @@ def _convolution(
         scope=kernel.scope,
         kernel_shape=kernel.array.shape[:2],
         strides=params["window_strides"],
-        pads=_pads(params["padding"]),
+        pads=_pads(padding),
         dilations=params["rhs_dilation"],
         group=params["feature_group_count"],
     )

@@ -5,8 +5,8 @@ element-wise sums are free, as in the SqueezeNext paper, whose bars show only co
 classifier and add up to the totals in its Table 3.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -32,6 +32,7 @@ class LayerEstimate:
     dram_bytes: int
     buffer_accesses: float  # 16-bit words between buffer and array, and between buffer and DRAM
     utilisation: float  # macs / (cycles * PEs); exceeds 1 only where OS skips zeros
+    density: float  # of the weights, of which OS skips the zeros
     energy: Energy  # in MACs
 
     @property
@@ -86,7 +87,12 @@ class Estimate:
         return self.macs / (self.cycles * self.accelerator.pes) if self.layers else 0.0
 
 
-def estimate(layers: Sequence[Layer], accelerator: Accelerator, dataflow: str = "best") -> Estimate:
+def estimate(
+    layers: Sequence[Layer],
+    accelerator: Accelerator,
+    dataflow: str = "best",
+    densities: Mapping[str, float] | None = None,
+) -> Estimate:
     """Estimates cycles, DRAM traffic and energy of a network.
 
     Args:
@@ -94,6 +100,8 @@ def estimate(layers: Sequence[Layer], accelerator: Accelerator, dataflow: str = 
       accelerator: the machine.
       dataflow: "ws" or "os" for all layers, or "best" for the faster one of each layer; of two
         equally fast ones, the one with less energy.
+      densities: the fraction of non-zero weights by layer, in (0, 1]; a layer that is not there has
+        the accelerator's.
 
     Raises:
       UserError: the dataflow is unknown, or the buffer cannot hold one tile of a layer.
@@ -103,12 +111,17 @@ def estimate(layers: Sequence[Layer], accelerator: Accelerator, dataflow: str = 
             f"unknown dataflow {dataflow!r}; choose one of best, {', '.join(DATAFLOWS)}"
         )
     choices = DATAFLOWS if dataflow == "best" else (dataflow,)
+
+    def with_weights_of(layer: Layer) -> Accelerator:
+        density = (densities or {}).get(layer.name, accelerator.os_weight_density)
+        return replace(accelerator, os_weight_density=density)
+
     computed = [layer for layer in layers if layer.kind in ("conv", "dense")]
     return Estimate(
         accelerator,
         tuple(
             min(
-                (_estimate(layer, accelerator, name) for name in choices),
+                (_estimate(layer, with_weights_of(layer), name) for name in choices),
                 key=lambda e: (e.cycles, e.energy.total),
             )
             for layer in computed
@@ -141,5 +154,6 @@ def _estimate(layer: Layer, accelerator: Accelerator, dataflow: str) -> LayerEst
         dram_bytes=dram_bytes,
         buffer_accesses=compute.port_words + tiling.dram_words,
         utilisation=layer.macs / (cycles * accelerator.pes),
+        density=accelerator.os_weight_density,
         energy=energy(compute, tiling.dram_words),
     )

@@ -17,6 +17,7 @@ from squeeze_jax.cpu_affinity import usable_cores
 from squeeze_jax.errors import UserError
 from squeeze_jax.signals import STOP_SIGNALS, handled_signals, held_signals
 from squeeze_jax.study.plan import Plan
+from squeeze_jax.study.progress import RelayedProgress
 from squeeze_jax.study.tpu_chips import chip_environment
 
 _VARIABLE = "SQUEEZE_JAX_JOB"  # in the environment of each process: "0/2", "1/2"
@@ -56,6 +57,8 @@ def run(plan: Plan) -> int:
 def run_command(jobs: int, command: Sequence[str]) -> int:
     """Runs a command several times at once; passes on what they print and the signals to stop.
 
+    Their progress is shown as one, see `RelayedProgress`.
+
     Args:
       jobs: how many; each gets the same number of this machine's CPU cores, and of its GPUs or TPU
         chips where JAX uses these. What is left over stays idle, so that trials are equally fast.
@@ -68,7 +71,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
     Raises:
       UserError: fewer devices than jobs, or TPU chips that cannot be divided so.
     """
-    shares, printed, printing = _shares(jobs), set(), threading.Lock()
+    shares, progress, printing = _shares(jobs), RelayedProgress(), threading.Lock()
     # XLA partitions loops and sums by the number of its threads, so a job has as many as a process
     # that trains alone: then a trial's numbers do not depend on how many run beside it.
     threads = {"NPROC": str(usable_cores())}
@@ -76,9 +79,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
     def pass_on(stderr) -> None:
         for line in stderr:
             with printing:
-                if line not in printed:  # a mistake is the same in each job, and is told once
-                    print(line, end="", file=sys.stderr, flush=True)
-                printed.add(line)
+                progress.take(line)
 
     processes, readers = [], []
     with _forward_signals(processes) as all_started:
@@ -101,6 +102,7 @@ def run_command(jobs: int, command: Sequence[str]) -> int:
         codes = [process.wait() for process in processes]
     for reader in readers:
         reader.join()
+    progress.close()
     for code in codes:
         if code < 0:
             print(

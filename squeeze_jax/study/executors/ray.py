@@ -60,7 +60,7 @@ def parse_resources(text: str) -> dict[str, float]:
             resources[name.strip()] = 0.0
     if not all(name and 0 < amount < 10**6 for name, amount in resources.items()):
         raise UserError(
-            f"--trial_resources is like CPU=1, GPU=1, TPU=4 or CPU=8,GPU=1; got {text!r}"
+            f"--trial-resources is like CPU=1, GPU=1, TPU=4 or CPU=8,GPU=1; got {text!r}"
         )
     return resources
 
