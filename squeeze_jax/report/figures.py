@@ -134,13 +134,15 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure:
     """Draws the study's metric against its x axis.
 
     Shows the means with 95 % intervals, each seed, the published curve, and the size of the nets on
-    the upper axis.
+    the upper axis. The x axis may be a cost of the design points (`report.x="macs"`).
     """
+    if is_of_cost := column(study.x).kind == "design":
+        points = [point for point in points if point.constant(study.x) is not None]
     if not any(point.values(study.metric, "ok", *COLLAPSED) for point in points):
         return _draw_message(study, "no finished trial yet")
     published = study.paper.points if study.paper else ()
     lines = group_lines(study, points)
-    is_cloud = len(lines) > _NAMED
+    is_cloud = is_of_cost or len(lines) > _NAMED
     if is_cloud:
         lines = {"": list(points)}
     colours = _choose_colours(len(lines), ordered=False)
@@ -169,7 +171,10 @@ def accuracy_figure(study: StudyRecord, points: Sequence[Point]) -> StudyFigure:
         _limit_percentage(axes, study.metric)
         joined = numeric and not is_cloud
         _add_legend(figure, _legend_entries(study, points, lines, colours, joined))
-        _set_ticks(study, points, figure, axes, places, numeric)
+        if is_of_cost:
+            _set_cost_axis(axes, study.x, max(places.values()))
+        else:
+            _set_ticks(study, points, figure, axes, places, numeric)
     return figure
 
 
@@ -466,7 +471,12 @@ def _draw_message(study: StudyRecord, text: str) -> StudyFigure:
 
 
 def _x_value(study: StudyRecord, point: Point) -> Any:
-    """Returns a point's value on the x axis; the study's name if it sweeps only seeds."""
+    """Returns a point's value on the x axis, a swept key or a cost.
+
+    The study's name if it sweeps only seeds.
+    """
+    if column(study.x).kind == "design":
+        return point.constant(study.x)
     return point.design.get(study.x, study.name)
 
 
@@ -652,6 +662,13 @@ def _set_ticks(
         # Categories need all of their labels, so these are rotated.
         axes.set_xticks(*ticks, rotation=30, ha="right", rotation_mode="anchor")
     _thin_ticks(upper.xaxis)
+
+
+def _set_cost_axis(axes: Axes, cost: str, largest: float) -> None:
+    """Labels the x axis with a cost of the design points."""
+    scale = choose_scale(cost, largest)
+    axes.set_xlabel(scale.title)
+    axes.xaxis.set_major_formatter(FuncFormatter(scale.show))
 
 
 def _size_column(points: Sequence[Point], metric: str) -> str:

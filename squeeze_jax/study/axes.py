@@ -3,21 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from squeeze_jax.study.columns import COLUMNS
+
 Designs = Sequence[Mapping[str, Any]]  # swept key -> value of each design
 
 
 def find_axis(x: str, designs: Designs) -> str:
-    """Returns the swept key that is the x axis.
+    """Returns what the x axis shows: a swept key, or a cost of the designs.
 
     Args:
-      x: the key that the config names; "" where it names none.
+      x: the key or the column that the config names; "" where it names none.
       designs: of the trials.
 
     Returns:
-      `x` if it is swept; otherwise the first swept key if all of them move together; otherwise `x`.
+      `x` if it is swept or a cost; otherwise the first swept key if all of them move together; otherwise `x`.
     """
     keys = list(designs[0]) if designs else []
-    if x in keys or not keys or keys_moving_with(keys[0], designs) != set(keys):
+    if x in (*keys, *COLUMNS) or not keys or keys_moving_with(keys[0], designs) != set(keys):
         return x
     return keys[0]
 

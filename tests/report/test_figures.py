@@ -287,3 +287,12 @@ def test_a_label_is_no_formula(sweep, finished, label):
     figure, axes = draw(sweep(finished, label=label))
     assert axes.get_xlabel() == label
     assert svg(figure).startswith(b"<?xml") and png(figure).startswith(b"\x89PNG")
+
+
+def test_the_x_axis_may_be_a_cost(sweep, finished):
+    workdir = sweep(finished, x="model_mb")
+    figure, axes = draw(workdir)
+    (means,) = marks(axes, "means")
+    assert sorted(means) == [(1, 80), (2, 95), (3, 97)]
+    assert axes.get_xlabel() == "Size (MiB)" and not axes.child_axes
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}  # no curve through a cloud
