@@ -16,7 +16,8 @@ def find_axis(x: str, designs: Designs) -> str:
       designs: of the trials.
 
     Returns:
-      `x` if it is swept or a cost; otherwise the first swept key if all of them move together; otherwise `x`.
+      `x` if it is swept or a cost; otherwise the first swept key if all of them move together;
+      otherwise `x`.
     """
     keys = list(designs[0]) if designs else []
     if x in (*keys, *COLUMNS) or not keys or keys_moving_with(keys[0], designs) != set(keys):
