@@ -324,23 +324,24 @@ def _train(
 def _dry_run(plan: "Plan") -> str:
     """Returns a table of design points, and how long the study would take."""
     from squeeze_jax.report.layer_table import text_table
-    from squeeze_jax.study.dry_run import estimate, total_seconds
+    from squeeze_jax.study.dry_run import estimate
     from squeeze_jax.study.environment import environment
 
-    estimates = estimate(plan)
+    found = estimate(plan)
     rows = [["trial", "parameters", "MACs", "steps", "minutes"]]
-    for each in estimates:
+    for each in found.estimates:
         costs = [f"{each.costs[name]:,}" if each.costs else "–" for name in ("params", "macs")]
         minutes = f"{each.seconds / 60:.1f}" if each.seconds is not None else each.problem
         rows.append([each.trial.name, *costs, f"{each.steps:,}", minutes])
-    seconds, steps = total_seconds(estimates), sum(each.steps for each in estimates)
-    rows.append([f"{len(estimates)} trials", "", "", f"{steps:,}", f"{seconds / 60:.1f}"])
+    count = f"{len(found.estimates)} trials"
+    count += f", {100 * found.share:.0f} % of their steps" if found.share < 1 else ""
+    rows.append([count, "", "", f"{found.steps:,}", f"{found.seconds / 60:.1f}"])
     device = environment("")["device"]
     lines = [
         text_table(rows, numeric=(1, 2, 3, 4)),
-        f"about {_duration(seconds)} on {device}, one trial after another",
+        f"about {_duration(found.seconds)} on {device}, one trial after another",
     ]
-    if seconds > LUNCH:
+    if found.seconds > LUNCH:
         lines.append(
             "longer than a lunch break: fewer --config.seeds or --config.train.epochs help"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.preflight import check, has_finished, without_parents
 from squeeze_jax.study.trials import Trial
-from squeeze_jax.train import compile_trial, count_evaluations, total_steps
+from squeeze_jax.train import compile_trial, count_evaluations
 from squeeze_jax.train.measure import Speed, measure
 
 MEASURED = 3  # design points at most: the others lie between them in MACs
@@ -36,7 +36,30 @@ class Estimate:
     problem: str = ""
 
 
-def estimate(plan: Plan) -> list[Estimate]:
+@dataclass(frozen=True)
+class DryRun:
+    """What a study would take.
+
+    Attributes:
+      estimates: of its trials, as if each were trained to its end.
+      share: of their steps that are taken where trials are stopped early; 1 elsewhere.
+    """
+
+    estimates: list[Estimate]
+    share: float
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds of all trials, one after another."""
+        return self.share * math.fsum(each.seconds or 0.0 for each in self.estimates)
+
+    @property
+    def steps(self) -> int:
+        """Returns the steps of all trials."""
+        return round(self.share * sum(each.steps for each in self.estimates))
+
+
+def estimate(plan: Plan) -> DryRun:
     """Returns what each trial within the budget would take, one after another on all devices.
 
     At most MEASURED design points are compiled and run for some steps, those with the fewest and
@@ -65,7 +88,7 @@ def estimate(plan: Plan) -> list[Estimate]:
         if problem := study.problems.get(trial.name):
             estimates.append(Estimate(trial, costs, 0, None, problem))
             continue
-        steps = total_steps(trial.parsed, study.data_of[trial.name])
+        steps = study.total_steps[trial.name]
         evaluations = count_evaluations(trial.parsed.train, steps)
         speed = _between(found, _work(study.costs, trial))
         if _design(trial) in seen:  # it shares the compiled program
@@ -74,7 +97,11 @@ def estimate(plan: Plan) -> list[Estimate]:
         done = has_finished(results[trial.name])
         seconds = 0.0 if done else speed.trial(steps, evaluations)
         estimates.append(Estimate(trial, costs, steps, seconds))
-    return estimates
+    total = study.total_steps
+    share = 1.0
+    if study.schedule is not None:
+        share = study.schedule.planned_steps(total) / sum(total.values())
+    return DryRun(estimates, share)
 
 
 def _design(trial: Trial) -> Any:
@@ -99,8 +126,3 @@ def _between(found: Sequence[tuple[float, Speed]], work: float) -> Speed:
     """Returns the speed at a number of MACs, linear between the measured ones."""
     macs, speeds = zip(*found, strict=True)
     return Speed(*(float(np.interp(work, macs, part)) for part in zip(*speeds, strict=True)))
-
-
-def total_seconds(estimates: Sequence[Estimate]) -> float:
-    """Returns the seconds of all trials."""
-    return math.fsum(each.seconds or 0.0 for each in estimates)

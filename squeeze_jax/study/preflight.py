@@ -77,6 +77,8 @@ class CheckedStudy:
       versions: of the data, see `data_versions`.
       costs: trial name -> what its design point costs.
       problems: trial name -> what keeps it from being trained.
+      total_steps: trial name -> how many steps it takes, of those that can be trained.
+      schedule: which trials are due, where some are stopped early.
     """
 
     workdir: Workdir
@@ -85,11 +87,13 @@ class CheckedStudy:
     versions: Sequence[Mapping[str, Any]]
     costs: dict[str, Any]
     problems: Mapping[str, str]
+    total_steps: Mapping[str, int]
+    schedule: Schedule | None
 
     @property
     def trainable(self) -> list[Trial]:
         """Returns the trials without a problem."""
-        return [trial for trial in self.trials if trial.name not in self.problems]
+        return [trial for trial in self.trials if trial.name in self.total_steps]
 
 
 def check(plan: Plan) -> CheckedStudy:
@@ -114,7 +118,11 @@ def check(plan: Plan) -> CheckedStudy:
     planned = _fit_batches(planned, data_of)
     costs, problems = _preflight(planned, data_of, dict(plan.known_costs))
     trials = _within_budget(planned, costs, plan.config.to_dict()["budget"])
-    study = CheckedStudy(workdir, trials, data_of, versions, costs, problems)
+    trainable = [trial for trial in trials if trial.name not in problems]
+    total = {trial.name: total_steps(trial.parsed, data_of[trial.name]) for trial in trainable}
+    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
+    schedule = Schedule.of(stopping, trainable, total, plan.metric)
+    study = CheckedStudy(workdir, trials, data_of, versions, costs, problems, total, schedule)
     _check_free_space(workdir, study.trainable, data_of, plan.jobs)
     return study
 
@@ -132,9 +140,7 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     """
     study = check(plan)
     workdir, trials, data_of = study.workdir, study.trials, study.data_of
-    total = {each.name: total_steps(each.parsed, data_of[each.name]) for each in study.trainable}
-    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
-    schedule = Schedule.of(stopping, study.trainable, total, plan.metric)
+    total, schedule = study.total_steps, study.schedule
     if first_process():
         workdir.open_study(
             plan.config,

@@ -4,7 +4,7 @@ import pytest
 
 from squeeze_jax.configs import sr_sweep
 from squeeze_jax.study import Plan, make_trials
-from squeeze_jax.study.dry_run import _between, _spread, estimate, total_seconds
+from squeeze_jax.study.dry_run import _between, _spread, estimate
 from squeeze_jax.train.measure import Speed
 
 SMALL = {"model.num_fire": 2, "model.pool_after": ("conv1",), "model.base_e": 8}
@@ -28,11 +28,15 @@ def test_trials_that_share_a_program_compile_it_once_and_nothing_is_written(tmp_
     ]
     points.append({"model.conv1_kernel": 33, "seed": 0})
     trials = make_trials(config, lambda config: points)
-    estimates = estimate(Plan(config, trials, tmp_path / "work", "test"))
+    config.stopping.update(scheduler="successive_halving", rungs=(22,), reduction_factor=2)
+    found = estimate(Plan(config, trials, tmp_path / "work", "test"))
+    estimates = found.estimates
     assert [each.trial for each in estimates] == trials and not (tmp_path / "work").exists()
     *good, bad = estimates
     assert bad.seconds is None and "33x33 convolution" in bad.problem
     assert {each.steps for each in good} == {220}
     assert good[0].seconds > good[1].seconds > 0 and good[2].seconds > good[3].seconds
-    assert total_seconds(estimates) == pytest.approx(sum(each.seconds for each in good))
+    # Of two designs of two seeds, one is stopped at a tenth of its steps.
+    assert found.share == pytest.approx(0.55) and found.steps == 2 * 22 + 2 * 220
+    assert found.seconds == pytest.approx(0.55 * sum(each.seconds for each in good))
     assert good[0].costs["macs"] < good[2].costs["macs"]
