@@ -5,7 +5,7 @@ import pytest
 from squeeze_jax.configs import base, sr_sweep
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
-from squeeze_jax.study import Plan, make_trials, preflight
+from squeeze_jax.study import Plan, budget, make_trials, preflight
 from squeeze_jax.train import TrialConfig
 
 
@@ -23,7 +23,7 @@ def config():
 
 def checked(config, sweep, data):
     trials = make_trials(config, sweep)
-    return trials, *preflight._preflight(trials, {trial.name: data for trial in trials})
+    return trials, *preflight._preflight(trials, {trial.name: data for trial in trials}, {})
 
 
 def test_the_budget_leaves_costly_points_out_and_says_so(config, digits, capsys):
@@ -57,6 +57,15 @@ def test_the_budget_of_the_c_engine_leaves_out_what_it_cannot_run(config, digits
     assert len(kept) > 0
     del costs[trials[0].name]["engine_ram_bytes"]
     assert trials[0] not in preflight._within_budget(trials, costs, config.budget)
+
+
+def test_a_window_of_costs_leaves_out_what_is_below_it_too(config, digits):
+    trials, costs, _ = checked(config, sr_sweep.sweep, digits)
+    config.budget.min_macs = costs[trials[1].name]["macs"]
+    config.budget.max_macs = costs[trials[3].name]["macs"]
+    assert preflight._within_budget(trials, costs, config.budget) == trials[1:4]
+    text = budget.describe(budget.limits(config.budget))
+    assert text == f"{config.budget.min_macs:,} to {config.budget.max_macs:,} macs"
 
 
 def test_no_budget_keeps_all(config, digits):
