@@ -5,6 +5,7 @@ A number's range stands in its annotation: `momentum: Annotated[float, Range(at_
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import numbers
 import sys
@@ -13,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from squeeze_jax.errors import UserError, suggest
+from squeeze_jax.errors import UserError
 
 T = TypeVar("T")
 
@@ -75,9 +76,10 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
     values = {}
     for key, value in section.items():
         if key not in kinds:
-            whole = [f"{name}.{kind}" for kind in kinds]
+            close = difflib.get_close_matches(key, kinds, 1)
             raise UserError(
-                f"the config has no key {name}.{key}; {suggest(f'{name}.{key}', whole)}"
+                f"the config has no key {name}.{key}"
+                + (f"; did you mean {name}.{close[0]}?" if close else "")
             )
         values[key] = convert(value, kinds[key], f"{name}.{key}")
     return cls(**values)

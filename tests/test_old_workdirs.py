@@ -68,8 +68,9 @@ def test_it_resumes_where_it_was_stopped(workdir, cache):
     )
     assert [row["status"] in ("ok", "chance") for row in rows(workdir)] == [True] * 4
     row, before_row = rows(workdir)[0], rows(OLD)[0]
-    assert before_row.pop("activation_bytes")  # a column that is gone, and three that are new
-    assert all(row.pop(name) for name in ("ram_bytes", "engine_ram_bytes", "flash_bytes"))
+    assert before_row.pop("activation_bytes")  # a column that is gone, and four that are new
+    new = ("ram_bytes", "engine_ram_bytes", "flash_bytes", "steps")
+    assert all(row.pop(name) for name in new)
     assert row == before_row
     assert untimed(workdir, DENSE) == before[DENSE]
     lines = untimed(workdir, PRUNED)
@@ -120,6 +121,7 @@ def test_it_reports_evaluates_and_exports(workdir, monkeypatch, capsys):
     run("report", workdir)
     assert "stage=pruned,seed=0" in (workdir / "report.html").read_text()
     before, after = rows(OLD), rows(workdir)
+    assert [row.pop("steps") for row in after] == ["600", "", "", ""]
     assert after == before
     trial = workdir / "trials" / DENSE
     for net in (trial, trial / "net.arithmetic.sqz"):

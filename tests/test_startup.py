@@ -24,7 +24,7 @@ def test_a_terminal_shows_something_before_jax_is_there():
     command = [sys.executable, "-m", "squeeze_jax", "summary", "squeezenet_v1_1"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
     os.close(stderr)
-    assert os.read(terminal, 1000) == b"squeeze-jax summary: loading JAX ...\r\n"
+    assert os.read(terminal, 1000).strip() == b"squeeze-jax summary: loading JAX ..."
     assert process.poll() is None  # it has said so before its result
     output, _ = process.communicate()
     assert process.returncode == 0 and b"conv10" in output

@@ -25,7 +25,7 @@ from experiments.damage import cut_out, flipped, inserted, truncated
 from squeeze_jax.compress import rans
 from squeeze_jax.convert.c_engine.host import find_compiler
 
-FOLDER = Path(__file__).parents[2] / "c" / "engine"
+FOLDER = Path(__file__).parents[2] / "squeeze_jax/convert/c_engine/sources"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 HEAD = struct.Struct("<IIhh")  # bytes of the code, weights, symbols, first
 MAIN = r"""

@@ -1,5 +1,7 @@
 """The latest compiled trial, which its successors share."""
 
+import gc
+
 import jax
 
 from squeeze_jax.data import Data
@@ -18,7 +20,11 @@ class ProgramCache:
         """Returns the compiled trial of a config, whatever it takes as arguments."""
         key = config.compiled_part(), open_teacher(config, data)
         if self._compiled is None or key != self._key:
-            # The old one's device memory is freed before the new one's is taken.
-            self._key = self._compiled = None
+            # The old one's device memory is freed before the new one's is taken, and its code: the
+            # programs of some 35 designs are as many memory maps as Linux gives a process.
+            if self._compiled is not None:
+                self._key = self._compiled = None
+                gc.collect()
+                jax.clear_caches()
             self._compiled, self._key = compile_trial(config, data, jax.devices()), key
         return self._compiled

@@ -40,8 +40,13 @@ def test_it_draws_until_all_trials_have_ended(sweep):
 
 def test_it_ends_with_ctrl_c(sweep):
     workdir = sweep({})
-    with pytest.raises(KeyboardInterrupt):
-        watch(workdir, lambda line: signal.raise_signal(signal.SIGINT), period=60)
+    # A process that a shell starts in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            watch(workdir, lambda line: signal.raise_signal(signal.SIGINT), period=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not reloads(workdir)
 
 

@@ -228,7 +228,7 @@ def test_all_leave_together():
         ((None, None, None), "--distributed finds no cluster here; give --coordinator"),
         (("host", 2, 0), "--coordinator is HOST:PORT of the first process; got host"),
         (("host:99999", 2, 0), "--coordinator is HOST:PORT"),
-        (("host:1234", 2, 2), "--process_id is from 0 to 1; got 2"),
+        (("host:1234", 2, 2), "--process-id is from 0 to 1; got 2"),
     ],
 )
 def test_place_that_makes_no_sense(place, message, monkeypatch):

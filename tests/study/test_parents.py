@@ -119,7 +119,7 @@ def test_a_teacher_of_other_images_is_told_before_anything_is_trained(tmp_path):
 
     named = trials(config_of(), smaller)
     data = {trial.name: open_data(trial.parsed.data) for trial in named}
-    _, problems = preflight._preflight(named, data)
+    _, problems = preflight._preflight(named, data, {})
     assert problems.keys() == set(TAUGHT)
     assert f"teacher {WIDE[0]} was trained with data.image_size 28" in problems[TAUGHT[0]]
 

@@ -126,7 +126,7 @@ def test_interrupted_between_stages_and_resumed(trained, copied, monkeypatch):
     again(copied, *COPY)
 
     class Stopped(runner.Progress):
-        def start_trial(self, name, steps):
+        def start_trial(self, name, steps, done=0):
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
@@ -330,7 +330,7 @@ def test_lossy_files_are_smaller_and_nearly_as_accurate(trained, compressed, cop
 
 def test_compression_stops_when_asked_to(copied, monkeypatch):
     class Stopped(runner.Progress):
-        def start_trial(self, name, steps):
+        def start_trial(self, name, steps, done=0):
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(runner, "Progress", Stopped)
