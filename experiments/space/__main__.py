@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,13 +24,13 @@ import numpy as np
 from squeeze_jax.study import Workdir
 from squeeze_jax.study.config_files import load_config_file
 from squeeze_jax.study.plan import Plan
-from squeeze_jax.study.scheduler import Schedule, StoppingConfig
+from squeeze_jax.study.scheduler import SCHEDULERS, Schedule, StoppingConfig
 from squeeze_jax.study.trials import design_key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# A twentieth and a quarter of the 220 steps of a trial on the digits.
-DIGITS_RUNGS, EVERY = (11, 55), 11
+# Of the 220 steps of a trial on the digits: a twentieth and a quarter; later ones; one alone.
+DIGITS_RUNGS, EVERY = ((11, 55), (33, 99), (55,)), 11
 REPETITIONS = 10
 CIFAR10 = (
     "--config.search.designs=32",
@@ -65,33 +66,44 @@ def digits(folder: Path, flags: Sequence[str]) -> None:
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
-    for scheduler in dict.fromkeys(each["scheduler"] for each in found):
-        own = [each for each in found if each["scheduler"] == scheduler]
-        share, regret = (fmean(each[key] for each in own) for key in ("share_of_steps", "regret"))
-        print(f"{scheduler}: {100 * share:.0f} % of the steps, regret {regret:.2f} points")
+    way = itemgetter("scheduler", "rungs", "seeds")
+    for each in dict.fromkeys(map(way, found)):
+        own = [record for record in found if way(record) == each]
+        share, regret = (
+            fmean(record[key] for record in own) for key in ("share_of_steps", "regret")
+        )
+        print(*each, f"{100 * share:.0f} % of the steps, regret {regret:.2f} points")
 
 
 def replayed(folder: Path) -> list[dict[str, Any]]:
     """Returns what schedulers would have found, with the designs in another order each time.
+
+    Designs with a trial that has not ended are left out.
 
     The regret of a repetition is the top-1 of the best design, a mean over its seeds at their end,
     less that of the design that the scheduler trained to the end and found best.
     """
     workdir = Workdir(folder)
     trials = {trial.name: trial for trial in planned(workdir)}
-    results = {name: result or {} for name, result in workdir.read_results(trials).items()}
+    ended = workdir.read_results(trials)
+    pending = {design_key(trials[name].overrides) for name, each in ended.items() if each is None}
+    trials = {
+        name: trial for name, trial in trials.items() if design_key(trial.overrides) not in pending
+    }
+    results = {name: result for name, result in ended.items() if result and name in trials}
     curves = {
         name: {each["step"]: each["top1"] for each in curve if "top1" in each}
         for name, curve in workdir.read_curves(list(trials)).items()
     }
+    found: list[dict[str, Any]] = []
     total = {name: result["steps"] for name, result in results.items()}
     top1 = {name: result["top1"] or 0.0 for name, result in results.items()}
     seeds_of: dict[str, list[Any]] = {}
     for trial in trials.values():
         seeds_of.setdefault(design_key(trial.overrides), []).append(trial)
     worth = {key: fmean(top1[trial.name] for trial in own) for key, own in seeds_of.items()}
-    found = []
-    for scheduler in ("successive_halving", "asha", "random"):
+    ways = [(name, rungs) for name in SCHEDULERS for rungs in DIGITS_RUNGS]
+    for scheduler, rungs in [*ways, ("random", ())]:
         for seeds in (1, 3):
             for repetition in range(REPETITIONS):
                 random = np.random.default_rng(repetition)
@@ -105,20 +117,21 @@ def replayed(folder: Path) -> list[dict[str, Any]]:
                 steps_of = {trial.name: total[trial.name] for trial in order}
                 if scheduler == "random":  # as many designs as a quarter of the steps pay for
                     order = order[: len(order) // 4]
-                    ended = {trial.name: curves[trial.name] for trial in order}
-                    taken = sum(steps_of[name] for name in ended)
+                    whole = {trial.name: curves[trial.name] for trial in order}
+                    taken = sum(steps_of[name] for name in whole)
                 else:
-                    settings = StoppingConfig(scheduler, DIGITS_RUNGS)
+                    settings = StoppingConfig(scheduler, rungs)
                     schedule = Schedule.of(settings, order, steps_of, "top1")
                     assert schedule is not None
-                    ended, taken = replay(schedule, curves, total)
+                    whole, taken = replay(schedule, curves, total)
                 score: dict[str, list[float]] = {}
-                for name in ended:
+                for name in whole:
                     score.setdefault(design_key(trials[name].overrides), []).append(top1[name])
                 best = max(score, key=lambda key: fmean(score[key]))
                 found.append(
                     {
                         "scheduler": scheduler,
+                        "rungs": " ".join(map(str, rungs)),
                         "seeds": seeds,
                         "repetition": repetition,
                         "share_of_steps": round(taken / sum(steps_of.values()), 4),
