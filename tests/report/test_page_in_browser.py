@@ -1,6 +1,7 @@
 """What Chromium makes of the report: tables, figures, entries of trials."""
 
 import json
+import time
 
 import pytest
 
@@ -140,6 +141,30 @@ def test_points_show_their_values_and_lead_to_entries(browser, sweep, finished):
     assert not browser.complaints()
 
 
+def touch(browser, condition, seconds=3.0, times=10):
+    """Touches the first point of the figure until the page says so."""
+    for _ in range(times):
+        x, y = browser.evaluate(
+            """(() => {
+            scrollTo(0, 0);
+            const s = document.querySelector("figure[data-name=sweep] svg");
+            const e = [...s.querySelectorAll("use")]
+            .filter((e) => /fill: color-mix/.test(e.getAttribute("style")))
+            .filter((e) => !e.closest("[id*=legend]"))
+            .map((e) => e.getBoundingClientRect()).filter((b) => b.height > 3)
+            .sort((a, b) => a.x - b.x)[0];
+            return [e.x + e.width / 2, e.y + e.height / 2]; })()"""
+        )
+        browser("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        browser("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if browser.evaluate(condition):
+                return
+            time.sleep(0.02)
+    raise AssertionError(condition)
+
+
 def test_keys_touch_and_the_dark(browser, sweep, finished):
     workdir = sweep(finished)
     (workdir / "trials/squeeze_ratio=1.0,seed=2/checkpoints").mkdir()
@@ -155,22 +180,10 @@ def test_keys_touch_and_the_dark(browser, sweep, finished):
     assert browser.texts("#entry h2") == ["squeeze_ratio=0.5,seed=0"]
     browser.evaluate("history.back()")
     browser.until("document.getElementById('entry').hidden")
-    # A first touch shows, a second one opens.
-    x, y = browser.evaluate(
-        """(() => { scrollTo(0, 0); const s = document.querySelector("figure[data-name=sweep] svg");
-        const e = [...s.querySelectorAll("use")]
-        .filter((e) => /fill: color-mix/.test(e.getAttribute("style")))
-        .filter((e) => !e.closest("[id*=legend]"))
-        .map((e) => e.getBoundingClientRect()).filter((b) => b.height > 3)
-        .sort((a, b) => a.x - b.x)[0];
-        return [e.x + e.width / 2, e.y + e.height / 2]; })()"""
-    )
-    for hidden in (True, False):
-        browser("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
-        browser("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-        if hidden:
-            browser.until("!document.getElementById('tip').hidden")
-        browser.until(f"document.getElementById('entry').hidden === {json.dumps(hidden)}")
+    # A first touch shows, a second one opens; a busy browser may take one for another gesture.
+    touch(browser, "!document.getElementById('tip').hidden")
+    assert browser.evaluate("document.getElementById('entry').hidden")
+    touch(browser, "!document.getElementById('entry').hidden")
     paint = "getComputedStyle(document.querySelector('figure[data-name=sweep] svg')).fill"
     ground = "getComputedStyle(document.body).backgroundColor"
     shades = []
