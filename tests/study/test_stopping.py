@@ -14,6 +14,8 @@ from squeeze_jax.train import Interrupted, loop
 from tests.launching import NET, completed, rows
 from tests.study.staged import staged_config
 
+pytestmark = pytest.mark.slow
+
 RUNGS, STEPS = (8, 16), 32
 WIDTHS = (16, 8, 32, 24)
 
@@ -174,7 +176,6 @@ FLAGS = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_every_executor_stops_the_same_trials(tmp_path, cache):
     def table(name, *flags):
