@@ -17,14 +17,19 @@ from squeeze_jax.study import Choice, Uniform
 def get_config(preset: str = "digits"):
     """Returns the study's config under a preset."""
     config = base.get_config(preset, "squeezenet_space")
+    sample(config)
+    return config
+
+
+def sample(config):
+    """Sets how many designs are drawn, and from which window of costs; of both spaces alike."""
     config.seeds = 1
     config.search = base.search(designs=64, sampler="random")
-    if preset == "digits":
+    if config.preset == "digits":
         config.budget.update(min_macs=300_000, max_macs=1_500_000)
-    elif preset in ("cifar10", "cifar10_modern", "cifar100"):
+    elif config.preset in ("cifar10", "cifar10_modern", "cifar100"):
         config.budget.update(min_macs=6_000_000, max_macs=12_500_000)
     config.report.update(x="macs", label="MACs")
-    return config
 
 
 def space(config):

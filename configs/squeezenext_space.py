@@ -7,7 +7,7 @@ python launch.py --config configs/squeezenext_space.py                  64 desig
 python launch.py --config configs/squeezenext_space.py:cifar10_modern   within 12.5 M MACs
 """
 
-from squeeze_jax.configs import base, squeezenext_sweep
+from squeeze_jax.configs import base, squeezenet_space, squeezenext_sweep
 from squeeze_jax.study import Choice, Uniform
 
 STAGES = ("blocks1", "blocks2", "blocks3", "blocks4")
@@ -17,16 +17,11 @@ def get_config(preset: str = "digits"):
     """Returns the study's config under a preset."""
     config = base.get_config(preset, "squeezenext_space")
     config.model = squeezenext_sweep.get_config(preset).model
-    config.seeds = 1
-    config.search = base.search(designs=64, sampler="random")
+    squeezenet_space.sample(config)
     for stage in STAGES:  # of one trial; the space sets them
         config[stage] = 1
     if preset == "digits":
         config.train.update(clip_norm=0.0, learning_rate=0.1, weight_decay=1e-4)
-        config.budget.update(min_macs=300_000, max_macs=1_500_000)
-    elif preset in ("cifar10", "cifar10_modern", "cifar100"):
-        config.budget.update(min_macs=6_000_000, max_macs=12_500_000)
-    config.report.update(x="macs", label="MACs")
     return config
 
 

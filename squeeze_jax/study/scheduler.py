@@ -215,23 +215,25 @@ def value_of(result: Result, metric: str) -> float | None:
 
 def _rung_value(result: Result, rung: int, metric: str) -> float | None:
     """Returns what a trial was worth at a rung; its end counts where it never stopped there."""
-    rungs = (result or {}).get("rungs") or []
-    if rung < len(rungs):
+    if rung < len(rungs := _rungs(result)):
         return rungs[rung][1]
-    return None if result is None or result["status"] == STOPPED else value_of(result, metric)
+    return value_of(result, metric) if _has_ended(result) else None
+
+
+def _rungs(result: Result) -> Sequence[tuple[int, float]]:
+    """Returns (steps, metric) at each rung that a trial was at."""
+    return () if result is None else result.get("rungs", ())
 
 
 def _has_reached(result: Result, rung: int) -> bool:
     """Returns whether a trial has been at a rung, or has ended before."""
-    return result is not None and (
-        rung < len(result.get("rungs") or []) or result["status"] != STOPPED
-    )
+    return rung < len(_rungs(result)) or _has_ended(result)
 
 
 def _went_beyond(result: Result, rung: int) -> bool:
     """Returns whether a trial went on from a rung and was compared at the next one, or finished."""
-    rungs = (result or {}).get("rungs") or []
-    return result is not None and (rung + 1 < len(rungs) or result["status"] in ("ok", "chance"))
+    is_whole = result is not None and result["status"] in ("ok", "chance")
+    return rung + 1 < len(_rungs(result)) or is_whole
 
 
 def _has_failed(result: Result) -> bool:
