@@ -296,12 +296,17 @@ async def relay(
       far_writer: to the far end.
       far_reader: from the far end.
       near_writer: to the near end.
-      keep_open: the near end does not learn that the far one closed.
+      keep_open: the near end does not learn that the far one closed, even when it sends more.
     """
     up = asyncio.create_task(_copy(near_reader, far_writer))
     down = asyncio.create_task(_copy(far_reader, near_writer))
     try:
-        await asyncio.wait([up] if keep_open else [up, down], return_when=asyncio.FIRST_COMPLETED)
+        if keep_open:
+            await up
+            while await near_reader.read(1 << 16):  # the far end is gone; nobody hears this
+                pass
+        else:
+            await asyncio.wait([up, down], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (up, down):
             task.cancel()

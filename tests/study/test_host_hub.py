@@ -8,7 +8,7 @@ import json
 import pytest
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.study.host_hub import Hub, Patience, Place
+from squeeze_jax.study.host_hub import Hub, Patience, Place, relay
 from squeeze_jax.study.hosts import find_place
 from tests.test_processes import free_port
 
@@ -199,6 +199,46 @@ def test_strangers_change_nothing():
             assert again["code"] == 2 and "process 0 of 2 is running already" in again["end"]
             second = await come(place, 1)
             assert await first.hears() == await second.hears() == {"go": True}
+
+    asyncio.run(scenario())
+
+
+def test_tunnel_that_stays_open():
+    """The near end may go on sending to a far end that was reset, and hears nothing of it.
+
+    JAX's client aborts its process when its connection to the coordination service ends.
+    """
+
+    async def scenario():
+        struck, closed = asyncio.Event(), asyncio.Event()
+
+        async def strike(reader, writer):
+            await reader.readexactly(1)
+            writer.transport.abort()  # as the kernel does for a process that is killed
+            struck.set()
+
+        async def lead(reader, writer):
+            far = await asyncio.open_connection("127.0.0.1", port(service))
+            await relay(reader, far[1], far[0], writer, keep_open=True)
+            closed.set()
+
+        def port(server):
+            return server.sockets[0].getsockname()[1]
+
+        async with (
+            await asyncio.start_server(strike, "127.0.0.1", 0) as service,
+            await asyncio.start_server(lead, "127.0.0.1", 0) as tunnel,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port(tunnel))
+            writer.write(b"a")
+            await asyncio.wait_for(struck.wait(), 20)
+            for _ in range(5):
+                writer.write(b"heartbeat")
+                await asyncio.sleep(0.05)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.2)
+            writer.close()
+            await asyncio.wait_for(closed.wait(), 20)
 
     asyncio.run(scenario())
 
