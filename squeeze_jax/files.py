@@ -226,13 +226,17 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _runs_elsewhere(pid: int) -> bool:
-    """Returns whether another process of this machine has the number."""
+    """Returns whether another process of this machine has the number, and has not ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:  # another user's
         return True
+    with contextlib.suppress(OSError, IndexError):  # Linux alone tells
+        # A zombie: killed, and its parent has not asked how it ended.
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return False
     return pid != os.getpid()
 
 

@@ -11,6 +11,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile far longer than they compute. Processes that they start compile as a user's do.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_sessionfinish(session):
@@ -34,8 +36,12 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Tests compile the same small programs many times; the cache lives as long as the session."""
-    directory = tmp_path_factory.getbasetemp() / "compilation_cache"
+    """Tests compile the same small programs many times; the cache lives as long as the session.
+
+    Workers share it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compilation_cache"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)  # of processes that tests start
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

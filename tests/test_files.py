@@ -44,12 +44,16 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     dead.wait()
     (tmp_path / f".net.{dead.pid}").mkdir()
     (tmp_path / f".net.{dead.pid}/config.json").touch()
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody was told
+    (tmp_path / f".net.{zombie.pid}").touch()
     (tmp_path / f".net.{os.getppid()}").touch()
     (tmp_path / f".other.{dead.pid}").touch()
     with (tmp_path / f".net.{dead.pid}0").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         write_atomically(tmp_path / "net", "1")
         left = {path.name for path in tmp_path.iterdir()}
+    zombie.wait()
     assert left == {
         *("net", f".net.{os.getppid()}", f".other.{dead.pid}", f".net.{dead.pid}0"),
     }

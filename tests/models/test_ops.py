@@ -70,7 +70,7 @@ def test_conv2d_is_the_definition(backend, size, kernel, stride, padding, groups
     x = rng.standard_normal((2, *size, 4), np.float32)
     weights = rng.standard_normal((*kernel, 4 // groups, 10), np.float32)
     with conv_backend.conv_backend(backend):
-        y = functional.conv2d(jnp.asarray(x), jnp.asarray(weights), stride, padding, groups)
+        y = jax.jit(lambda x, w: functional.conv2d(x, w, stride, padding, groups))(x, weights)
     np.testing.assert_allclose(
         y, convolution(x, weights, stride, padding, groups), rtol=1e-5, atol=1e-5
     )
@@ -86,7 +86,7 @@ def test_conv2d_without_a_gradient_is_the_definition(size, padding, dtype):
     x = jnp.asarray(rng.standard_normal((2, *size, 32)), dtype)
     weights = jnp.asarray(rng.standard_normal((3, 3, 32, 10)) / np.sqrt(9 * 32), dtype)
     with conv_backend.conv_backend("matmul"):
-        y = functional.conv2d(x, weights, padding=padding, train=False)
+        y = jax.jit(lambda x, w: functional.conv2d(x, w, padding=padding, train=False))(x, weights)
     expected = convolution(
         np.asarray(x, np.float32), np.asarray(weights, np.float32), 1, padding, 1
     )
@@ -119,7 +119,10 @@ def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, p
             return functional.conv2d(x, jnp.asarray(weights), 2, padding, train=train)
 
     np.testing.assert_allclose(
-        conv(jnp.asarray(x), False), convolution(x, weights, 2, padding, 1), rtol=1e-5, atol=1e-4
+        jax.jit(conv, static_argnums=1)(x, False),
+        convolution(x, weights, 2, padding, 1),
+        rtol=1e-5,
+        atol=1e-4,
     )
     assert [
         str(jax.make_jaxpr(lambda x: conv(x, train))(x)).count("dot_general[")
@@ -133,7 +136,7 @@ def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, p
 def test_max_pool_rounds_up(backend, size, dtype):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 3)), dtype)
     with conv_backend.conv_backend(backend):
-        y = functional.max_pool(x)
+        y = jax.jit(functional.max_pool)(x)
     assert y.dtype == x.dtype
     np.testing.assert_array_equal(
         np.asarray(y, np.float32), max_pooling(np.asarray(x, np.float32), 3, 2)
@@ -158,7 +161,7 @@ def test_gradients_agree_between_backends(dtype, size, kernel, stride, padding, 
                     ** 2
                 )
 
-        return jax.grad(loss, (0, 1))(x, weights)
+        return jax.jit(jax.grad(loss, (0, 1)))(x, weights)
 
     tolerance = 1e-4 if dtype == "float32" else 0.1
     for native, matmul in zip(*map(gradients, BACKENDS), strict=True):
@@ -210,9 +213,8 @@ def test_relu_and_pool_commute_with_their_gradients(backend):
         with conv_backend.conv_backend(backend):
             return jnp.sum(weights * functional.relu_max_pool(x, train=train))
 
-    for found, expected in zip(
-        jax.value_and_grad(loss)(x, True), jax.value_and_grad(loss)(x, False), strict=True
-    ):
+    both = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    for found, expected in zip(both(x, True), both(x, False), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -225,7 +227,11 @@ def test_parts_joined_before_or_after_their_activation(backend, train):
         jnp.asarray(rng.standard_normal((2, 6, 5, channels), np.float32)) for channels in (3, 1, 4)
     ]
     with conv_backend.conv_backend(backend):
-        y = functional.concat_channels(parts, lambda x: functional.relu_max_pool(x, train=train))
+        y = jax.jit(
+            lambda parts: functional.concat_channels(
+                parts, lambda x: functional.relu_max_pool(x, train=train)
+            )
+        )(parts)
     whole = np.concatenate(parts, axis=-1)
     np.testing.assert_array_equal(y, max_pooling(np.maximum(whole, 0), 3, 2))
 
