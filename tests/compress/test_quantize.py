@@ -171,14 +171,15 @@ def test_gradients_are_those_of_the_fisher_information(net, images):
     ]  # 256 directions of each
     graphdef, params, stats = split_model(net.module())
 
+    @jax.jit
     def log_p(params, image):
         return jax.nn.log_softmax(forward(graphdef, params, stats, image[None])[0][0])
 
     exact = 0.0
     for image in few:
-        gradients = np.asarray(jax.jacrev(log_p)(params, image)["fire9"]["squeeze"]["kernel"])[
-            :, 0, 0
-        ]  # [labels, in, out]
+        gradients = np.asarray(
+            jax.jit(jax.jacrev(log_p))(params, image)["fire9"]["squeeze"]["kernel"]
+        )[:, 0, 0]  # [labels, in, out]
         p = np.exp(np.asarray(log_p(params, image)))
         exact = exact + np.einsum("l,lko,ljo->kj", p, gradients, gradients) / len(few)
     assert np.abs(found.gradients[0] - exact).max() < 0.15 * np.abs(exact).max()

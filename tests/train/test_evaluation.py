@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
@@ -34,7 +35,7 @@ def test_evaluation_is_numpys(net):
         net.classifier(), evaluation_data(source, net.preprocessing), batch_size=77
     )
     prepared = np.stack([preprocessing.preprocess(image, net.preprocessing) for image in images])
-    logits = np.asarray(net.module()(prepared), np.float64)
+    logits = np.asarray(jax.jit(net.module())(prepared), np.float64)
     order, labels = np.argsort(-logits, axis=1), np.asarray(labels)
     assert result["images"] == len(labels) == 360
     assert result["top1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))

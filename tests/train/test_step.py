@@ -102,7 +102,11 @@ def test_any_division_of_a_batch_trains_the_same_net():
 def divided_runs() -> list:
     """Parameters, statistics and sums after three steps, one for each division of the batch."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {
+            "JAX_NUM_CPU_DEVICES": "8",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in conftest
+            "PYTHONPATH": str(ROOT),
+        }
         file = Path(folder) / "states.npz"
         command = [sys.executable, "-m", "tests.train.divided_batches", str(file)]
         subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=300)

@@ -101,7 +101,7 @@ def test_a_step_follows_the_gradient_of_the_definition(taught, net, digits):
     index = batch[0]["index"]
     raw, labels = (digits.train_device_data[name][index] for name in ("image", "label"))
     bgr = (raw[..., ::-1].astype(np.float64) - net.preprocessing.mean) / net.preprocessing.std
-    found = np.asarray(net.module()(jnp.asarray(bgr, jnp.float32)))
+    found = np.asarray(jax.jit(net.module())(bgr.astype(np.float32)))
     logits = found[:, [SHUFFLED.index(name) for name in DIGITS]]
     model = Network(taught.model.to_dict(), DIGITS, net.preprocessing, start.params, start.stats)
     images = (raw.astype(np.float32) - taught.data.mean[0]) / np.float32(taught.data.std[0])
@@ -113,7 +113,7 @@ def test_a_step_follows_the_gradient_of_the_definition(taught, net, digits):
         divergence = jnp.sum(p * jnp.log(p / q), 1)
         return 0.3 * jnp.mean(-jnp.log(right)) + 0.7 * 2.5**2 * jnp.mean(divergence)
 
-    value, gradient = jax.value_and_grad(loss)(start.params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(start.params)
     expected = jax.tree.map(lambda w, g: w - 0.05 * g, start.params, gradient)
     moved = jax.tree.map(lambda a, b: a - b, expected, start.params)
     for parts in (1, 4):
