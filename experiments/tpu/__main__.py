@@ -86,7 +86,7 @@ def largest_batch(
             fails = images
         else:
             fits = images
-        guess = (fits + fails) / 2 if fails else 1.25 * fits
+        guess = (fits + fails) / 2 if fails else 2 * fits
     return {"largest_batch": fits, "too_large": fails}
 
 
