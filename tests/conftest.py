@@ -44,7 +44,7 @@ def compilation_cache(tmp_path_factory):
     directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compilation_cache"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)  # of processes that tests start
     jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return directory
 
 
