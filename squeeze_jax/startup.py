@@ -23,7 +23,8 @@ def keep_programs() -> None:
 
     Does nothing where CACHE cannot be written, so that JAX does not complain about it.
     """
-    folder = next(folder for folder in (CACHE, *CACHE.parents) if folder.exists())
+    # Path.exists raises where a folder above cannot be entered.
+    folder = next(folder for folder in (CACHE, *CACHE.parents) if os.path.exists(folder))
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
         # A small net is made of small programs.

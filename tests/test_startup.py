@@ -47,6 +47,14 @@ def test_programs_are_not_kept_where_nothing_can_be_written(monkeypatch, tmp_pat
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
+def test_a_cache_that_cannot_be_asked_for_is_none(monkeypatch, tmp_path):
+    """As a folder that may not be entered, which a test that runs as root cannot make."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "restored by pytest")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setattr(startup, "CACHE", tmp_path / ("too long" * 100) / "cache")
+    startup.keep_programs()
+
+
 def test_weights_are_decoded_once(request, compilation_cache, tmp_path):
     """The kept ones are those of the file, bit for bit; damaged ones are decoded again."""
     request.addfinalizer(

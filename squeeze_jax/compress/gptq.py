@@ -7,9 +7,9 @@ chosen where they add little distortion.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from squeeze_jax.compress.machine_code import njit
 from squeeze_jax.compress.sqz.quantized_tensor import LIMIT
 
 _FINEST = 4_095  # largest magnitude of a level in the search for a step
@@ -152,7 +152,7 @@ def _count_bits(levels: np.ndarray, limit: int) -> np.ndarray:
     return np.log2(counts.sum() / counts)
 
 
-@numba.njit(cache=True)
+@njit
 def _feed_back(weights, factor, importance, step, prices, limit, levels):
     """Writes a block's levels, int32 [k, outputs], and returns their distortion.
 

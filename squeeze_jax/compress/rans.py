@@ -8,9 +8,9 @@ codes of a network share tables where that is smaller.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from squeeze_jax.compress.machine_code import njit
 from squeeze_jax.errors import UserError
 
 BITS = 12  # log2 of the sum of a table's frequencies
@@ -105,7 +105,7 @@ def encode(weights: np.ndarray, table: Table) -> bytes:
     return _encode(symbols, starts, frequencies).tobytes()
 
 
-@numba.njit(cache=True)
+@njit
 def _encode(symbols: np.ndarray, starts: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     out = np.empty(2 * len(symbols) + 4, np.uint8)  # a symbol takes BITS bits at most
     position, state = len(out), LEAST
@@ -132,7 +132,7 @@ def decode(code: bytes, table: Table, count: int) -> np.ndarray:
     return _decode(data, table.starts.astype(np.int64), table.first, count)
 
 
-@numba.njit(cache=True)
+@njit
 def _decode(data: np.ndarray, starts: np.ndarray, first: int, count: int) -> np.ndarray:
     out = np.empty(count, np.int8)
     position, state = 0, 0

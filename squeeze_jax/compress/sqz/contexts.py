@@ -5,9 +5,9 @@ its bits below the leading one, high bits first. Decisions that the largest leve
 determines are skipped. Each context keeps one probability for each node of this decision tree.
 """
 
-import numba
 import numpy as np
 
+from squeeze_jax.compress.machine_code import njit
 from squeeze_jax.compress.sqz.mixing import (
     BITS,
     CHOICES,
@@ -25,23 +25,23 @@ _BIAS = 256  # a constant input
 _FEW = 6  # inputs for nearly random decisions, from the third bit below the leading one on
 
 
-@numba.njit(cache=True)
+@njit
 def _signed_class(value):
     return 64 + size_class(value) if value >= 0 else 64 - size_class(value)
 
 
-@numba.njit(cache=True)
+@njit
 def _sign(value):
     return 1 if value == 0 else (2 if value > 0 else 0)
 
 
-@numba.njit(cache=True)
+@njit
 def _set_bases(m, contexts):
     for i in range(INPUTS - 1):
         m.bases[i + 1] = contexts[i] * _NODES + i
 
 
-@numba.njit(cache=True)
+@njit
 def _split_logit(m, edges, low, middle, high):
     """Returns the logit of a level being in middle..high, given that it is in low..high.
 
@@ -54,7 +54,7 @@ def _split_logit(m, edges, low, middle, high):
     return np.int64(m.stretch[upper * 4094 // max(whole, 1) + 1])
 
 
-@numba.njit(cache=True)
+@njit
 def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_class):
     """Codes a magnitude 1..largest under m.bases; `edges` holds the edges of its sign's cells."""
     bits = m.coder[BITS]
@@ -104,7 +104,7 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
     return node
 
 
-@numba.njit(cache=True)
+@njit
 def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, negative_edges):
     """Encodes a tensor's levels, or decodes them into `levels`.
 
@@ -262,7 +262,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                 kernel_mask = (kernel_mask * 2 + 1) & 0xFFFF
 
 
-@numba.njit(cache=True)
+@njit
 def _code_bits(m, value, width, shown, number, phase, first, second):
     """Codes a number of `width` bits, high bits first.
 
@@ -292,7 +292,7 @@ def _code_bits(m, value, width, shown, number, phase, first, second):
     return node - (np.int64(1) << width)
 
 
-@numba.njit(cache=True)
+@njit
 def code_values(m, values, width, columns, number):
     """Encodes floating-point numbers, or decodes them into `values`.
 
@@ -326,7 +326,7 @@ def code_values(m, values, width, columns, number):
         here = (here * 2 + 1 - some) & 4095
 
 
-@numba.njit(cache=True)
+@njit
 def code_codebook(m, values, number):
     """Encodes one side of a codebook, outwards from zero, or decodes it into `values`.
 

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from squeeze_jax.compress.machine_code import njit
 from squeeze_jax.compress.sqz.quantized_tensor import (
     Codebook,
     QuantizedTensor,
@@ -119,7 +119,7 @@ def unpack(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
     return symbols
 
 
-@numba.njit(cache=True)
+@njit
 def _read_words(data, per_length, order, symbols):
     """Writes the symbols and returns the number of bits read, or -1 for bits that are no word."""
     position, total = 0, 8 * len(data)

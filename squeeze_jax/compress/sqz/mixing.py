@@ -10,8 +10,9 @@ c/sqz.c repeats every operation; a change here changes the format.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from squeeze_jax.compress.machine_code import njit
 
 INPUTS = 14  # inputs of a mixer: input 0 is a given logit, each other one has a table of contexts
 SETS = 3  # sets of mixers: a small context selects one of each; their logits are averaged
@@ -105,7 +106,7 @@ def make_model(data: np.ndarray, bits: int, decoding: bool) -> Model:
     )
 
 
-@numba.njit(cache=True)
+@njit
 def select_slots(m, first, bits, count, node):
     """Selects the states of inputs 1..count-1, by the contexts m.bases and a decision's node."""
     for i in range(1, count):
@@ -116,7 +117,7 @@ def select_slots(m, first, bits, count, node):
         )
 
 
-@numba.njit(cache=True)
+@njit
 def _code_interval(m, p, bit):
     """Codes a bit that is 1 with probability p / 65536, and returns it."""
     coder = m.coder
@@ -148,7 +149,7 @@ def _code_interval(m, p, bit):
     return bit
 
 
-@numba.njit(cache=True)
+@njit
 def code(m, count, prior, refining, bit):
     """Codes one decision, learns from it and returns it.
 
@@ -204,7 +205,7 @@ def code(m, count, prior, refining, bit):
     return bit
 
 
-@numba.njit(cache=True)
+@njit
 def size_class(value):
     """Returns the class of a magnitude, at most 63.
 
