@@ -24,6 +24,7 @@ from squeeze_jax.network import Network, split_model
 
 LARGEST_BLOCK = 4608  # most inputs of one Hessian; larger dense layers are split into blocks
 BATCH = 8  # images
+POSITIONS = 256  # of an image, that the second moment of a layer's inputs is summed over
 
 
 class Curvature(NamedTuple):
@@ -67,7 +68,7 @@ def calibrate(
       network: a classifier.
       images: preprocessed, float32 [N, H, W, 3].
       samples: random gradients an image.
-      on_batch: called after each batch, `count_batches(len(images), samples)` times.
+      on_batch: called after each batch, `count_batches(len(images))` times.
 
     Raises:
       UserError: there are no images.
@@ -82,7 +83,7 @@ def calibrate(
         model = nnx.merge(graphdef, params, stats)
         names = {id(layer): path for path, layer in find_layers(model).items()}
 
-        def loss(changes):
+        def run(changes):
             seen = {}
 
             def observe(layer, x, compute):
@@ -91,34 +92,42 @@ def calibrate(
                 return compute(x, layer.kernel[...]) + changes[name]
 
             with layers.intercept_layers(observe):
-                logits = model(images)
-            return jnp.sum(logits * _draw_directions(jax.lax.stop_gradient(logits), keys)), seen
+                return model(images), seen
 
         zeros = {
             name: jnp.zeros((len(images), *shape), jnp.float32) for name, shape in shapes.items()
         }
-        gradients, seen = jax.grad(loss, has_aux=True)(zeros)
-        return {name: _sum_moments(seen[name], gradients[name]) for name in shapes}
+        logits, backward, seen = jax.vjp(run, zeros, has_aux=True)
+
+        def sample(keys):
+            (gradients,) = backward(_draw_directions(logits, keys))
+            return {name: _gradient_moments(seen[name], gradients[name]) for name in shapes}
+
+        sums = jax.tree.map(lambda each: each.sum(axis=0), jax.lax.map(sample, keys))
+        return {
+            name: [sum_outer_products(seen[name], seen[name], sums[name][-1]), *sums[name]]
+            for name in shapes
+        }
 
     sums, weights = {}, {name: [] for name in shapes}
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
-        for sample in range(samples):
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(start), sample), len(part))
-            for name, found in jax.device_get(sum_batch(params, stats, part, keys)).items():
-                weights[name].append(found.pop())
-                found = [np.asarray(moment, np.float64) for moment in found]
-                sums[name] = (
-                    [a + b for a, b in zip(sums[name], found, strict=True)]
-                    if name in sums
-                    else found
-                )
-            on_batch()
+        keys = jnp.stack(
+            [
+                jax.random.split(jax.random.fold_in(jax.random.key(start), sample), len(part))
+                for sample in range(samples)
+            ]
+        )
+        for name, found in jax.device_get(sum_batch(params, stats, part, keys)).items():
+            weights[name].append(found.pop() / samples)
+            found = [np.asarray(moment, np.float64) for moment in found]
+            sums[name] = (
+                [a + b for a, b in zip(sums[name], found, strict=True)] if name in sums else found
+            )
+        on_batch()
     count = samples * len(images)
     curvatures = {
-        name: Curvature._make(
-            [*(moment / count for moment in moments), _average_samples(weights[name], samples)]
-        )
+        name: Curvature(*(moment / count for moment in moments), np.concatenate(weights[name]))
         for name, moments in sums.items()
     }
     return Calibration(images, curvatures)
@@ -136,9 +145,9 @@ def _draw_directions(logits: jax.Array, keys: jax.Array) -> jax.Array:
     return parts - p * jnp.sum(parts, axis=-1, keepdims=True)
 
 
-def count_batches(images: int, samples: int = 2) -> int:
+def count_batches(images: int) -> int:
     """Returns the number of times that `calibrate` calls `on_batch`."""
-    return samples * -(-images // BATCH)
+    return -(-images // BATCH)
 
 
 def _find_output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -156,29 +165,26 @@ def _find_output_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _sum_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
-    """Returns the fields of a `Curvature`, summed over a batch.
+def _gradient_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
+    """Returns the fields of a `Curvature` after the first, summed over a batch but for the weights.
 
     Args:
       seen: `im2col` of the layer's input, [N, positions, blocks, k].
-      gradient: of the loss by the layer's output, [N, H', W', channels] or [N, channels].
+      gradient: of the outputs by the layer's output, [N, H', W', channels] or [N, channels].
     """
     n, positions, blocks, _ = seen.shape
     weights = jnp.mean(gradient**2, axis=-1).reshape(n, positions)
-    inputs = sum_outer_products(seen, seen, weights)
     biases = jnp.sum(gradient.reshape(n, positions, -1).sum(axis=1) ** 2, axis=0)
     if positions == 1:  # an image's gradient is one outer product
         squares = jnp.sum(seen**2, axis=-1)  # [n, 1, blocks]
         return [
-            inputs,
-            inputs * gradient.shape[-1],
+            sum_outer_products(seen, seen, weights) * gradient.shape[-1],
             jnp.einsum("npb,no->bo", squares, gradient.reshape(n, -1) ** 2),
             biases,
             weights,
         ]
     each = jnp.einsum("npbk,npbo->nbko", seen, gradient.reshape(n, positions, blocks, -1))
     return [
-        inputs,
         jnp.einsum("nbko,nblo->bkl", each, each),
         jnp.sum(each**2, axis=(0, 2)),
         biases,
@@ -189,27 +195,22 @@ def _sum_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
 def sum_outer_products(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the weighted sum of outer products over images and positions, [blocks, k, k].
 
+    Of an image with many positions about `POSITIONS` stand for all: neighbours say much the same.
+
     Args:
       x: [N, positions, blocks, k].
       y: the same shape.
       weights: [N, positions].
     """
-    weighted = x * weights[:, :, None, None]
+    positions = x.shape[1]
+    step = max(positions // POSITIONS, 1)
+    while math.gcd(step, positions) > 1:  # or only some columns of a square would be seen
+        step += 1
+    x, y, weights = (array[:, ::step] for array in (x, y, weights))
+    weighted = x * (weights * (positions / weights.shape[1]))[:, :, None, None]
     if x.shape[2] == 1:  # a plain matrix product is nearly twice as fast on a CPU
         return (weighted.reshape(-1, x.shape[-1]).T @ y.reshape(-1, y.shape[-1]))[None]
     return jnp.einsum("npbk,npbl->bkl", weighted, y)
-
-
-def _average_samples(parts: list[np.ndarray], samples: int) -> np.ndarray:
-    """Returns the mean of each batch over its samples, [N, positions].
-
-    Args:
-      parts: arrays [batch, positions]; the samples of a batch are consecutive.
-      samples: number of samples of a batch.
-    """
-    return np.concatenate(
-        [np.mean(parts[i : i + samples], axis=0) for i in range(0, len(parts), samples)]
-    )
 
 
 def find_layers(model: nnx.Module) -> dict[str, LinearLayer]:
