@@ -127,7 +127,9 @@ def calibrate(
         on_batch()
     count = samples * len(images)
     curvatures = {
-        name: Curvature(*(moment / count for moment in moments), np.concatenate(weights[name]))
+        name: Curvature._make(
+            [*(moment / count for moment in moments), np.concatenate(weights[name])]
+        )
         for name, moments in sums.items()
     }
     return Calibration(images, curvatures)
