@@ -136,7 +136,7 @@ def test_large_patches_are_multiplied_in_groups_of_rows(images, size, padding, p
 def test_max_pool_rounds_up(backend, size, dtype):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, *size, 3)), dtype)
     with conv_backend.conv_backend(backend):
-        y = jax.jit(functional.max_pool)(x)
+        y = jax.jit(lambda x: functional.max_pool(x))(x)  # traced anew: backends are no argument
     assert y.dtype == x.dtype
     np.testing.assert_array_equal(
         np.asarray(y, np.float32), max_pooling(np.asarray(x, np.float32), 3, 2)
