@@ -15,6 +15,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One worker more than cores: tests wait for the processes that they start."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_sessionfinish(session):
     """Fails the run for a skip whose reason $ALLOWED_SKIPS, a regular expression, does not match.
 

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.report.statistics import LEVEL, holm
@@ -207,6 +206,8 @@ def differences(spaces: Sequence[Space], seed: int = 0) -> list[dict[str, Any]]:
       first, second: names; mean_difference (points) and its 95 % interval by bootstrap of designs;
       p_mann_whitney and p_kolmogorov_smirnov, two-sided, corrected for the number of pairs (Holm).
     """
+    from scipy import stats  # takes half a second
+
     random = np.random.default_rng(seed)
     found = []
     for first, second in combinations(spaces, 2):

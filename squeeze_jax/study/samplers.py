@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.stats import qmc
 
 from squeeze_jax.errors import UserError
 from squeeze_jax.study.space import Choice, Design, Space, design_at
@@ -62,12 +61,16 @@ def _random(axes: int, count: int, seed: int) -> Iterator[np.ndarray]:
 
 def _latin_hypercube(axes: int, count: int, seed: int) -> Iterator[np.ndarray]:
     """Yields the points of one hypercube of `count` points after another."""
+    from scipy.stats import qmc  # takes half a second
+
     sampler = qmc.LatinHypercube(axes, rng=np.random.default_rng(seed))
     while True:
         yield from sampler.random(count)
 
 
 def _sobol(axes: int, count: int, seed: int) -> Iterator[np.ndarray]:
+    from scipy.stats import qmc
+
     sampler = qmc.Sobol(axes, rng=np.random.default_rng(seed))
     while True:
         yield sampler.random(1)[0]

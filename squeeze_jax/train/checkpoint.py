@@ -33,6 +33,9 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         self._directory = directory
+        context = ocp.Context()
+        # Each replica would save a slice of each array, and compile a program for each slice.
+        context.array.saving.use_replica_parallel = False
         with write_errors(directory):
             if storage.is_remote(directory):
                 # Orbax removes in the background what a kill left half written. A folder that holds
@@ -42,6 +45,7 @@ class Checkpoints:
                 str(storage.absolute(directory)),
                 preservation_policy=_keeps_latest(),
                 cleanup_tmp_directories=True,
+                context=context,
             )
         self._saved_step = self.latest_step
 

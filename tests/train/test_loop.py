@@ -21,6 +21,7 @@ from squeeze_jax.train import (
     TrialConfig,
     check_config,
     compile_trial,
+    parallel,
     step,
     total_steps,
     train,
@@ -67,6 +68,15 @@ def test_it_learns_the_digits(config, digits, tmp_path, batch_norm, top1):
     assert result["images_per_second"] > 0
     losses = [row["loss"] for row in lines(tmp_path) if "loss" in row]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_saving_from_two_devices_compiles_nothing(config, digits, tmp_path, caplog):
+    trial = TrialConfig.parse(config)
+    compiled = compile_trial(trial, digits, jax.devices())
+    state = parallel.replicate(compiled.initial_state(trial), jax.devices())
+    with Checkpoints(tmp_path) as checkpoints, jax.log_compiles():
+        checkpoints.save(parallel.as_global(state, jax.devices()))
+    assert not [each for each in caplog.messages if "XLA compilation" in each]
 
 
 @pytest.mark.slow
