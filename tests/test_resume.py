@@ -175,7 +175,10 @@ def test_terminated_and_a_line_cut_short(untouched, tmp_path, cache):
         lambda: log.exists() and log.stat().st_size > 0, signal.SIGTERM, *flags
     )
     assert code == 128 + signal.SIGTERM
-    assert stderr == "stopped by SIGTERM, state saved; run the same command again to continue\n"
+    assert stderr.splitlines() == [
+        f"2 of 2 trials to train in {tmp_path}",
+        "stopped by SIGTERM, state saved; run the same command again to continue",
+    ]
     assert 0 < checkpoint_step(tmp_path, SEEDS[0]) < STEPS
     with log.open("a") as file:
         file.write('{"step": 3')

@@ -132,7 +132,8 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
 
     Args:
       plan: the study.
-      tells: whether to print what there is to say of the checkpoints that trials start from.
+      tells: whether to print how many trials are left, and what there is to say of the checkpoints
+        that they start from.
 
     Raises:
       UserError: see `check`; a workdir of another config.
@@ -155,7 +156,9 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     results = workdir.read_results(trial.name for trial in trials)
     done = agreed([is_done(trial, results[trial.name]) for trial in trials])
     waiting = [trial for trial, ended in zip(trials, done, strict=True) if not ended]
-    if first_process() and tells:
+    if first_process() and tells and waiting:
+        left = f"{len(waiting)} of {len(trials)} trials to train in {plan.workdir}"
+        print(left, file=sys.stderr, flush=True)
         _tell_starts(study.trainable, data_of)
     steps = {
         trial.name: 0

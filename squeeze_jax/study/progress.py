@@ -47,6 +47,7 @@ class Progress:
             disable=not shown.isatty(),
             bar_format=_BAR,
             dynamic_ncols=True,
+            leave=False,
         )
         self._plain = None if shown.isatty() else shown
         self._total, self._done, self._elsewhere, self._jobs = total_steps, 0, 0, jobs
@@ -80,7 +81,8 @@ class Progress:
             self._bar.set_description_str(name, refresh=False)
         if loss is not None:
             self._loss = f", loss {loss:.3f}"
-            self._bar.set_postfix_str((self._loss + self._time_left()).removeprefix(", "))
+            # A narrow terminal cuts off the end.
+            self._bar.set_postfix_str((self._time_left() + self._loss).removeprefix(", "))
         if self._plain and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
             part = (self._done + self._elsewhere) / self._total

@@ -165,8 +165,9 @@ def test_bfloat16_is_near(taught, digits):
 
 @pytest.mark.slow
 def test_a_stopped_run_continues_to_the_same_bits(taught, digits, tmp_path):
+    """With an average of the weights, which is a part of the state."""
     taught.model.dropout = 0.5
-    taught.train.checkpoint_every = 2
+    taught.train.update(checkpoint_every=2, ema_decay=0.9)
 
     def run(name, **options):
         compiled = compile_trial(parsed(taught), digits, jax.devices())

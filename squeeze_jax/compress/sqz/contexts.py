@@ -19,10 +19,14 @@ from squeeze_jax.compress.sqz.mixing import (
     size_class,
 )
 
+# Constants that are arguments are of np.int64: for each literal, Numba would compile the function
+# once more, which took most of the ten seconds before the first file was open.
+_0, _1, _2 = np.int64(0), np.int64(1), np.int64(2)
+_ALL, _VALUE_BITS, _REFINING = np.int64(INPUTS), np.int64(VALUE_BITS), np.int64(95)
 _NODES = 1 << 14  # bound on the nodes of a level's decision tree; contexts are multiplied by it
-_ZERO, _SIGN, _LENGTH, _BELOW = 1, 2, 4096, 8192  # first nodes of the four parts
-_BIAS = 256  # a constant input
-_FEW = 6  # inputs for nearly random decisions, from the third bit below the leading one on
+_ZERO, _SIGN, _LENGTH, _BELOW = _1, _2, 4096, 8192  # first nodes of the four parts
+_BIAS = np.int64(256)  # a constant input
+_FEW = np.int64(6)  # inputs for nearly random decisions, from the third bit below the leading one on
 
 
 @njit
@@ -66,13 +70,13 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
     while (2 << length) <= largest:
         low, middle = 1 << length, 2 << length
         logit = _split_logit(m, edges, low, middle, largest)
-        select_slots(m, 0, bits, INPUTS, _LENGTH + length)
+        select_slots(m, _0, bits, _ALL, _LENGTH + length)
         m.bases[1] = 3
-        select_slots(m, 0, bits, 2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
+        select_slots(m, _0, bits, _2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
         m.chosen[0] = 2 + length
         m.chosen[1] = 100 + row_class
         m.chosen[2] = 300 + column_class
-        if not code(m, INPUTS, logit, 2 + length, np.int64(length < k)):
+        if not code(m, _ALL, logit, 2 + length, np.int64(length < k)):
             break
         length += 1
     node = 1
@@ -85,17 +89,17 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
             node *= 2
             continue
         logit = _split_logit(m, edges, low, middle, high)
-        count = INPUTS if depth < 2 else _FEW
+        count = _ALL if depth < 2 else _FEW
         select_slots(
             m,
-            0,
+            _0,
             bits,
             count,
             _BELOW + 256 * length + node if depth < 8 else _BELOW + 256 * 25 + depth,
         )
         m.bases[1] = 3
         select_slots(
-            m, 0, bits, 2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1)
+            m, _0, bits, _2, _BELOW + depth * 256 + ((logit + 2048) >> 4) + _NODES * (left + 1)
         )
         m.chosen[0] = 40 + 8 * length + min(depth, 7)
         m.chosen[1] = 164 + row_class
@@ -128,7 +132,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
     column_count, column_sum = np.zeros(inner, np.int64), np.zeros(inner, np.int64)
     for a in range(outer):
         for b in range(inner):
-            kernel_count, kernel_sum, kernel_mask = 0, 0, 0
+            kernel_count, kernel_sum, kernel_mask = _0, _0, _0
             for t in range(taps):
                 at = a * outer_stride + b * inner_stride + t * tap_stride
                 # Levels of the same tap in preceding channels, and of neighbouring taps.
@@ -181,11 +185,11 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                         (row_density >> 1) * 32 + (column_density >> 1),
                     ),
                 )
-                select_slots(m, 0, bits, INPUTS, _ZERO)
+                select_slots(m, _0, bits, _ALL, _ZERO)
                 m.chosen[0] = 0
                 m.chosen[1] = 1 + (row_density >> 2) * 9 + (column_density >> 2)
                 m.chosen[2] = min(row_age, 15) * 16 + min(column_age, 15)
-                nonzero = code(m, INPUTS, _BIAS, 0, np.int64(levels[at] != 0))
+                nonzero = code(m, _ALL, _BIAS, _0, np.int64(levels[at] != 0))
                 if m.coder[FAILED]:
                     return
                 if not nonzero:
@@ -205,7 +209,7 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                         m,
                         (
                             t,
-                            0,
+                            _0,
                             a,
                             b,
                             b * taps + t,
@@ -219,11 +223,11 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                             _signed_class(left),
                         ),
                     )
-                    select_slots(m, 0, bits, INPUTS, _SIGN)
+                    select_slots(m, _0, bits, _ALL, _SIGN)
                     m.chosen[0] = 1
                     m.chosen[1] = 0
                     m.chosen[2] = 256 + min(t, 7)
-                    negative = code(m, INPUTS, _BIAS, 1, np.int64(value < 0))
+                    negative = code(m, _ALL, _BIAS, _1, np.int64(value < 0))
 
                 total = abs(left) + abs(up) + abs(left2) + abs(up2) + 2 * abs(west) + 2 * abs(north)
                 usual = row_sum[a] * 2 // (row_count[a] + 1) + column_sum[b] * 2 // (
@@ -232,8 +236,8 @@ def code_levels(m, levels, sizes, strides, width, below, above, positive_edges, 
                 _set_bases(
                     m,
                     (
-                        0,
-                        0,
+                        _0,
+                        _0,
                         negative,
                         row_class * 2 + negative,
                         column_class * 2 + negative,
@@ -282,11 +286,11 @@ def _code_bits(m, value, width, shown, number, phase, first, second):
         m.bases[3] = (phase * 4096 + first) << 14
         m.bases[4] = (phase * 4096 + second) << 14
         m.bases[5] = ((phase * 4096 + first) * 64 + second) << 14
-        select_slots(m, table, VALUE_BITS, count, at)
+        select_slots(m, table, _VALUE_BITS, count, at)
         m.chosen[0] = 256 + phase * 34 + place
         m.chosen[1] = 240
         m.chosen[2] = CHOICES - 1 - phase
-        node = node * 2 + code(m, count, _BIAS, 95, bit)
+        node = node * 2 + code(m, count, _BIAS, _REFINING, bit)
         if m.coder[FAILED]:
             return np.int64(0)
     return node - (np.int64(1) << width)
@@ -312,7 +316,7 @@ def code_values(m, values, width, columns, number):
         above = np.int64(0)  # bit mask: which of the 6 numbers above are not 0
         for k in range(1, min(6, i // columns) + 1):
             above = above * 2 + (values[i - k * columns] != 0)
-        some = _code_bits(m, np.int64(values[i] != 0), 1, 1, number, 4, here, above)
+        some = _code_bits(m, np.int64(values[i] != 0), _1, _1, number, np.int64(4), here, above)
         if some:
             values[i] = _code_bits(
                 m, values[i], width, head + 2, number, width >> 5, before, before2
@@ -344,8 +348,8 @@ def code_codebook(m, values, number):
         length = 0
         while step >> (length + 1) > 0:
             length += 1
-        length = _code_bits(m, length, 5, 5, number, 2, expected, gap_length)
-        step = (np.int64(1) << length) + _code_bits(m, step, length, 3, number, 3, length, expected)
+        length = _code_bits(m, length, np.int64(5), np.int64(5), number, _2, expected, gap_length)
+        step = (np.int64(1) << length) + _code_bits(m, step, length, np.int64(3), number, np.int64(3), length, expected)
         if m.coder[FAILED] or value + step > 0x7F7FFFFF:
             m.coder[FAILED] = 1
             return
