@@ -352,6 +352,7 @@ class LoadedNetwork:
         calibrated, others = None, None
         if target_bytes is not None or max_loss is not None or (bits is not None and data):
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
+            print(f"calibrating on {len(images)} images", file=sys.stderr)
             with tqdm(
                 total=calibrate.count_batches(len(images)),
                 desc="calibrating",
@@ -362,7 +363,7 @@ class LoadedNetwork:
                 calibrated = calibrate.calibrate(network, images, on_batch=advance(bar))
 
         def tell(text: str) -> None:
-            tqdm.write(f"tried {text}", file=sys.stderr)
+            tqdm.write(f"tried: {text}", file=sys.stderr)
 
         def encode(base: Network | None) -> bytes:
             with tqdm(desc="rounding", unit="layer", delay=1, leave=False, disable=None) as bar:

@@ -114,7 +114,7 @@ def test_second_launch_trains_nothing(sweep):
     before = {path: path.stat().st_mtime_ns for path in (workdir / "trials").rglob("*.json*")}
     table = (workdir / "sweep.csv").read_text()
     process = completed("configs/sr_sweep.py", *flags)
-    assert process.stderr == ""
+    assert process.stderr == f"0 of 15 trials to train in {workdir}\n"
     assert (workdir / "sweep.csv").read_text() == table
     assert {
         path: path.stat().st_mtime_ns for path in (workdir / "trials").rglob("*.json*")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from squeeze_jax.cli.checks import COUNT, check_figure, check_ranges
 from squeeze_jax.storage import as_path
@@ -59,4 +60,5 @@ def run(arguments: argparse.Namespace) -> int:
         from squeeze_jax.report import figures
 
         figures.write(arguments.figure, figures.distribution_figure(known))
+        print(arguments.figure, file=sys.stderr)
     return 0

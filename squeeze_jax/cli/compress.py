@@ -86,7 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"outputs diverge by {written.divergence:.2g} nats from the net's own on "
             f"{written.num_images} images that calibration did not see"
         )
-    elif arguments.bits is not None:
+    elif arguments.bits is None:
+        loss += "; --target-bytes makes it smaller"
+    else:
         loss = f"{arguments.bits} bits a level"
     print(
         f"{written.path}: {written.num_bytes:,} bytes, "

@@ -64,7 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
             lines.append(f"equal files in several {what}: {len(groups)} (first: {example})")
     lines += folder.notes()
     if found.unreadable:
-        lines.append(f"cannot be read: {describe(found.unreadable)}")
+        lines.append(
+            f"cannot be read: {describe(found.unreadable)}; launch refuses them, or skips them "
+            "with --config.data.skip_unreadable=True"
+        )
     print("\n".join(lines))
     return 0
 

@@ -27,6 +27,8 @@ EXAMPLE = "squeeze-jax firmware photos --flash 256K --ram 96K -o OUT"
 # Bytes on top of the constants and the arena: engine.c and net.c (7.1 KB on a Cortex-M4), and the
 # stack (600 bytes); see experiments/engine.
 CODE_BYTES, STACK_BYTES = 8 * 1024, 1024
+# A folder of few photos has few batches, and so many epochs of them would end at chance.
+SEARCH_STEPS, STEPS = 150, 600
 ATTEMPTS = 4  # at a .sqz file whose weights fit as the engine codes them
 
 
@@ -41,9 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ram", type=parse_bytes, required=True, metavar="N", help="such as 96K")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--search-epochs", type=float, default=15.0, metavar="N", help="of each design point (15)"
+        "--search-epochs",
+        type=float,
+        default=15.0,
+        metavar="N",
+        help=f"of each design point (15), at least {SEARCH_STEPS} steps",
     )
-    parser.add_argument("--epochs", type=float, default=60.0, metavar="N", help="of the best (60)")
+    parser.add_argument(
+        "--epochs",
+        type=float,
+        default=60.0,
+        metavar="N",
+        help=f"of the best (60), at least {STEPS} steps",
+    )
     parser.add_argument(
         "--config",
         action="append",
@@ -62,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     output, constants = arguments.output, arguments.flash - CODE_BYTES
     if constants <= 0 or arguments.ram <= STACK_BYTES:
         raise UserError(
-            f"the code takes {CODE_BYTES:,} bytes of flash, and its stack {STACK_BYTES:,} of RAM"
+            f"--flash {arguments.flash:,} --ram {arguments.ram:,}: the code alone takes "
+            f"{CODE_BYTES:,} bytes of flash, and its stack {STACK_BYTES:,} of RAM; K is 1,024"
         )
     check_new(output / "firmware")
     limits = {
@@ -76,15 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
         **dict(text.partition("=")[::2] for text in arguments.config),
     }
     print("1/4 searching: every design point that fits", file=sys.stderr)
-    epochs = {"train.epochs": arguments.search_epochs}
-    if code := _launch(output / "search", settings | epochs):
+    length = {"train.epochs": arguments.search_epochs, "train.min_steps": SEARCH_STEPS}
+    if code := _launch(output / "search", length | settings):
         return code
     best = best_trial(output / "search", limits)
     point = {"image_sizes": (best["image_size"],), "widths": (best["base_e"],)}
     so_far = f"{best['top1']:.1f} % so far"
     print(f"2/4 training the best point, {best['trial']}: {so_far}", file=sys.stderr)
     training = output / "training" / best["trial"]
-    if code := _launch(training, settings | point | {"train.epochs": arguments.epochs}):
+    length = {"train.epochs": arguments.epochs, "train.min_steps": STEPS}
+    if code := _launch(training, length | settings | point):
         return code
     trained = best_trial(training, limits)
     network = api.load(training / "trials" / trained["trial"])
@@ -131,7 +145,10 @@ def best_trial(workdir: Path, limits: Mapping[str, int]) -> dict[str, Any]:
         if row["status"] == "ok" and all(row[name] <= limit for name, limit in limits.items())
     ]
     if not learned:
-        raise UserError(f"no trial of {workdir} has learned: see its report.html")
+        raise UserError(
+            f"no trial of {workdir} is better than chance: more photos or more epochs may help; "
+            "see its report.html"
+        )
     return max(learned, key=lambda row: (row["top1"], -row["engine_ram_bytes"]))
 
 

@@ -3,6 +3,7 @@
 Running the same command again continues where the last one stopped.
 """
 
+import difflib
 import functools
 import hashlib
 import re
@@ -34,8 +35,8 @@ USAGE = """\
 usage: squeeze-jax launch STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
        python launch.py --config STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
 
-Trains a study. STUDY is a name or the path of a config file; PRESET is digits (the default),
-cifar10, imagenet or folder. Running the same command again continues where it stopped.
+Trains a study. STUDY is a name or the path of a config file; PRESET is data with a recipe, digits
+by default. Running the same command again continues where it stopped.
 
 example: squeeze-jax launch sr_sweep:digits --config.train.epochs=5 --jobs 2
 """
@@ -55,9 +56,11 @@ def _launch(argv: list[str]) -> int:
     argv = _with_config_path(argv)
     values = _define_flags(argv)
     if {"-h", "--help", "-help", "--helpfull"} & set(argv):
+        from squeeze_jax.configs.base import PRESETS
         from squeeze_jax.study.executors import EXECUTORS
 
-        print(f"{USAGE}\nexecutors: {', '.join(EXECUTORS)}\n{_hyphenated(values.get_help())}")
+        choices = f"presets: {', '.join(PRESETS)}\nexecutors: {', '.join(EXECUTORS)}"
+        print(f"{USAGE}\n{choices}\n{_hyphenated(values.get_help())}")
         return 0
     if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in argv):
         _parse(values, argv)
@@ -122,7 +125,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         values,
         "address",
         None,
-        "Of the Ray cluster: HOST:PORT, or auto; this machine's by default.",
+        "Address of the Ray cluster, HOST:PORT or auto; by default Ray is started on this machine.",
     )
     _string(
         values,
@@ -145,23 +148,30 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     flags.DEFINE_bool(
         "distributed",
         False,
-        "One of several processes (a TPU pod slice, several GPU hosts).",
+        "Train as one of several processes (a TPU pod slice, several GPU hosts).",
         flag_values=values,
     )
     _string(
         values,
         "coordinator",
         None,
-        "host:port of the first process; found by itself on Cloud TPU, Slurm and GKE.",
+        "HOST:PORT of the first of the processes; found by itself on Cloud TPU, Slurm and GKE.",
     )
     for name, text in (
-        ("processes", "How many processes there are; likewise."),
-        ("process_id", "Which of them this one is, from 0; likewise."),
+        ("processes", "How many processes there are; found by itself like --coordinator."),
+        (
+            "process_id",
+            "Which of the processes this one is, from 0; found by itself like --coordinator.",
+        ),
     ):
         flags.DEFINE_integer(name, None, text, lower_bound=0, flag_values=values)
     for name, default, text in (
-        ("join_timeout", 300.0, "Seconds that the processes wait until all have come."),
-        ("heartbeat_timeout", 30.0, "Seconds of silence after which a process is lost."),
+        ("join_timeout", 300.0, "Seconds to wait for the other processes to start."),
+        (
+            "heartbeat_timeout",
+            30.0,
+            "Seconds of silence after which another process counts as lost.",
+        ),
     ):
         flags.DEFINE_float(name, default, text, lower_bound=0.1, flag_values=values)
     flags.DEFINE_bool("verbose", False, "Also show what libraries log.", flag_values=values)
@@ -194,12 +204,41 @@ def _parse(values: flags.FlagValues, argv: list[str]) -> Any:
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}")
         return config
+    except flags.UnrecognizedFlagError as e:
+        raise UserError(_unknown_flag(e.flagname, values)) from e
+    except flags.IllegalFlagValueError as e:
+        raise UserError(_wrong_value(str(e))) from e
     except flags.Error as e:
         raise UserError(str(e)) from e
     except (AttributeError, KeyError) as e:
         if not any(argument.startswith(("--config.", "-config.")) for argument in argv):
             raise  # not an override's key but a fault inside the config file
         raise UserError(_missing_key(str(e.args[0]), argv)) from e
+
+
+def _wrong_value(message: str) -> str:
+    """Returns absl's message about a value, in words of its own where they are Python's."""
+    for kind, words in (("an int", "invalid literal for int"), ("a float", "could not convert")):
+        if found := re.match(f"flag (--[^=]+)=(.*): {words}", message):
+            return f"{found[1]} is {kind}; got {found[2]!r}"
+    return message
+
+
+def _unknown_flag(name: str, values: flags.FlagValues) -> str:
+    """Returns one line about a flag that does not exist, perhaps with the key of the config."""
+    from squeeze_jax.configs.base import defaults
+
+    near = difflib.get_close_matches(name, [flag for flag in values if flag != "config"], 1)
+    close = [f"--{flag.replace('_', '-')}" for flag in near]
+    keys = defaults().to_dict()
+    found = [f"--config.{name}"] if name in keys else []
+    found += [
+        f"--config.{section}.{name}"
+        for section, part in keys.items()
+        if isinstance(part, dict) and name in part
+    ]
+    hint = f"; did you mean {(found or close)[0]}?" if found or close else ""
+    return f"launch has no flag --{name.replace('_', '-')}{hint}"
 
 
 def _missing_key(message: str, argv: list[str]) -> str:
@@ -316,7 +355,7 @@ def _train(
             f"{plan.workdir}/: "
             + ", ".join(f"{count} {status}" for status, count in counts.items())
             + (f"; means leave out {left_out} of {sum(counts.values())} trials" if left_out else "")
-            + "; see sweep.csv, sweep.png, report.html"
+            + "; ± is the 95 % interval of a mean over seeds; see sweep.csv, sweep.png, report.html"
         )
     return 1 if counts.get("failed") else code
 
@@ -332,6 +371,7 @@ def _dry_run(plan: "Plan") -> str:
     for each in found.estimates:
         costs = [f"{each.costs[name]:,}" if each.costs else "–" for name in ("params", "macs")]
         minutes = f"{each.seconds / 60:.1f}" if each.seconds is not None else each.problem
+        minutes = "has ended" if each.seconds == 0 else minutes
         rows.append([each.trial.name, *costs, f"{each.steps:,}", minutes])
     count = f"{len(found.estimates)} trials"
     count += f", {100 * found.share:.0f} % of their steps" if found.share < 1 else ""

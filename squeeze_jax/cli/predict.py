@@ -6,12 +6,13 @@ import sys
 
 from squeeze_jax.cli.checks import COUNT, check_ranges
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
+from squeeze_jax.errors import UserError
 from squeeze_jax.storage import as_path
 
 NAME = "predict"
 HELP = "print the likeliest classes of images, or of every image in a folder"
 GROUP = "inspect"
-EXAMPLE = "squeeze-jax predict net.onnx cat.jpg"
+EXAMPLE = "squeeze-jax predict cifar10-48k photo.jpg"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
         type=as_path,
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
         help="or a folder of images, at any depth",
     )
@@ -37,6 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.data.folder import list_images
 
     check_ranges(arguments, top=COUNT)
+    if not arguments.images:
+        raise UserError(
+            f"got {arguments.checkpoint} alone: give a network and images, such as {EXAMPLE}"
+        )
     images = list_images(arguments.images)
     failures: list[UnreadableImage] = []
     network = api.load(arguments.checkpoint)

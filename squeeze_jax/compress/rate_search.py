@@ -89,7 +89,7 @@ def to_size(
             base,
             options,
         )
-        on_try(f"{len(content):,} of {goal:,} bytes")
+        on_try(f"{len(content):,} bytes; at most {goal:,} wanted")
         return len(content) - fixed, content
 
     if goal <= fixed:
@@ -150,7 +150,7 @@ def to_loss(
             options,
         )
         nats = divergence(container.read(content, known_classes, base))
-        on_try(f"{len(content):,} bytes, {nats:.3g} of {goal:.3g} nats")
+        on_try(f"{len(content):,} bytes, {nats:.3g} nats; at most {goal:.3g} wanted")
         return nats, content
 
     search = functools.partial(

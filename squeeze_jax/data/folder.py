@@ -199,7 +199,7 @@ def scan(data_dir: str | Path) -> ImageFolder:
         raise UserError(f"an image folder lies on a disk; copy {root} to one")
     if not str(data_dir):
         raise UserError(
-            "which image folder? Give --data-dir DIR, or --config.data.data_dir=DIR in a study"
+            "which image folder? Give --data-dir DIR; to launch, --config.data.data_dir=DIR"
         )
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"

@@ -86,8 +86,8 @@ def reject(failures: Sequence[UnreadableImage], total: int, skip: bool) -> None:
         raise UserError(line)
     if not skip:
         raise UserError(
-            f"{line}; remove or repair them, or skip them (data.skip_unreadable=true, or "
-            "the flag --skip-unreadable)"
+            f"{line}; remove or repair them, or skip them: --config.data.skip_unreadable=True to "
+            "launch, --skip-unreadable elsewhere"
         )
     print(f"{line}; skipped", file=sys.stderr)
 

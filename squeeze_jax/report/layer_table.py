@@ -108,9 +108,9 @@ def hardware_text(record: Mapping[str, Any], with_layers: bool = False) -> str:
     densities = [layer["density"] for layer in record["layers"]]
     zeros = f"{1 - machine['os_weight_density']:.0%} of each layer, assumed"
     if record["has_own_zeros"]:
-        zeros = (
-            f"{1 - max(densities):.0%} to {1 - min(densities):.0%} of a layer, the network's own"
-        )
+        least, most = f"{1 - max(densities):.0%}", f"{1 - min(densities):.0%}"
+        share = f"{least} of each" if least == most else f"{least} to {most} of a"
+        zeros = f"{share} layer, the network's own"
     gigahertz = f"at 1 GHz, {record['cycles'] / 1e6:,.2f} ms an image"
     levels = record["energy_by_level"]
     shares = ", ".join(
@@ -129,7 +129,7 @@ def hardware_text(record: Mapping[str, Any], with_layers: bool = False) -> str:
         "cycles": f"{record['cycles']:,}; {gigahertz}",
         "utilisation": _utilisation(record["utilisation"]),
         "DRAM traffic": f"{record['dram_bytes']:,} bytes",
-        "energy": f"{record['energy']:,} MACs: {shares}",
+        "energy": f"{record['energy']:,} times that of one MAC: {shares}",
     }
     text = "\n".join(f"{name:12}  {value}" for name, value in lines.items())
     return f"{text}\n\n{_hardware_layers(record)}" if with_layers else text

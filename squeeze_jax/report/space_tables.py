@@ -81,8 +81,8 @@ def _interval_text(interval: Sequence[float], digits: int = 1) -> str:
 def _axes_text(space: Mapping[str, Any]) -> str:
     if (axes := space["axes"]) is None:
         return (
-            f"{space['workdir']}: to tell what each axis matters takes {LEAST_DESIGNS} designs, "
-            "not all of one error.\n"
+            f"{space['workdir']}: fewer than {LEAST_DESIGNS} designs of different errors; they do "
+            "not tell how much each axis matters.\n"
         )
     rows = [
         [last_part(key), f"{each['share']:.0f} {_interval_text(each['interval'], 0)}"]
@@ -105,7 +105,13 @@ def _best_text(space: Mapping[str, Any], title: str) -> str:
             f"{space['workdir']}: no design has two seeds, so nothing tells whether the best is "
             "luck.\n"
         )
-    head = ["Design", "Seeds", f"{title}, mean", "Expected", "Probability that it is the best"]
+    head = [
+        "Design",
+        "Seeds",
+        f"{title}, mean",
+        "Shrunk to the mean",
+        "Probability that it is the best",
+    ]
     rows = [
         [
             each["design"],

@@ -91,7 +91,7 @@ def read_space(
         else:
             points.append(point)
             if lost := point.count(*COLLAPSED):
-                left_out["collapsed seeds of other designs"] += lost
+                left_out["collapsed seeds"] += lost
     names = [trial.name for point in points for trial in point.trials]
     ends = workdir.read_results(names).values()
     taken = {result["steps"] for result in ends if result and "steps" in result}
@@ -124,8 +124,8 @@ def check_comparable(spaces: Sequence[Space], least: int) -> None:
         if len(space.points) < least:
             because = ", ".join(f"{count} {what}" for what, count in space.left_out.items())
             raise UserError(
-                f"{space.name} has {len(space.points)} finished designs, fewer than {least}"
-                + (f" ({because})" if because else "")
+                f"{space.name} has {len(space.points)} finished designs, fewer than the {least} of "
+                "--min-designs" + (f"; left out: {because}" if because else "")
             )
     first = spaces[0]
     for other in spaces[1:]:

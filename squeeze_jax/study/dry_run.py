@@ -1,6 +1,7 @@
 """Tells what a study would take on this machine, from costs and measured steps; trains nothing."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,7 @@ def estimate(plan: Plan) -> DryRun:
     for key in _spread(ranked):
         trial, config = designs[key], without_parents(designs[key])
         data = study.data_of[trial.name]
+        print(f"compiling {trial.name} and measuring some steps", file=sys.stderr, flush=True)
         speed = measure(compile_trial(config, data, jax.devices()), config, data)
         found.append((_work(study.costs, trial), speed))
     seen: set[Any] = set()

@@ -156,7 +156,7 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     results = workdir.read_results(trial.name for trial in trials)
     done = agreed([is_done(trial, results[trial.name]) for trial in trials])
     waiting = [trial for trial, ended in zip(trials, done, strict=True) if not ended]
-    if first_process() and tells and waiting:
+    if first_process() and tells:
         left = f"{len(waiting)} of {len(trials)} trials to train in {plan.workdir}"
         print(left, file=sys.stderr, flush=True)
         _tell_starts(study.trainable, data_of)

@@ -85,8 +85,10 @@ class Progress:
             self._bar.set_postfix_str((self._time_left() + self._loss).removeprefix(", "))
         if self._plain and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
-            part = (self._done + self._elsewhere) / self._total
-            self.say(f"{name}: step {done}, {100 * part:.0f} % of the sweep{self._time_left()}")
+            part = 100 * (self._done + self._elsewhere) / self._total
+            self.say(
+                f"{name}: step {done} of {steps}, {part:.0f} % of all steps{self._time_left()}"
+            )
 
     def expect(self, steps: int) -> None:
         """Adds steps to the total; a negative number subtracts them."""
@@ -142,7 +144,10 @@ class Progress:
             rate = self._jobs * (self._done - done) / max(now - since, 1e-9)
             left = self._total - self._done - self._elsewhere
             seconds = left / rate if rate else None
-        return "" if seconds is None else f", about {seconds / 60:.1f} min left"
+        if seconds is None:
+            return ""
+        left = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        return f", about {left} left"
 
     def say(self, line: str) -> None:
         """Prints a line beside the bar."""

@@ -166,7 +166,7 @@ class Workdir:
             if difference := _difference(old, new):
                 raise UserError(
                     f"{self.path} holds {what}: {difference}; "
-                    "give another --workdir, or remove the old one"
+                    f"give another folder, or remove {self.path}"
                 )
 
     def has_study(self) -> bool:

@@ -43,7 +43,8 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     if not given["train"]["init_from"]:
         raise UserError(
             "which network? Give --config.train.init_from=CHECKPOINT, "
-            "a trial's folder, a .sqz file or a file that `squeeze-jax import` reads"
+            "a trial's folder, a bundled net (cifar10-48k), a .sqz file, or a file that "
+            "`squeeze-jax import` reads"
         )
     network = _load(given["train"]["init_from"], given["model"])
     filled = copy.deepcopy(config)

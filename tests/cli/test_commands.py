@@ -206,7 +206,7 @@ def test_a_mistyped_command_is_told_which_was_meant(run, capsys):
 def test_old_names_of_flags_work_and_say_todays(run, checkpoint, tmp_path):
     arguments = ("--bits", 6, "--calibrate", "digits", "--calibration-images=4")
     code, _, err = run("compress", checkpoint, "-o", tmp_path / "net.sqz", *arguments)
-    assert (code, err) == (0, "--calibrate is called --data now\n")
+    assert (code, err.splitlines()[0]) == (0, "--calibrate is called --data now")
 
 
 def test_unreadable_images_among_others_are_named_and_the_others_predicted(
@@ -368,7 +368,7 @@ def test_compress_does_what_it_says(run, checkpoint, tmp_path, how):
     )
     size, nats = file.stat().st_size, float(found[3])
     assert code == 0 and int(found[1].replace(",", "")) == size
-    assert ("tried " in err) == ("--bits" not in how)
+    assert ("tried: " in err) == ("--bits" not in how)
     if "--target-bytes" in how:
         assert 800 < size <= 900
     if "--max-loss" in how:

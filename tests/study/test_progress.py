@@ -34,9 +34,7 @@ def test_plain_lines_where_there_is_no_terminal():
     progress.start_trial("sr=2", 20)
     progress.finish_trial("sr=2", {"status": "failed", "reason": "ValueError: no"})
     lines = stream.getvalue().splitlines()
-    assert lines[2].startswith("sr=1: step 10, 25 % of the sweep, about ") and lines[2].endswith(
-        " min left"
-    )
+    assert re.fullmatch("sr=1: step 10 of 20, 25 % of all steps, about .* left", lines[2])
     assert lines[-2] == "sr=1: ok, top-1 91.3 %, top-5 99.0 %, 9.5 s, 812 images/s"
     assert lines[-1] == "sr=2: failed, ValueError: no"
 
@@ -65,7 +63,9 @@ def test_a_trial_that_resumes_or_ends_early_keeps_the_share_right():
     progress.finish_trial("a", RESULT | {"status": "diverged"})
     progress.start_trial("b", 10)
     progress.step("b", 5, None)
-    assert "b: step 5, 81 % of the sweep" in stream.getvalue()  # 21 of the 26 that are left to take
+    assert (
+        "b: step 5 of 10, 81 % of all steps" in stream.getvalue()
+    )  # 21 of the 26 that are left to take
 
 
 def test_steps_of_other_processes_are_done_too(monkeypatch):
@@ -79,7 +79,7 @@ def test_steps_of_other_processes_are_done_too(monkeypatch):
     now[0] = 60.0
     progress.step("a", 20, None)
     # 20 + 30 of 100 steps; of 10 a minute here, and so of 20 in both, 50 more take 2.5.
-    assert stream.getvalue() == "a: step 20, 50 % of the sweep, about 2.5 min left\n"
+    assert stream.getvalue() == "a: step 20 of 40, 50 % of all steps, about 2.5 min left\n"
 
 
 def test_trials_that_run_side_by_side_and_one_that_begins_again():
@@ -92,7 +92,7 @@ def test_trials_that_run_side_by_side_and_one_that_begins_again():
     progress.start_trial("a", 40)
     progress.step("a", 10, None)  # its checkpoint
     progress.step("b", 20, None)
-    assert "b: step 20, 50 % of the sweep" in stream.getvalue()
+    assert "b: step 20 of 20, 50 % of all steps" in stream.getvalue()
 
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_jobs_share_one_display():
         progress.take(line)
     lines = shown.getvalue().splitlines()
     assert lines.count("over the budget, left out: c") == 1
-    assert re.match("b: step 20, 100 % of the sweep", lines[-3])
+    assert re.match("b: step 20 of 20, 100 % of all steps", lines[-3])
     assert [line.partition(":")[0] for line in lines[-2:]] == ["a", "b"]
     assert not [line for line in lines if "\x1e" in line]
     terminal = Terminal()

@@ -221,7 +221,7 @@ def test_a_study_whose_derive_changed_is_refused(copied):
     config = config_of()
     with pytest.raises(
         UserError,
-        match="another stage=copy,seed=0: train.steps was 1, is 2; give another --workdir",
+        match="another stage=copy,seed=0: train.steps was 1, is 2; give another folder",
     ):
         study.run(Plan(config, study.make_trials(config, points, derive=other), copied, "test"))
 

@@ -26,7 +26,8 @@ _ALL, _VALUE_BITS, _REFINING = np.int64(INPUTS), np.int64(VALUE_BITS), np.int64(
 _NODES = 1 << 14  # bound on the nodes of a level's decision tree; contexts are multiplied by it
 _ZERO, _SIGN, _LENGTH, _BELOW = _1, _2, 4096, 8192  # first nodes of the four parts
 _BIAS = np.int64(256)  # a constant input
-_FEW = np.int64(6)  # inputs for nearly random decisions, from the third bit below the leading one on
+# Inputs for nearly random decisions, from the third bit below the leading one on.
+_FEW = np.int64(6)
 
 
 @njit
@@ -72,7 +73,9 @@ def _code_magnitude(m, magnitude, negative, edges, largest, row_class, column_cl
         logit = _split_logit(m, edges, low, middle, largest)
         select_slots(m, _0, bits, _ALL, _LENGTH + length)
         m.bases[1] = 3
-        select_slots(m, _0, bits, _2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative)
+        select_slots(
+            m, _0, bits, _2, _LENGTH + length * 64 + ((logit + 2048) >> 6) + 2048 * negative
+        )
         m.chosen[0] = 2 + length
         m.chosen[1] = 100 + row_class
         m.chosen[2] = 300 + column_class
@@ -349,7 +352,9 @@ def code_codebook(m, values, number):
         while step >> (length + 1) > 0:
             length += 1
         length = _code_bits(m, length, np.int64(5), np.int64(5), number, _2, expected, gap_length)
-        step = (np.int64(1) << length) + _code_bits(m, step, length, np.int64(3), number, np.int64(3), length, expected)
+        step = (np.int64(1) << length) + _code_bits(
+            m, step, length, np.int64(3), number, np.int64(3), length, expected
+        )
         if m.coder[FAILED] or value + step > 0x7F7FFFFF:
             m.coder[FAILED] = 1
             return
