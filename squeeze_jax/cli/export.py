@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{written.path}: {_describe(written.path)}, "
         f"logits within {written.deviation:.1e} of the net's" + _accuracy(written.accuracy)
     )
+    if written.path.is_dir():
+        print(f"test: make -C {written.path} test")
     return 0
 
 

@@ -1,8 +1,10 @@
 """The entry point of `squeeze-jax`: finds the command, parses its flags and runs it."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import NoReturn, Protocol
 
 from squeeze_jax import __version__
@@ -31,7 +33,13 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments; --help explains the rest."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        hint = ""
+        if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = found[2].replace("'", "").split(", ")
+            hint = "".join(
+                f"; did you mean {close}?" for close in get_close_matches(found[1], choices, 1)
+            )
+        self.exit(2, f"error: {message}{hint}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.HelpFormatter):

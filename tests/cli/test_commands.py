@@ -203,6 +203,33 @@ def test_a_mistyped_command_is_told_which_was_meant(run, capsys):
     assert err == "error: no command 'predcit'; did you mean predict?; see squeeze-jax --help\n"
 
 
+def test_a_mistyped_choice_is_told_which_was_meant(run, capsys):
+    with pytest.raises(SystemExit):
+        run("export", "net", "--format", "onx", "-o", "net.onnx")
+    assert "; did you mean onnx?; see" in capsys.readouterr().err
+
+
+def test_an_image_without_a_network_is_told_what_is_missing(run):
+    code, _, err = run("predict", "photo.jpg")
+    assert code == 2 and "got photo.jpg alone: give a network and images" in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--data-dir=x", "no flag --data-dir; did you mean --config.data.data_dir?"),
+        ("--epochs=3", "no flag --epochs; did you mean --config.train.epochs?"),
+        ("--seeds=3", "no flag --seeds; did you mean --config.seeds?"),
+        ("--wrokdir=x", "no flag --wrokdir; did you mean --workdir?"),
+        ("--config.seeds=abc", "--config.seeds is an int; got 'abc'"),
+        ("--config.train.momentum=abc", "--config.train.momentum is a float; got 'abc'"),
+    ],
+)
+def test_a_flag_that_launch_lacks_is_told_as_the_key_it_is(flag, said, capsys):
+    assert cli.main(["launch", "--config", "sr_sweep", flag]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_old_names_of_flags_work_and_say_todays(run, checkpoint, tmp_path):
     arguments = ("--bits", 6, "--calibrate", "digits", "--calibration-images=4")
     code, _, err = run("compress", checkpoint, "-o", tmp_path / "net.sqz", *arguments)

@@ -189,7 +189,7 @@ def test_export_writes_a_project_that_its_makefile_tests(tmp_path):
     assert done.returncode == 0 and done.stderr == "", done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["output", "output", "arena", "wrong"]
-    assert lines[-1] == "wrong 0"
+    assert lines[-1] == "wrong outputs 0"
     engine = json.loads((tmp_path / "net.json").read_text())["engine"]
     assert engine["ram_bytes"] == int(lines[2].split()[1]) + 10
     header = (tmp_path / "images.h").read_text()

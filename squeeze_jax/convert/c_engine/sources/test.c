@@ -62,6 +62,6 @@ int main(void)
     print_line("stack", board_stack());
 #endif
     print_line("arena", NET_ARENA_BYTES);
-    print_line("wrong", wrong);
+    print_line("wrong outputs", wrong);
     return wrong != 0;
 }
