@@ -2,7 +2,8 @@
 
 python -m experiments.storage sweep      the default sweep in a bucket and on a disk, in turn
 python -m experiments.storage kills      killed twice, resumed in another process namespace
-python -m experiments.storage large      a made-up study of 10,000 finished trials and one more
+python -m experiments.storage large      a made-up study of 10,000 finished trials and one more,
+                                         and what a trial costs besides its training
 
 The bucket is on a server of this machine, so that no network is measured. Each part writes its
 results to a file beside this one.
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 from squeeze_jax import storage
 from squeeze_jax.files import write_atomically
@@ -31,7 +33,7 @@ from squeeze_jax.study.plan import Plan
 from tests.gcs import VARIABLES, gcs_server, make_bucket
 
 ROOT = Path(__file__).parents[2]
-TRIALS = 10_000
+TRIALS, MORE = 10_000, 100
 NET = {"model.num_fire": 2, "model.pool_after": ("conv1",), "model.base_e": 8, "model.incr_e": 8}
 KILLS = ("--config.train.checkpoint_every=20",)
 _CHILDREN = resource.RUSAGE_CHILDREN
@@ -160,6 +162,10 @@ def _large(workdir: str) -> dict:
             (sys.executable, "-m", "squeeze_jax", "report", workdir), check=True, cwd=ROOT
         ),
     )
+    config.seeds = TRIALS + MORE
+    planned = plan()
+    with mock.patch.object(runner, "train", return_value=result):
+        timed(f"relaunch_with_{MORE}_that_are_not_trained", lambda: runner.run(planned))
     return {"trials": TRIALS, "seconds": seconds}
 
 

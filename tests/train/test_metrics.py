@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from squeeze_jax.train import metrics
@@ -133,6 +134,16 @@ def test_chance_is_the_commonest_class():
 def test_chance_is_what_guessing_reaches_at_the_sets_size(right, counts, above):
     sums = {"top1": right, "weight": sum(counts), "labels": np.asarray(counts)}
     assert metrics.left_chance(sums) == above
+
+
+def test_chance_is_scipys_binomial_test():
+    random = np.random.default_rng(0)
+    for count in random.integers(1, 400, 60):
+        counts = random.multinomial(count, [0.5, 0.3, 0.2])
+        for right in random.integers(0, count, 5):
+            p = binomtest(int(right), int(count), counts.max() / count, "greater").pvalue
+            sums = {"top1": right, "weight": count, "labels": counts}
+            assert metrics.left_chance(sums) == (p < 0.01)
 
 
 def test_label_smoothing_is_cross_entropy_with_the_smoothed_target(batch):
