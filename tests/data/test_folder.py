@@ -192,7 +192,7 @@ def test_all_unreadable_images_are_found_before_training(tmp_path, capsys, place
     with pytest.raises(UserError) as caught:
         data.open_data(settings(root, placement=placement))
     line = str(caught.value)
-    assert "cannot read 3 of 20 images" in line and "data.skip_unreadable=true" in line
+    assert "cannot read 3 of 20 images" in line and "data.skip_unreadable=True" in line
     assert f"2 empty file (first: {root}/a/3.png)" in line and "1 not an image" in line
     opened = data.open_data(settings(root, placement=placement, skip_unreadable=True))
     assert "cannot read 3 of 20 images" in capsys.readouterr().err
