@@ -61,8 +61,8 @@ def comparison_text(record: Mapping[str, Any]) -> str:
             [
                 f"{each['first']} − {each['second']}",
                 f"{each['mean_difference']:+.1f} {_interval_text(each['interval'])}",
-                f"{each['p_mann_whitney']:.3f}",
-                f"{each['p_kolmogorov_smirnov']:.3f}",
+                _p_text(each["p_mann_whitney"]),
+                _p_text(each["p_kolmogorov_smirnov"]),
             ]
             for each in record["differences"]
         ]
@@ -76,6 +76,10 @@ def comparison_text(record: Mapping[str, Any]) -> str:
 
 def _interval_text(interval: Sequence[float], digits: int = 1) -> str:
     return f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+
+
+def _p_text(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _axes_text(space: Mapping[str, Any]) -> str:
