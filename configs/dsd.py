@@ -7,7 +7,7 @@ Stages: dense -> sparse (three in ten weights of each layer are zero) -> dsd (th
 a tenth of the rate). Longer training alone may explain a gain, so a control has the same length and
 rates without a mask: dense -> unmasked -> longer.
 
-python launch.py --config configs/dsd.py             15 trials
+python launch.py --config configs/dsd.py             15 trials, a minute
 python launch.py --config configs/dsd.py:cifar10     see experiments/dsd
 python launch.py --config configs/dsd.py:imagenet    the paper's protocol for the dense net
 """

@@ -3,7 +3,7 @@
 Claim: SqueezeNext has 62.6 % top-1 from 1.2 M parameters (arXiv 1803.10615, Table 1), SqueezeNet
 57.5 %. SqueezeNext has BatchNorm, so SqueezeNet is trained with it too, all under one recipe.
 
-python launch.py --config configs/equal_params.py             9 trials, 180,000 parameters each
+python launch.py --config configs/equal_params.py             9 of 180,000 parameters, 2 minutes
 python launch.py --config configs/equal_params.py:cifar10     730,000; see experiments/equal_params
 python launch.py --config configs/equal_params.py:imagenet    1,240,000 parameters each
 """

@@ -2,7 +2,7 @@
 
 Claim: accuracy plateaus at 50 % of 3x3 filters; more of them only add bytes. SR is 0.5 throughout.
 
-python launch.py --config configs/pct3x3_sweep.py             27 trials
+python launch.py --config configs/pct3x3_sweep.py             27 trials, 2 minutes
 python launch.py --config configs/pct3x3_sweep.py:cifar10     see experiments/pct3x3_sweep
 python launch.py --config configs/pct3x3_sweep.py:imagenet    top-5 76.3 -> 85.6 % in the paper
 """

@@ -4,7 +4,7 @@ Draws designs of all metaparameters at once from a window of costs (Radosavovic 
 2003.13678), in place of one axis at a time. `squeeze-jax compare WORKDIR` shows their distribution,
 the share of each axis, and the best one; experiments/space has what came out.
 
-python launch.py --config configs/squeezenet_space.py                   64 designs on the digits
+python launch.py --config configs/squeezenet_space.py                   64 designs, 10 minutes
 python launch.py --config configs/squeezenet_space.py --config.stopping.scheduler=asha
 python launch.py --config configs/squeezenet_space.py --config.search.sampler=tpe
 python launch.py --config configs/squeezenet_space.py:cifar10_modern    within 12.5 M MACs

@@ -3,7 +3,7 @@
 Claim: depth and width each buy accuracy (59.1 % top-1 at 1.0-23, 69.6 % at 2.0-44), and versions 2
 to 5, which move blocks to later stages, keep it at fewer cycles.
 
-python launch.py --config configs/squeezenext_sweep.py              a smoke test on the digits
+python launch.py --config configs/squeezenext_sweep.py              a smoke test, 2 minutes
 python launch.py --config configs/squeezenext_sweep.py:cifar10 --config.seeds=1     15 points
 python launch.py --config configs/squeezenext_sweep.py:imagenet     the paper's protocol
 """
