@@ -442,6 +442,7 @@ class LoadedNetwork:
             return data
         if data:
             return load_split(data, data_dir, split, self.preprocessing.background)
+        _check_data_named(data_dir)
         return self.training_sources()[1]
 
     def _training_data(self) -> DataConfig:
@@ -456,6 +457,7 @@ class LoadedNetwork:
         if data:
             source = load_split(data, data_dir, split, self.preprocessing.background)
         else:
+            _check_data_named(data_dir)
             source = self.training_sources()[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
@@ -464,6 +466,14 @@ class LoadedNetwork:
                 "some for calibration and others to measure the loss"
             )
         return images[::2], images[1::2]
+
+
+def _check_data_named(data_dir: str) -> None:
+    """Rejects, with a UserError, a place without the name of what is there."""
+    if data_dir:
+        raise UserError(
+            f"which data are in {data_dir}? Name them too: --data folder, prepared, or a TFDS set"
+        )
 
 
 def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> LoadedNetwork:

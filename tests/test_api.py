@@ -116,3 +116,13 @@ def test_errors_are_one_line_that_names_the_value(call, message):
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_its_kind_is_not_taken_for_the_data_of_training(
+    network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(squeeze_jax.LoadedNetwork, "training_data", {"name": "digits"})
+    with pytest.raises(UserError, match="which data are in photos"):
+        network.evaluate(data_dir="photos")
+    with pytest.raises(UserError, match="which data are in photos"):
+        network.compress(tmp_path / "net.sqz", target_bytes=9000, data_dir="photos")
