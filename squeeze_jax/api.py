@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +29,7 @@ from squeeze_jax.data import (
     unreadable,
 )
 from squeeze_jax.data import load as load_data
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, nearest
 from squeeze_jax.files import check_file, write_atomically
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Classifier, Network, Preprocessing
@@ -494,10 +493,10 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
                 f"{path} is a model without weights: train it (squeeze-jax launch squeezenet "
                 f"--config.model.name={path}) or import some; {', '.join(zoo.names())} has some"
             )
-        hint = get_close_matches(str(path), zoo.names(), 1)
+        hint = nearest(str(path), zoo.names())
         raise UserError(
             f"{path}: no such file or folder"
-            + (f", nor a bundled network; did you mean {hint[0]}?" if hint else "")
+            + (f", nor a bundled network; did you mean {hint}?" if hint else "")
         )
     if path.suffix.lower() == ".sqz" and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):

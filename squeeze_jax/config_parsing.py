@@ -5,7 +5,6 @@ A number's range stands in its annotation: `momentum: Annotated[float, Range(at_
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import numbers
 import sys
@@ -14,7 +13,7 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, nearest
 
 T = TypeVar("T")
 
@@ -76,10 +75,10 @@ def parse_section(cls: type[T], section: Any, name: str) -> T:
     values = {}
     for key, value in section.items():
         if key not in kinds:
-            close = difflib.get_close_matches(key, kinds, 1)
+            close = nearest(key, kinds)
             raise UserError(
                 f"the config has no key {name}.{key}"
-                + (f"; did you mean {name}.{close[0]}?" if close else "")
+                + (f"; did you mean {name}.{close}?" if close else "")
             )
         values[key] = convert(value, kinds[key], f"{name}.{key}")
     return cls(**values)

@@ -12,11 +12,16 @@ class UserError(Exception):
     """
 
 
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Returns the name that is most like another one, None where none is."""
+    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+
+
 def suggest(name: str, names: Iterable[str]) -> str:
     """Returns "did you mean epochs?" for a name that is nearly one of `names`, or lists them."""
     names = list(names)
-    close = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+    close = nearest(name, names)
+    return f"did you mean {close}?" if close else f"there are {', '.join(names)}"
 
 
 def list_names(names: Sequence[str], limit: int = 3) -> str:

@@ -78,5 +78,5 @@ def finished_lines(process: subprocess.CompletedProcess) -> list[str]:
     return [
         line.partition(": ")[0]
         for line in process.stderr.splitlines()
-        if ": " in line and not line.partition(": ")[2].startswith("step ")
+        if "trials to train in" not in line and not line.partition(": ")[2].startswith("step ")
     ]

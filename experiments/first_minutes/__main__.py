@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image
 
 from squeeze_jax.study.environment import environment
+from tests.launching import NET
 
 ROOT = Path(__file__).parents[2]
 RUNS = 5
-NET = ("num_fire=2", "pool_after=('conv1',)", "base_e=8", "incr_e=8", "conv1_filters=8")
 STUDY = (
     "squeezenet",
-    *(f"--config.model.{setting}" for setting in NET),
+    *(f"--config.{setting}" for setting in NET),
     "--config.train.steps=4",
     "--config.seeds=1",
 )

@@ -3,7 +3,6 @@
 Running the same command again continues where the last one stopped.
 """
 
-import difflib
 import functools
 import hashlib
 import re
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, nearest
 from squeeze_jax.startup import CACHE
 from squeeze_jax.storage import as_path
 from squeeze_jax.study.config_errors import missing_key, named_errors
@@ -228,8 +227,6 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
     """Returns one line about a flag that does not exist, perhaps with the key of the config."""
     from squeeze_jax.configs.base import defaults
 
-    near = difflib.get_close_matches(name, [flag for flag in values if flag != "config"], 1)
-    close = [f"--{flag.replace('_', '-')}" for flag in near]
     keys = defaults().to_dict()
     found = [f"--config.{name}"] if name in keys else []
     found += [
@@ -237,7 +234,9 @@ def _unknown_flag(name: str, values: flags.FlagValues) -> str:
         for section, part in keys.items()
         if isinstance(part, dict) and name in part
     ]
-    hint = f"; did you mean {(found or close)[0]}?" if found or close else ""
+    if not found and (flag := nearest(name, [each for each in values if each != "config"])):
+        found = [f"--{flag.replace('_', '-')}"]
+    hint = f"; did you mean {found[0]}?" if found else ""
     return f"launch has no flag --{name.replace('_', '-')}{hint}"
 
 

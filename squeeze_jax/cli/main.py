@@ -4,7 +4,6 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import NoReturn, Protocol
 
 from squeeze_jax import __version__
@@ -26,7 +25,7 @@ from squeeze_jax.cli import (
     summary,
 )
 from squeeze_jax.cli.exit_code import exit_code
-from squeeze_jax.errors import suggest
+from squeeze_jax.errors import nearest, suggest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,10 +34,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = ""
         if found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-            choices = found[2].replace("'", "").split(", ")
-            hint = "".join(
-                f"; did you mean {close}?" for close in get_close_matches(found[1], choices, 1)
-            )
+            close = nearest(found[1], found[2].replace("'", "").split(", "))
+            hint = f"; did you mean {close}?" if close else ""
         self.exit(2, f"error: {message}{hint}; see {self.prog} --help\n")
 
 
