@@ -6,7 +6,7 @@ corrects their errors, as in GPTAQ (arXiv 2504.02692).
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,9 @@ import numpy as np
 
 from squeeze_jax.compress import calibrate, gptq
 from squeeze_jax.compress.calibrate import BATCH, Calibration, Curvature
+from squeeze_jax.compress.layerwise import run_layerwise
 from squeeze_jax.compress.sqz.container import paths
 from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor, Tensor, UniformScale
-from squeeze_jax.models import layers
 from squeeze_jax.models.layers import LinearLayer
 from squeeze_jax.network import Network, predict, split_model
 
@@ -56,47 +56,36 @@ def quantize(
     Returns:
       Arrays by path, as `container.write` takes them.
     """
-    model, images, base_kernels = (
-        network.module(),
-        calibrated.images,
-        _find_base_kernels(network, base),
-    )
-    names = {id(layer): path for path, layer in calibrate.find_layers(model).items()}
+    base_kernels, added = _find_base_kernels(network, base), find_added(network, base)
     coded: dict[str, Tensor] = {}
-    added = find_added(network, base)
 
-    def observe(layer, x, _):
-        path = names[id(layer)]
+    def compute(path, layer, inputs):
+        # The batches of the original network come first, then those of the quantized one.
+        own, rounded = _halve(inputs)
         curvature = calibrated.layers[path]
-        own, rounded = x[: len(images)], x[len(images) :]
+        weights = _split_batches(curvature.weights)
         given = _make_problem(
-            layer,
-            curvature,
-            _measure_inputs(layer, own, rounded, curvature.weights),
-            base_kernels[path],
+            layer, curvature, _measure_inputs(layer, own, rounded, weights), base_kernels[path]
         )
         tensor = coded[_kernel_path(path)] = _to_tensor(layer, gptq.search_step(given, multiplier))
         on_layer()
-        kernels = (
-            (own, layer.kernel[...]),
-            (rounded, jnp.asarray(base_kernels[path] + tensor.values())),
-        )
+        kernels = (layer.kernel[...], jnp.asarray(base_kernels[path] + tensor.values()))
         own, rounded = (
-            jnp.concatenate([_run_layer(layer, part, kernel) for part in _split_batches(x)])
-            for x, kernel in kernels
+            [_run_layer(layer, x, kernel) for x in batches]
+            for batches, kernel in zip((own, rounded), kernels, strict=True)
         )
         if _is_rounded(layer, path, added):
             bias = np.asarray(layer.bias[...], np.float64)
-            error = np.asarray(_average_error(own, rounded, curvature.weights), np.float64)
+            error = _average_error(own, rounded, weights)
             found = _round_bias(bias + error, curvature, multiplier)
             values = (found.levels[0, 0] * found.step).astype(np.float32)
             coded[_bias_path(path)] = _shorten(values)
-            change = values - bias
-            rounded += jnp.asarray(change, jnp.float32).reshape((1,) * (rounded.ndim - 1) + (-1,))
-        return jnp.concatenate([own, rounded])
+            change = jnp.asarray(values - bias, jnp.float32)
+            rounded = [_add_channels(y, change) for y in rounded]
+        return own + rounded
 
-    with layers.intercept_layers(observe):
-        model(jnp.concatenate([images, images]))
+    batches = [jnp.asarray(each) for each in _split_batches(calibrated.images)]
+    run_layerwise(network.module(), batches + batches, compute)
     return coded | _code_others(network, base, coded)
 
 
@@ -242,27 +231,26 @@ def _assume_exact_inputs(curvature: Curvature) -> _Inputs:
 
 
 def _measure_inputs(
-    layer: LinearLayer, own: jax.Array, rounded: jax.Array, weights: np.ndarray
+    layer: LinearLayer,
+    own: Sequence[jax.Array],
+    rounded: Sequence[jax.Array],
+    weights: Sequence[np.ndarray],
 ) -> _Inputs:
     """Returns the moments of a layer's inputs.
 
     Args:
       layer: the layer.
-      own: its inputs in the original network, [N, H, W, C] or [N, C].
-      rounded: its inputs in the quantized network, of the same shape.
-      weights: those of `Curvature`, [N, positions].
+      own: its inputs in the original network, [N, H, W, C] or [N, C] a batch.
+      rounded: its inputs in the quantized network, of the same shapes.
+      weights: those of `Curvature`, [N, positions] a batch.
     """
-    parts = (
-        _sum_moments(layer, *part)
-        for part in zip(
-            _split_batches(own), _split_batches(rounded), _split_batches(weights), strict=True
-        )
-    )
     rounded_sum, crossed_sum = np.zeros(()), np.zeros(())
-    for of_rounded, of_crossed in parts:
+    for batch in zip(own, rounded, weights, strict=True):
+        of_rounded, of_crossed = _sum_moments(layer, *batch)
         rounded_sum = rounded_sum + np.asarray(of_rounded, np.float64)
         crossed_sum = crossed_sum + np.asarray(of_crossed, np.float64)
-    return _Inputs(rounded_sum / len(own), crossed_sum / len(own))
+    images = sum(map(len, weights))
+    return _Inputs(rounded_sum / images, crossed_sum / images)
 
 
 # Layers are arguments, so that layers of one geometry, and all trials of a search, use one compiled
@@ -274,7 +262,8 @@ def _sum_moments(
     layer: LinearLayer, own: jax.Array, rounded: jax.Array, weights: jax.Array
 ) -> list[jax.Array]:
     """Returns the fields of `_Inputs`, summed over a batch."""
-    own, rounded = calibrate.im2col(layer, own), calibrate.im2col(layer, rounded)
+    weights, step = calibrate.sample_positions(weights)
+    own, rounded = (calibrate.im2col(layer, x, step) for x in (own, rounded))
     return [calibrate.sum_outer_products(rounded, other, weights) for other in (rounded, own)]
 
 
@@ -354,17 +343,33 @@ def _is_rounded(layer: LinearLayer, path: str, added: Collection[str]) -> bool:
     return hasattr(layer, "bias") and _bias_path(path) not in added
 
 
-@jax.jit
-def _average_error(own: jax.Array, rounded: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns the mean over images and positions of own - rounded, by channel.
+def _average_error(
+    own: Sequence[jax.Array], rounded: Sequence[jax.Array], weights: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Returns the mean over images and positions of own - rounded, float64 [channels].
 
     Args:
-      own: a layer's outputs in the original network, [N, H', W', C] or [N, C].
+      own: a layer's outputs in the original network, [N, H', W', C] or [N, C] a batch.
       rounded: those in the quantized network.
-      weights: those of `Curvature`, [N, positions].
+      weights: those of `Curvature`, [N, positions] a batch.
     """
+    sums = [
+        np.asarray(_sum_error(*batch), np.float64)
+        for batch in zip(own, rounded, weights, strict=True)
+    ]
+    return np.sum(sums, axis=0) / max(sum(each.sum(dtype=np.float64) for each in weights), _TINY)
+
+
+@jax.jit
+def _sum_error(own: jax.Array, rounded: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the sum of `_average_error` over a batch."""
     error = (own - rounded).reshape(*weights.shape, -1)
-    return jnp.einsum("np,npc->c", weights / jnp.maximum(weights.sum(), _TINY), error)
+    return jnp.einsum("np,npc->c", weights, error)
+
+
+@jax.jit
+def _add_channels(y: jax.Array, change: jax.Array) -> jax.Array:
+    return y + change.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def _round_bias(bias: np.ndarray, curvature: Curvature, multiplier: float) -> gptq.Rounded:
@@ -414,3 +419,7 @@ def _shorten(array: np.ndarray) -> np.ndarray:
 
 def _split_batches(x: Any) -> list[Any]:
     return [x[i : i + BATCH] for i in range(0, len(x), BATCH)]
+
+
+def _halve(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    return values[: len(values) // 2], values[len(values) // 2 :]
