@@ -1,6 +1,12 @@
-"""The 1,797 handwritten 8x8 digits bundled with scikit-learn."""
+"""The 1,797 handwritten 8x8 digits bundled with scikit-learn.
 
-from typing import Any
+scikit-learn takes a second to import, so its file is read without it. `digits_split.csv` has the
+rows of the training images and of the held-out ones, a line each, as scikit-learn's
+`train_test_split(range(1797), test_size=360, stratify=labels, random_state=0)` draws them.
+"""
+
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 
@@ -12,22 +18,26 @@ from squeeze_jax.errors import UserError
 def load(config: DataConfig) -> tuple[Source, Source]:
     """Returns the training images and 360 held-out ones, the same ones for every seed."""
     del config
-    # Imported here, since it takes seconds and only this source needs it.
-    import sklearn.datasets
-    import sklearn.model_selection
-
-    digits: Any = sklearn.datasets.load_digits()  # its type depends on an argument
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    pixels, labels = read()
+    images = np.rint(pixels * (255 / 16)).astype(np.uint8)
     images = np.repeat(images[..., None], 3, axis=-1)
-    train, held_out = sklearn.model_selection.train_test_split(
-        np.arange(len(images)), test_size=360, stratify=digits.target, random_state=0
-    )
-    names = tuple(str(name) for name in digits.target_names)
 
-    def split(name: str, rows: Any) -> Source:
-        return ArraySource(f"digits/{name}", names, images[rows], digits.target[rows])
+    def split(name: str, line: str) -> Source:
+        rows = np.array(line.split(","), np.int64)
+        return ArraySource(f"digits/{name}", tuple("0123456789"), images[rows], labels[rows])
 
+    train, held_out = Path(__file__).with_name("digits_split.csv").read_text().splitlines()
     return split("train", train), split("eval", held_out)
+
+
+def read() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images, float64 [1797, 8, 8] from 0 to 16, and the labels, int64 [1797]."""
+    package = importlib.util.find_spec("sklearn")
+    assert package and package.origin  # one of our requirements
+    rows = np.loadtxt(
+        Path(package.origin).with_name("datasets") / "data/digits.csv.gz", delimiter=","
+    )
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
 
 def load_split(config: DataConfig, split: str | None) -> Source:

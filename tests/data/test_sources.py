@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
+import sklearn.model_selection
 from PIL import Image
 
 from squeeze_jax import storage
-from squeeze_jax.data import DataConfig, sources
+from squeeze_jax.data import DataConfig, digits, sources
 from squeeze_jax.data.decode import decode
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
@@ -52,6 +54,20 @@ def test_digits_split_is_stratified_and_fixed():
     assert counts.sum() == 360 and counts.min() >= 34 and counts.max() <= 37
     again = sources.load(settings("digits"))[1]
     np.testing.assert_array_equal(evaluation.images, again.images)
+
+
+def test_digits_are_those_that_scikit_learn_reads_and_splits():
+    theirs = sklearn.datasets.load_digits()
+    pixels, labels = digits.read()
+    np.testing.assert_array_equal(pixels, theirs.images)
+    np.testing.assert_array_equal(labels, theirs.target)
+    train_images, held_images, *targets = sklearn.model_selection.train_test_split(
+        theirs.images, theirs.target, test_size=360, stratify=theirs.target, random_state=0
+    )
+    ours = sources.load(settings("digits"))
+    for source, images, target in zip(ours, (train_images, held_images), targets, strict=True):
+        np.testing.assert_array_equal(source.labels, target)
+        np.testing.assert_array_equal(source.images[..., 0], np.rint(images * (255 / 16)))
 
 
 def test_digits_images_fill_the_byte_range_in_three_equal_channels():
@@ -247,7 +263,7 @@ def test_tfds_needs_no_tensorflow(prepared):
     """In a process of its own: another test may have imported it."""
     code = f"""
 import sys
-from squeeze_jax.data import DataConfig, sources
+from squeeze_jax.data import DataConfig, digits, sources
 train, _ = sources.load({settings("tiny", prepared[0])!r})
 assert train[0][0].shape == (4, 5, 3)
 assert "tensorflow" not in sys.modules
