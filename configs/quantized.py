@@ -5,6 +5,7 @@ sweep.csv has the accuracy and the bytes of the lossless file trials/NAME/net.ar
 and preprocessing are small.sqz's. Result and sizes at which it pays: experiments/quantized.
 
 squeeze-jax compress NET -o small.sqz --target-bytes N
+python launch.py --config configs/quantized.py --config.train.init_from=small.sqz         10 seconds
 python launch.py --config configs/quantized.py:cifar10 --config.train.init_from=small.sqz
 """
 

@@ -3,7 +3,7 @@
 As squeezenet_space, with which `squeeze-jax compare` sets it side by side: the blocks of each stage
 are axes of their own, as the paper moves them between stages (arXiv 1803.10615, section 3.3).
 
-python launch.py --config configs/squeezenext_space.py                  64 designs on the digits
+python launch.py --config configs/squeezenext_space.py                  64 designs, 15 minutes
 python launch.py --config configs/squeezenext_space.py:cifar10_modern   within 12.5 M MACs
 """
 
