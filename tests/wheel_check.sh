@@ -93,7 +93,7 @@ run serve-demo imported -o demo
 run compress imported -o net.sqz --bits 6
 run decompress net.sqz -o decompressed
 run firmware colours --flash 32K --ram 32K --search-epochs 4 --epochs 4 -o device \
-  --config "image_sizes=(32,)" --config "train.min_steps=0" --config "widths=(8,)"
+  "--config.image_sizes=(32,)" --config.train.min_steps=0 "--config.widths=(8,)"
 run compare device/search --min-designs 1 --figure edf.png
 make -C device/firmware test >"$temporary/log" 2>&1 || { cat "$temporary/log"; exit 1; }
 

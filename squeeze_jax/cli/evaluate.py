@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the accuracy, the worst classes and the commonest confusions."""
     from squeeze_jax import api
     from squeeze_jax.report import classes
+    from squeeze_jax.report.statistics import share_confidence
 
     check_ranges(arguments, batch_size=BATCH_SIZE)
     network = api.load(arguments.checkpoint)
@@ -40,9 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(result))
     else:
+        low, high = share_confidence(result["top1"] / 100, result["images"])
+        # Any answer is among the five likeliest of five classes.
+        top5 = f"top-5 {result['top5']:.2f} %, " if len(result["classes"]) > 5 else ""
         print(
-            f"{source.name}: {result['images']} images, "
-            f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, "
+            f"{source.name}: {result['images']:,} images, top-1 {result['top1']:.2f} % "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), "
+            + top5
             + classes.classes_text(result)
         )
     return 0

@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="sets a key of configs/device.py, such as widths=(16,32) or image_sizes=(96,)",
+        help="as launch's --config.KEY=VALUE: sets a key of configs/device.py, such as "
+        "--config.widths=(16,32) or --config.image_sizes=(96,)",
     )
 
 

@@ -143,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="also show what libraries log")
     resumes = name in (prepare.NAME, firmware.NAME)
     given = [_current_flag(argument, RENAMED_FLAGS.get(name, {})) for argument in argv[1:]]
+    if name == firmware.NAME:  # whose keys are written as launch's
+        given = [re.sub(r"^--config\.(?=.*=)", "--config=", argument) for argument in given]
     return exit_code(lambda: command.run(parser.parse_args(given)), resumes)
 
 

@@ -69,6 +69,19 @@ def confidence(values: Sequence[float], percent: bool = False) -> Interval:
     return Interval(mean, min(low, mean), max(high, mean), n)
 
 
+def share_confidence(share: float, count: int) -> tuple[float, float]:
+    """Returns the ends of the 95 % confidence interval of a share, by Wilson's score (1927).
+
+    Args:
+      share: of right answers, from 0 to 1.
+      count: answers, at least 1.
+    """
+    z = float(special.ndtri((1 + LEVEL) / 2))
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
 def p_above(values: Sequence[float], bound: float = 0.0) -> float:
     """Returns the one-sided p-value of Student's t test that the values' mean is above a bound.
 

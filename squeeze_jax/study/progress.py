@@ -111,7 +111,7 @@ class Progress:
             self._times.finish(name, time.monotonic())
         parts = [f"{name}: {result['status']}"]
         if result.get("top1") is not None:
-            parts.append(f"top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} %")
+            parts.append(f"top-1 {result['top1']:.1f} %")
         if result.get("seconds") is not None:
             parts.append(f"{result['seconds']:.1f} s")
         if result.get("images_per_second") is not None:

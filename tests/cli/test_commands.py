@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.stats
 from PIL import Image
 
 from squeeze_jax import cli, models
@@ -329,8 +330,11 @@ def test_evaluate_as_text_and_json(run, checkpoint):
     commonest = max(count for label, answer, count in record["confusion"] if label != answer)
     _, out, _ = run("evaluate", checkpoint, "--data", "digits")
     first, _, head, _, row, *_, last = out.splitlines()
+    right = scipy.stats.binomtest(round(3.6 * record["top1"]), 360)
+    low, high = right.proportion_ci(method="wilson")
     assert first == (
-        f"digits/eval: 360 images, top-1 {record['top1']:.2f} %, top-5 {record['top5']:.2f} %, "
+        f"digits/eval: 360 images, top-1 {record['top1']:.2f} % (95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f}), top-5 {record['top5']:.2f} %, "
         f"expected calibration error {record['calibration_error']:.2f} %"
     )
     assert head.split("  ")[0] == "Class" and f"{worst['top1']:.1f}" in row.split()

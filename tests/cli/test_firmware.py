@@ -41,7 +41,7 @@ def test_the_project_fits_and_a_second_budget_trains_nothing_again(photos, tmp_p
     """With coded weights where a byte a weight is too much; both keep the accuracy."""
     output = tmp_path / "out"
     command = ["firmware", str(photos), "-o", str(output), "--search-epochs=4", "--epochs=6"]
-    command += ["--config=train.min_steps=0", "--config=image_sizes=(32,)", "--config=widths=(8,)"]
+    command += ["--config.train.min_steps=0", "--config.image_sizes=(32,)", "--config.widths=(8,)"]
     for flash, coded in ((64, False), (13, True)):
         assert main([*command, f"--flash={flash}K", "--ram=32K"]) == 0
         out, err = capsys.readouterr()

@@ -35,7 +35,7 @@ def test_plain_lines_where_there_is_no_terminal():
     progress.finish_trial("sr=2", {"status": "failed", "reason": "ValueError: no"})
     lines = stream.getvalue().splitlines()
     assert re.fullmatch("sr=1: step 10 of 20, 25 % of all steps, about \\d+ s left", lines[2])
-    assert lines[-2] == "sr=1: ok, top-1 91.3 %, top-5 99.0 %, 9.5 s, 812 images/s"
+    assert lines[-2] == "sr=1: ok, top-1 91.3 %, 9.5 s, 812 images/s"
     assert lines[-1] == "sr=2: failed, ValueError: no"
 
 
