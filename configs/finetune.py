@@ -13,6 +13,8 @@ Any TFDS set: configs/finetune.py:cifar10 with --config.data.name=NAME and its s
 such as --config.data.resize=72 --config.data.image_size=64.
 """
 
+from ml_collections.config_dict import placeholder
+
 from squeeze_jax.configs import base
 
 
@@ -22,11 +24,11 @@ def get_config(preset: str = "folder"):
     config.seeds = 1
     base.take_from_checkpoint(config)
     config.data.update(pad=0)  # the crop out of the larger resize moves enough
-    # A quarter of the modern recipe's rate. Where few images make few steps, Muon learns far more
-    # from them than SGD. The warm-up spares the weights the first steps of a classifier that knows
-    # nothing. Without a floor, 60 images make ten steps, which end at chance.
+    # Where few images make few steps, Muon learns far more from them than SGD. The warm-up spares
+    # the weights the first steps of a classifier that knows nothing. Without a floor, 60 images
+    # make ten steps, which end at chance.
     config.train.update(epochs=10.0, min_steps=50, batch_size=32, **base.MUON)
-    config.train.learning_rate = 0.005
+    config.train.learning_rate = placeholder(float)  # the checkpoint tells, as of the model
     return config
 
 

@@ -26,11 +26,16 @@ from squeeze_jax.storage import as_path
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.weights import open_once
 
+# Muon's peak rate for a net without BatchNorm, and for one with it: then the rate says how fast
+# kernels turn, whatever their size, and not how far they move (experiments/finetune).
+LEARNING_RATES = (0.001, 0.01)
+
 
 def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     """Returns the config with what is None taken from the network `train.init_from`.
 
-    That may be the model, and keys of the preprocessing.
+    That may be the model, keys of the preprocessing, and the learning rate, which is that of
+    `LEARNING_RATES` for the network.
 
     Raises:
       UserError: there is no such network, or the config needs one and names none.
@@ -38,7 +43,8 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     given: dict[str, Any] = config.to_dict()
     needs_model = given["model"]["name"] is None
     open_keys = [key for key in Preprocessing.__dataclass_fields__ if given["data"][key] is None]
-    if not needs_model and not open_keys:
+    needs_rate = given["train"]["learning_rate"] is None
+    if not (needs_model or open_keys or needs_rate):
         return config
     if not given["train"]["init_from"]:
         raise UserError(
@@ -51,6 +57,8 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
     filled.update({"data": {key: getattr(network.preprocessing, key) for key in open_keys}})
+    if needs_rate:
+        filled.train.learning_rate = LEARNING_RATES[bool(network.stats)]
     return filled
 
 

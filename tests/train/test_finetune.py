@@ -106,6 +106,21 @@ def test_what_the_config_leaves_open_comes_from_the_checkpoint(net, checkpoint):
     assert config.data.image_size == 28
 
 
+@pytest.mark.parametrize(("batch_norm", "rate"), [(False, 0.001), (True, 0.01)])
+def test_the_learning_rate_is_one_for_the_checkpoints_kind_of_net(
+    config, tmp_path, batch_norm, rate
+):
+    config.model.batch_norm = batch_norm
+    _, *weights = split_model(build_model(config.model, 10, seed=7))
+    preprocessing = Preprocessing.from_metadata(config.data)
+    save_network(Network(config.model.to_dict(), DIGITS, preprocessing, *weights), tmp_path / "net")
+    tuned = finetune.get_config("folder")
+    tuned.train.init_from = str(tmp_path / "net")
+    assert fill_from_checkpoint(tuned).train.learning_rate == rate
+    tuned.train.learning_rate = 0.3
+    assert fill_from_checkpoint(tuned).train.learning_rate == 0.3
+
+
 @pytest.mark.parametrize("name", ["net.sqz", "net.safetensors"])
 def test_a_file_of_weights_is_a_checkpoint_too(net, checkpoint, config, letters, tmp_path, name):
     loaded = load(checkpoint)
