@@ -47,8 +47,11 @@ def run_layerwise(
     modules = find_layers(model)
     values = [next(run) for run in runs]
     for path in programs[0].paths:
-        outputs = compute(path, modules[path], values)
-        values = [run.send(output) for run, output in zip(runs, outputs, strict=True)]
+        # No name holds the outputs of a layer while the next one is computed.
+        values = [
+            run.send(output)
+            for run, output in zip(runs, compute(path, modules[path], values), strict=True)
+        ]
     return values
 
 
@@ -85,10 +88,8 @@ def _run(program: _Program, inputs: Sequence[jax.Array]) -> Generator[jax.Array,
         found = segment.run(*(known[variable] for variable in segment.reads))
         known.update(zip(segment.writes, found, strict=True))
         value = known[segment.input]
-        known = {variable: known[variable] for variable in segment.kept}
-        output = yield value
-        if segment.output:
-            known[segment.output] = output
+        known: dict[Any, jax.Array] = {variable: known[variable] for variable in segment.kept}
+        known[segment.output] = yield value
 
 
 @functools.lru_cache(maxsize=8)

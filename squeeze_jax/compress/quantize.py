@@ -367,7 +367,7 @@ def _sum_error(own: jax.Array, rounded: jax.Array, weights: jax.Array) -> jax.Ar
     return jnp.einsum("np,npc->c", weights, error)
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnums=0)
 def _add_channels(y: jax.Array, change: jax.Array) -> jax.Array:
     return y + change.reshape((1,) * (y.ndim - 1) + (-1,))
 
