@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ from squeeze_jax.network import (
     weight_shapes,
 )
 from squeeze_jax.network.labels import LabelMap, match_labels
+from squeeze_jax.network.preprocessing import in_grey
 from squeeze_jax.storage import as_path
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.weights import open_once
@@ -56,7 +58,10 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     filled = copy.deepcopy(config)
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
-    filled.update({"data": {key: getattr(network.preprocessing, key) for key in open_keys}})
+    preprocessing = network.preprocessing
+    if filled.data.channel_order == "grey" != preprocessing.channel_order:
+        preprocessing = in_grey(preprocessing)
+    filled.update({"data": {key: getattr(preprocessing, key) for key in open_keys}})
     if needs_rate:
         filled.train.learning_rate = LEARNING_RATES[bool(network.stats)]
     return filled
@@ -66,7 +71,8 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     """Returns a function of (params, stats), freshly drawn, to those that training starts from.
 
     These are those of `train.init_from` where it names a network. The classifier keeps the fresh
-    weights, unless that network's classes are the data's; see `match_classes`.
+    weights, unless that network's classes are the data's; see `match_classes`. A network of colour
+    images starts on grey ones with its first kernel summed over the colours.
 
     Raises:
       UserError: it names no network, or one of another design point.
@@ -77,6 +83,8 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     known = leaves_by_path(network.params) | leaves_by_path(network.stats)
     shapes = _shapes(config.model.to_mapping(), data.num_classes)
     axes = _class_axes(config.model.to_mapping(), data.num_classes)
+    if config.data.channel_order == "grey" != network.preprocessing.channel_order:
+        known |= _sum_colours(known, shapes, network.preprocessing.std, config.data.std)
     classes = match_classes(network, data)
     wanted = {path: leaf for path, leaf in shapes.items() if classes or path not in axes}
     if wrong := [
@@ -129,6 +137,31 @@ def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
     for path, node in nnx.iter_graph(model):
         if isinstance(node, BatchNorm) and matches_layer("/".join(map(str, path)), patterns):
             node.frozen = True
+
+
+def _sum_colours(
+    known: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Any],
+    colours: Sequence[float],
+    grey: Sequence[float],
+) -> dict[str, np.ndarray]:
+    """Returns the kernels of three input channels that should have one.
+
+    Of a grey image they make what the known ones make of it in colour, but for a constant where the
+    means differ.
+
+    Args:
+      known: kernels [kh, kw, 3, Cout] and other arrays, by path.
+      shapes: those wanted, by path.
+      colours: deviations that the known network divides by.
+      grey: the one that images are divided by.
+    """
+    scale = (np.array(grey) / np.array(colours)).astype(np.float32)[:, None]
+    return {
+        path: (array * scale).sum(axis=2, keepdims=True)
+        for path, array in known.items()
+        if path in shapes and array.ndim == 4 and array.shape[2] == 3 > shapes[path].shape[2]
+    }
 
 
 def _shapes(model: Mapping[str, Any], num_classes: int) -> dict[str, Any]:

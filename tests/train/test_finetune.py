@@ -121,6 +121,32 @@ def test_the_learning_rate_is_one_for_the_checkpoints_kind_of_net(
     assert fill_from_checkpoint(tuned).train.learning_rate == 0.3
 
 
+def test_a_net_of_colours_starts_on_grey_images_with_what_it_knows(net, digits, config, tmp_path):
+    """Grey images in grey and in colour have the same logits where the means are equal."""
+    in_colour = dataclasses.replace(
+        net,
+        preprocessing=dataclasses.replace(net.preprocessing, mean=(100.0,) * 3, std=(40, 50, 60)),
+    )
+    save_network(in_colour, tmp_path / "net")
+    tuned = finetune.get_config("digits")
+    tuned.train.init_from = str(tmp_path / "net")
+    tuned.data.channel_order = "grey"
+    tuned = TrialConfig.parse(fill_from_checkpoint(tuned))
+    np.testing.assert_allclose(tuned.data.mean, (100.0,))
+    np.testing.assert_allclose(tuned.data.std, (0.299 * 40 + 0.587 * 50 + 0.114 * 60,))
+    state = compile_trial(tuned, digits, jax.devices()).initial_state(tuned)
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 1)).astype(np.float32)
+    grey, colour = (
+        (pixels - 100) / np.array(std, np.float32) for std in (tuned.data.std, (40, 50, 60))
+    )
+    start = dataclasses.replace(
+        net, model={**net.model, "in_channels": 1}, params=state.params, stats=state.stats
+    )
+    np.testing.assert_allclose(
+        start.module()(grey), in_colour.module()(colour), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", ["net.sqz", "net.safetensors"])
 def test_a_file_of_weights_is_a_checkpoint_too(net, checkpoint, config, letters, tmp_path, name):
     loaded = load(checkpoint)
