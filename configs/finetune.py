@@ -28,7 +28,7 @@ def get_config(preset: str = "folder"):
     # the weights the first steps of a classifier that knows nothing. Without a floor, 60 images
     # make ten steps, which end at chance.
     config.train.update(epochs=10.0, min_steps=50, batch_size=32, **base.MUON)
-    config.train.learning_rate = placeholder(float)  # the checkpoint tells, as of the model
+    config.train.learning_rate = placeholder(float)  # the checkpoint sets it
     return config
 
 

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the accuracy, the worst classes and the commonest confusions."""
     from squeeze_jax import api
     from squeeze_jax.report import classes
-    from squeeze_jax.report.statistics import share_confidence
+    from squeeze_jax.report.statistics import wilson_interval
 
     check_ranges(arguments, batch_size=BATCH_SIZE)
     network = api.load(arguments.checkpoint)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(result))
     else:
-        low, high = share_confidence(result["top1"] / 100, result["images"])
+        low, high = wilson_interval(result["top1"] / 100, result["images"])
         # Any answer is among the five likeliest of five classes.
         top5 = f"top-5 {result['top5']:.2f} %, " if len(result["classes"]) > 5 else ""
         print(

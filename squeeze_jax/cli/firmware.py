@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="as launch's --config.KEY=VALUE: sets a key of configs/device.py, such as "
-        "--config.widths=(16,32) or --config.image_sizes=(96,)",
+        help="or --config.KEY=VALUE, with the sign =, as of launch: sets a key of "
+        "configs/device.py, such as --config.widths=(16,32) or --config.image_sizes=(96,)",
     )
 
 

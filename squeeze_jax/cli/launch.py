@@ -348,15 +348,13 @@ def _train(
     if not is_job and jax.process_index() == 0:
         workdir.write_table()
         page.draw(plan.workdir)
-        print(points := terminal_table.points_text(workdir, shutil.get_terminal_size().columns))
-        has_intervals = "±" in points or "−" in points
-        interval = "; intervals are 95 %, of means over seeds" if has_intervals else ""
+        print(terminal_table.points_text(workdir, shutil.get_terminal_size().columns))
         left_out = sum(counts.get(status, 0) for status in (*COLLAPSED, "failed"))
         print(
             f"{plan.workdir}/: "
             + ", ".join(f"{count} {status}" for status, count in counts.items())
             + (f"; means leave out {left_out} of {sum(counts.values())} trials" if left_out else "")
-            + f"{interval}; see sweep.csv, sweep.png, report.html"
+            + "; see sweep.csv, sweep.png, report.html"
         )
     return 1 if counts.get("failed") else code
 

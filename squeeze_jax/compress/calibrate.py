@@ -254,7 +254,8 @@ def im2col(layer: LinearLayer, x: jax.Array, step: int = 1) -> jax.Array:
         (size - window) // layer.stride + 1
         for size, window in zip(x.shape[1:3], (kh, kw), strict=True)
     )
-    rows, columns = np.divmod(np.arange(0, height * width, step), width) * np.array(layer.stride)
+    positions = np.divmod(np.arange(0, height * width, step), width)
+    rows, columns = layer.stride * np.stack(positions)
     patches = x[
         :,
         rows[:, None, None] + np.arange(kh)[:, None],

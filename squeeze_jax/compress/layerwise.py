@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
 from squeeze_jax.compress.calibrate import find_layers
+from squeeze_jax.models import conv_backend
 from squeeze_jax.models.layers import LinearLayer, intercept_layers
 from squeeze_jax.network import split_model
 
@@ -40,18 +42,18 @@ def run_layerwise(
     graphdef, params, stats = split_model(model)
     leaves, treedef = jax.tree.flatten((params, stats))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    programs = [_compile(graphdef, treedef, shapes, batch.shape) for batch in batches]
-    runs = [
-        _run(program, [*leaves, batch]) for program, batch in zip(programs, batches, strict=True)
+    programs = [
+        _compile(graphdef, treedef, shapes, batch.shape, conv_backend.uses_matmul())
+        for batch in batches
     ]
+    runs = [_run(program, leaves, batch) for program, batch in zip(programs, batches, strict=True)]
     modules = find_layers(model)
     values = [next(run) for run in runs]
     for path in programs[0].paths:
-        # No name holds the outputs of a layer while the next one is computed.
-        values = [
-            run.send(output)
-            for run, output in zip(runs, compute(path, modules[path], values), strict=True)
-        ]
+        # A batch's input and output are freed before the next batch goes on.
+        outputs = list(compute(path, modules[path], values))[::-1]
+        values.clear()
+        values = [run.send(outputs.pop()) for run in runs]
     return values
 
 
@@ -63,8 +65,8 @@ class _Segment(NamedTuple):
       reads: variables.
       writes: variables that are read later.
       input: the variable that is the layer's input.
-      output: the variable that is the layer's output, or None behind the last layer.
-      kept: variables that are read behind the layer.
+      output: the variable that is the layer's output, or None after the last layer.
+      kept: variables that are read after the layer.
     """
 
     run: Callable[..., list[jax.Array]]
@@ -76,20 +78,40 @@ class _Segment(NamedTuple):
 
 
 class _Program(NamedTuple):
-    inputs: list[core.Var]  # the parameters, the statistics and the images
+    """Holds what a network computes between its layers.
+
+    Attributes:
+      constants: arrays that the network itself has, by variable.
+      inputs: variables: the parameters, the statistics and the images.
+      segments: one more than there are layers.
+      paths: of the layers, in the order in which they run.
+    """
+
+    constants: dict[core.Var, jax.Array]
+    inputs: list[core.Var]
     segments: list[_Segment]
-    paths: list[str]  # of the layers between the segments
+    paths: list[str]
 
 
-def _run(program: _Program, inputs: Sequence[jax.Array]) -> Generator[jax.Array, jax.Array, None]:
+def _run(
+    program: _Program, leaves: Sequence[jax.Array], images: jax.Array
+) -> Generator[jax.Array, jax.Array, None]:
     """Yields each layer's input, and is sent its output; yields the model's output at the end."""
-    known = dict(zip(program.inputs, inputs, strict=True))
+    known: dict[Any, jax.Array] = program.constants | dict(
+        zip(program.inputs, [*leaves, images], strict=True)
+    )
+    del images
     for segment in program.segments:
-        found = segment.run(*(known[variable] for variable in segment.reads))
-        known.update(zip(segment.writes, found, strict=True))
+        known |= zip(
+            segment.writes,
+            segment.run(*(known[variable] for variable in segment.reads)),
+            strict=True,
+        )
         value = known[segment.input]
-        known: dict[Any, jax.Array] = {variable: known[variable] for variable in segment.kept}
-        known[segment.output] = yield value
+        known = {variable: known[variable] for variable in segment.kept}
+        output = yield value
+        known[segment.output] = output
+        del value, output
 
 
 @functools.lru_cache(maxsize=8)
@@ -98,8 +120,18 @@ def _compile(
     treedef: Any,
     shapes: tuple[jax.ShapeDtypeStruct, ...],
     batch: tuple[int, ...],
+    uses_matmul: bool,
 ) -> _Program:
-    """Traces a model and splits it at its layers. Models of one design share the programs."""
+    """Traces a model and splits it at its layers. Models of one design share the programs.
+
+    Args:
+      graphdef: of the model.
+      treedef: of (params, stats).
+      shapes: of their leaves.
+      batch: shape of the images.
+      uses_matmul: the backend that is traced, see `conv_backend`.
+    """
+    del uses_matmul  # a key of the cache
     paths: list[str] = []
 
     def forward(leaves: Sequence[jax.Array], images: jax.Array) -> jax.Array:
@@ -114,7 +146,6 @@ def _compile(
             return model(images)
 
     closed = jax.make_jaxpr(forward)(shapes, jax.ShapeDtypeStruct(batch, "float32"))
-    assert not closed.consts
     jaxpr = closed.jaxpr
     groups: list[list[core.JaxprEqn]] = [[]]
     ends: list[tuple[core.Var, core.Var | None]] = []  # each group's last value, and its layer's
@@ -138,4 +169,5 @@ def _compile(
         run = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(part, ())))
         segments.append(_Segment(run, reads, writes, value, output, kept))
         needed = {*kept, value, *reads} - set(made)
-    return _Program(jaxpr.invars, segments[::-1], paths)
+    constants = dict(zip(jaxpr.constvars, map(jnp.asarray, closed.consts), strict=True))
+    return _Program(constants, jaxpr.invars, segments[::-1], paths)

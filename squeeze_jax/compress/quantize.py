@@ -61,7 +61,7 @@ def quantize(
 
     def compute(path, layer, inputs):
         # The batches of the original network come first, then those of the quantized one.
-        own, rounded = _halve(inputs)
+        own, rounded = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
         curvature = calibrated.layers[path]
         weights = _split_batches(curvature.weights)
         given = _make_problem(
@@ -419,7 +419,3 @@ def _shorten(array: np.ndarray) -> np.ndarray:
 
 def _split_batches(x: Any) -> list[Any]:
     return [x[i : i + BATCH] for i in range(0, len(x), BATCH)]
-
-
-def _halve(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    return values[: len(values) // 2], values[len(values) // 2 :]

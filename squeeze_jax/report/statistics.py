@@ -69,16 +69,17 @@ def confidence(values: Sequence[float], percent: bool = False) -> Interval:
     return Interval(mean, min(low, mean), max(high, mean), n)
 
 
-def share_confidence(share: float, count: int) -> tuple[float, float]:
-    """Returns the ends of the 95 % confidence interval of a share, by Wilson's score (1927).
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Returns the ends of the 95 % confidence interval of a proportion (Wilson 1927).
 
     Args:
       share: of right answers, from 0 to 1.
       count: answers, at least 1.
     """
     z = float(special.ndtri((1 + LEVEL) / 2))
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    scale = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / scale
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / scale
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 

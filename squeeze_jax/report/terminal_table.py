@@ -34,8 +34,11 @@ def points_text(workdir: Workdir, width: int = 80) -> str:
     names = [_cut(describe(point.design) or study.name, room) for point in points]
     rows = [head, *([name, *row] for name, row in zip(names, cells, strict=False))]
     text = text_table(rows, numeric=(1, 2, 3), has_total=False)
-    more = len(points) - _ROWS
-    return f"{text}\n… and {more:,} more design points in report.html" if more > 0 else text
+    if (more := len(points) - _ROWS) > 0:
+        text += f"\n… and {more:,} more design points in report.html"
+    if any(point.count("ok") > 1 for point in points):
+        text += "\nintervals: 95 %, of means over seeds"
+    return text
 
 
 def _cut(text: str, room: int) -> str:

@@ -28,19 +28,19 @@ from squeeze_jax.storage import as_path
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.weights import open_once
 
-# Muon's peak rate for a net without BatchNorm, and for one with it: then the rate says how fast
-# kernels turn, whatever their size, and not how far they move (experiments/finetune).
-LEARNING_RATES = (0.001, 0.01)
+# Muon's peak learning rates. With BatchNorm a rate says how fast kernels turn; without it, how far
+# they move (experiments/finetune).
+BATCH_NORM_RATE, PLAIN_RATE = 0.01, 0.001
 
 
 def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     """Returns the config with what is None taken from the network `train.init_from`.
 
-    That may be the model, keys of the preprocessing, and the learning rate, which is that of
-    `LEARNING_RATES` for the network.
+    That may be the model, keys of the preprocessing, and the learning rate of Muon.
 
     Raises:
-      UserError: there is no such network, or the config needs one and names none.
+      UserError: there is no such network, or the config needs one and names none; or it leaves open
+        the learning rate of another optimizer.
     """
     given: dict[str, Any] = config.to_dict()
     needs_model = given["model"]["name"] is None
@@ -54,6 +54,11 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
             "a trial's folder, a bundled net (cifar10-48k), a .sqz file, or a file that "
             "`squeeze-jax import` reads"
         )
+    if needs_rate and given["train"]["optimizer"] != "muon":
+        raise UserError(
+            f"which learning rate for {given['train']['optimizer']}? Give "
+            "--config.train.learning_rate; without it there is one for muon alone"
+        )
     network = _load(given["train"]["init_from"], given["model"])
     filled = copy.deepcopy(config)
     if needs_model:
@@ -63,7 +68,7 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
         preprocessing = in_grey(preprocessing)
     filled.update({"data": {key: getattr(preprocessing, key) for key in open_keys}})
     if needs_rate:
-        filled.train.learning_rate = LEARNING_RATES[bool(network.stats)]
+        filled.train.learning_rate = BATCH_NORM_RATE if network.stats else PLAIN_RATE
     return filled
 
 
@@ -147,8 +152,8 @@ def _sum_colours(
 ) -> dict[str, np.ndarray]:
     """Returns the kernels of three input channels that should have one.
 
-    Of a grey image they make what the known ones make of it in colour, but for a constant where the
-    means differ.
+    They map a grey image to what the known kernels map it to in colour, but for a constant where
+    the means differ.
 
     Args:
       known: kernels [kh, kw, 3, Cout] and other arrays, by path.
@@ -160,7 +165,7 @@ def _sum_colours(
     return {
         path: (array * scale).sum(axis=2, keepdims=True)
         for path, array in known.items()
-        if path in shapes and array.ndim == 4 and array.shape[2] == 3 > shapes[path].shape[2]
+        if path in shapes and array.ndim == 4 and (array.shape[2], shapes[path].shape[2]) == (3, 1)
     }
 
 

@@ -116,6 +116,14 @@ def test_classes_are_matched_by_name(run, save, folder, names, classes):
     assert top1(run, save(perfect(*names)), folder(*classes)) == (100, "")
 
 
+def test_few_images_have_a_wide_interval_and_few_classes_no_top5(run, save, folder):
+    net, images = save(perfect("cat", "dog")), folder(("cat", 0), ("dog", 1))
+    code, out, _ = run("evaluate", net, "--data", "folder", "--data-dir", images)
+    # Of n right answers among n, Wilson's interval starts at n / (n + 1.96²).
+    assert code == 0 and "4 images, top-1 100.00 % (95 % interval 51.0 to 100.0)" in out
+    assert "top-5" not in out
+
+
 @pytest.mark.parametrize("suffix", ["", ".sqz", ".onnx", ".tflite", ".stablehlo"])
 def test_every_kind_of_file(run, save, folder, tmp_path, suffix):
     net = file = save(perfect("no tumor", "tumor", "Banana"))

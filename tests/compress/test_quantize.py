@@ -143,7 +143,7 @@ def test_patches_times_matrices_are_the_layer(layer, size):
     else:
         module, x = (
             layers.Conv(4, 6, rngs=nnx.Rngs(0), **layer, **options),
-            rng.normal(size=(2, size, size, 4)).astype(np.float32),
+            rng.normal(size=(2, size, size + 2, 4)).astype(np.float32),
         )
     seen, matrices = (
         calibrate.im2col(module, x),

@@ -263,7 +263,7 @@ def test_tfds_needs_no_tensorflow(prepared):
     """In a process of its own: another test may have imported it."""
     code = f"""
 import sys
-from squeeze_jax.data import DataConfig, digits, sources
+from squeeze_jax.data import DataConfig, sources
 train, _ = sources.load({settings("tiny", prepared[0])!r})
 assert train[0][0].shape == (4, 5, 3)
 assert "tensorflow" not in sys.modules

@@ -117,6 +117,9 @@ def test_the_learning_rate_is_one_for_the_checkpoints_kind_of_net(
     tuned = finetune.get_config("folder")
     tuned.train.init_from = str(tmp_path / "net")
     assert fill_from_checkpoint(tuned).train.learning_rate == rate
+    tuned.train.optimizer = "sgd"
+    with pytest.raises(UserError, match="which learning rate for sgd"):
+        fill_from_checkpoint(tuned)
     tuned.train.learning_rate = 0.3
     assert fill_from_checkpoint(tuned).train.learning_rate == 0.3
 
