@@ -64,11 +64,12 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
     preprocessing = network.preprocessing
-    if filled.data.channel_order == "grey" != preprocessing.channel_order:
+    if given["data"]["channel_order"] == "grey" != preprocessing.channel_order:
         preprocessing = in_grey(preprocessing)
     filled.update({"data": {key: getattr(preprocessing, key) for key in open_keys}})
     if needs_rate:
-        filled.train.learning_rate = BATCH_NORM_RATE if network.stats else PLAIN_RATE
+        rate = BATCH_NORM_RATE if network.stats else PLAIN_RATE
+        filled.update({"train": {"learning_rate": rate}})
     return filled
 
 
