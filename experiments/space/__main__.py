@@ -10,6 +10,7 @@ interruption, it continues. Each part writes its results to files beside this on
 import argparse
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 
 from squeeze_jax.study import Workdir
 from squeeze_jax.study.config_files import load_config_file
+from squeeze_jax.study.environment import environment
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.scheduler import SCHEDULERS, Schedule, StoppingConfig
 from squeeze_jax.study.trials import design_key
@@ -176,15 +178,19 @@ def cifar10(folder: Path, flags: Sequence[str]) -> None:
     for name in names:
         launch(f"{name}:cifar10_modern", folder / name, *CIFAR10, *flags)
         shutil.copyfile(folder / name / "sweep.csv", HERE / f"{name}.csv")
-    command = [
-        sys.executable,
-        "-m",
-        "squeeze_jax",
-        "compare",
-        *(str(folder / name) for name in names),
-    ]
-    text = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout
-    (HERE / "cifar10.json").write_text(json.dumps(json.loads(text), indent=1) + "\n")
+    command = [sys.executable, "-m", "squeeze_jax", "compare", *names, "--steps=195"]
+    figure = f"--figure={HERE / 'edf.png'}"
+    text = subprocess.run(
+        # In the folder, so that the figure names the studies without a path.
+        [*command, figure, "--json"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = environment("python -m experiments.space cifar10") | {"comparison": json.loads(text)}
+    (HERE / "cifar10.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def launch(study: str, workdir: Path, *flags: str) -> None:
