@@ -156,6 +156,7 @@ def _compile(
         else:
             groups[-1].append(eqn)
     ends.append((jaxpr.outvars[0], None))
+    nameless = jaxpr.debug_info.with_unknown_names()
     segments: list[_Segment] = []
     needed: set[core.Var] = set()
     for group, (value, output) in zip(reversed(groups), reversed(ends), strict=True):
@@ -164,8 +165,7 @@ def _compile(
         read = [each for eqn in group for each in eqn.invars if isinstance(each, core.Var)]
         reads = [each for each in dict.fromkeys(read) if each not in made]
         writes = [each for each in made if each in kept or each is value]
-        names = jaxpr.debug_info.with_unknown_names()
-        part = core.Jaxpr((), reads, writes, group, debug_info=names)
+        part = core.Jaxpr((), reads, writes, group, debug_info=nameless)
         run = jax.jit(core.jaxpr_as_fun(core.ClosedJaxpr(part, ())))
         segments.append(_Segment(run, reads, writes, value, output, kept))
         needed = {*kept, value, *reads} - set(made)

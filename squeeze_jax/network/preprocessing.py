@@ -136,8 +136,10 @@ def grey_values(values: Sequence[float], channel_order: str) -> tuple[float]:
 
 
 def in_grey(preprocessing: Preprocessing) -> Preprocessing:
-    """Returns the preprocessing of the same photographs in grey."""
+    """Returns the preprocessing of the same photographs in grey, which they may be already."""
     order = preprocessing.channel_order
+    if order == "grey":
+        return preprocessing
     return replace(
         preprocessing,
         channel_order="grey",

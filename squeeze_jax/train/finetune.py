@@ -64,7 +64,7 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     if needs_model:
         filled.model = ConfigDict(dict(network.model))
     preprocessing = network.preprocessing
-    if given["data"]["channel_order"] == "grey" != preprocessing.channel_order:
+    if given["data"]["channel_order"] == "grey":
         preprocessing = in_grey(preprocessing)
     filled.update({"data": {key: getattr(preprocessing, key) for key in open_keys}})
     if needs_rate:
@@ -89,8 +89,7 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     known = leaves_by_path(network.params) | leaves_by_path(network.stats)
     shapes = _shapes(config.model.to_mapping(), data.num_classes)
     axes = _class_axes(config.model.to_mapping(), data.num_classes)
-    if config.data.channel_order == "grey" != network.preprocessing.channel_order:
-        known |= _sum_colours(known, shapes, network.preprocessing.std, config.data.std)
+    known |= _sum_colours(known, shapes, network.preprocessing.std, config.data.std)
     classes = match_classes(network, data)
     wanted = {path: leaf for path, leaf in shapes.items() if classes or path not in axes}
     if wrong := [
