@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from squeeze_jax.errors import UserError
 
@@ -138,7 +138,7 @@ def _pixels(content: bytes, background: tuple[int, ...]) -> np.ndarray:
             return pixels
         image.load()
         turn = _UPRIGHT.get(_orientation(image))
-        rgb = _rgb(image, background)
+        rgb = _rgb(image, _sample_bits(image, content), background)
         return np.asarray(rgb.transpose(turn) if turn is not None else rgb)
 
 
@@ -167,22 +167,46 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
-    """Returns an image of any mode in RGB over a background."""
-    mode = image.mode
+def _sample_bits(image: Image.Image, content: bytes) -> int:
+    """Returns the bits of a sample: a PNG's in its file, others' as Pillow has them."""
+    if image.format == "PNG":
+        return content[24]  # of IHDR, the first chunk
+    if not image.mode.startswith("I"):
+        return 8
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]  # 12, too
+    return 16
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Returns whether 0 is white, which Pillow inverts up to 8 bits only."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    )
+
+
+def _rgb(image: Image.Image, bits: int, background: tuple[int, ...]) -> Image.Image:
+    """Returns an image of any mode, with so many bits a sample, in RGB over a background."""
+    mode, hidden = image.mode, image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        grey = np.asarray(image).astype(np.uint32)
-        rgb = np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)
-        if isinstance(hidden := image.info.get("transparency"), int):
+        grey, white = np.asarray(image).astype(np.uint32), 2**bits - 1
+        if _is_white_zero(image):
+            grey = white - grey
+        scaled = ((grey * 255 + white // 2) // white).astype(np.uint8)
+        rgb = np.repeat(scaled[..., None], 3, axis=-1)
+        if isinstance(hidden, int):
             rgb[grey == hidden] = background
         return Image.fromarray(rgb)
     if mode.startswith(("I", "F")):
         raise UserError(f"pixels of Pillow's mode {mode}, which have no known range")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, tuple) and max(hidden) > 255:
+    if isinstance(hidden, tuple) and bits > 8:
         raise UserError("a transparent colour of 16-bit channels")
+    if isinstance(hidden, int) and mode == "L" and bits in (2, 4):
+        # Pillow scales the samples, but not the hidden one.
+        image.info["transparency"] = hidden * 255 // (2**bits - 1)
     rgba = image.convert("RGBA")
     opaque = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(opaque, rgba).convert("RGB")

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -63,6 +64,67 @@ def test_16_bit_grey_is_scaled(form):
     grey = np.arange(256, dtype=np.uint16)[None].repeat(2, 0)
     array = decoded(encoded(Image.fromarray(grey * 257), form))
     np.testing.assert_array_equal(array, np.repeat(grey[..., None], 3, -1))
+
+
+def tiff(bits: int, photometric: int, samples: bytes, width: int) -> bytes:
+    """One row of uncompressed grey."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1}
+    tags[279] = len(samples)
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    padded = samples + bytes(len(samples) % 2)
+    header = b"II*\0" + struct.pack("<I", 8 + len(padded)) + padded
+    return header + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "samples", "expected"),
+    [
+        (8, 0, b"\xff\x00", [0, 255]),  # white is zero
+        (12, 1, b"\x00\x0f\xff", [0, 255]),
+        (12, 1, b"\x80\x00\x10", [128, 1]),  # 2048 and 16 of 4095
+        (16, 0, b"\xff\xff\x00\x00", [0, 255]),
+        (16, 1, b"\xff\xff\x01\x01", [255, 1]),
+    ],
+)
+def test_grey_tiffs_of_any_depth_are_scaled(bits, photometric, samples, expected):
+    row = decoded(tiff(bits, photometric, samples, 2))[0]
+    assert row.tolist() == [[grey] * 3 for grey in expected]
+
+
+def png(depth: int, colour: int, row: bytes, hidden: bytes, width: int) -> bytes:
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)),
+        (b"tRNS", hidden),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "hidden", "expected"),
+    [
+        (1, b"\x40", 0, [9, 255]),
+        (2, b"\x70", 1, [9, 255]),
+        (4, b"\x5f", 5, [9, 255]),
+        (8, b"\x05\xff", 5, [9, 255]),
+        (16, b"\x00\x05\xff\xff", 5, [9, 255]),
+    ],
+)
+def test_a_hidden_grey_is_background_at_any_depth(depth, row, hidden, expected):
+    content = png(depth, 0, row, struct.pack(">H", hidden), 2)
+    row = decoded(content, background=(9, 9, 9))[0]
+    assert row.tolist() == [[grey] * 3 for grey in expected]
+
+
+def test_a_hidden_colour_of_16_bit_channels_is_refused():
+    """Pillow keeps 8 bits of a channel, in which the colour cannot be told from its neighbours."""
+    content = png(16, 2, bytes(6) + b"\0\x64" * 3, bytes(6), 2)
+    with pytest.raises(UnreadableImage, match="a transparent colour of 16-bit channels"):
+        decoded(content)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
