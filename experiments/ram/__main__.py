@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from squeeze_jax.convert.exporters import tflite
@@ -50,6 +51,18 @@ NETS: dict[str, tuple[str, Mapping[str, Any], Size]] = {
         "squeezenet_v1_1",
         {"num_fire": 4, "base_e": 16, "incr_e": 16, "conv1_filters": 16},
         32,
+    ),
+    "v1.0, 3 Fire modules, 24x40 pixels": (
+        "squeezenet_v1_0",
+        {
+            "num_fire": 3,
+            "base_e": 8,
+            "incr_e": 8,
+            "conv1_filters": 8,
+            "conv1_kernel": 3,
+            "pool_after": ("conv1", "fire3"),
+        },
+        (24, 40),
     ),
     "SqueezeNext-23": ("squeezenext_23", {}, 227),
     "SqueezeNext-23 v5, 64 pixels": ("squeezenext_23_v5", {}, 64),
@@ -96,9 +109,18 @@ def compare(model: str, options: Mapping[str, Any], size: Size, classes: int) ->
 
 
 def random_network(model: str, options: Mapping[str, Any], size: Size, classes: int) -> Network:
-    """Returns a network with freshly drawn weights."""
+    """Returns a network with random weights, biases and statistics: equal ones share a record."""
     section = {"name": model, **options}
-    _, params, stats = split_model(build_model(section, classes))
+    rng = np.random.default_rng(0)
+
+    def drawn(path: tuple[jax.tree_util.DictKey, ...], leaf: np.ndarray) -> np.ndarray:
+        if (name := path[-1].key) in ("kernel", "scale"):
+            return leaf
+        mean, deviation = (1, 0.1) if name == "var" else (0, 0.2)
+        return rng.normal(mean, deviation, leaf.shape).astype(np.float32)
+
+    _, *trees = split_model(build_model(section, classes))
+    params, stats = (jax.tree_util.tree_map_with_path(drawn, tree) for tree in trees)
     preprocessing = Preprocessing(size, size, "squash", "rgb", PIXELS["mean"], PIXELS["std"])
     if options.get("in_channels") == 1:
         preprocessing = in_grey(preprocessing)

@@ -35,9 +35,10 @@ CONSTANTS = {
     "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "MEAN": 1, "PAD": 1, "PADV2": 2,
     "RESHAPE": 1, "STRIDED_SLICE": 3,
 }  # fmt: skip
-# Bytes of a .tflite file: of each channel a 32-bit bias, and scale and zero point of kernel and
-# bias; of each tensor and operator their records.
-FILE, FILTER_BYTES, TENSOR_BYTES, OPERATOR_BYTES = 2000, 4 + 2 * (4 + 8), 120, 60
+# Bytes of a .tflite file: of each filter a 32-bit bias, and scale and zero point of kernel and
+# bias. The records of a constant, and of an operator with its output, are fitted to files
+# (experiments/ram).
+FILE, FILTER_BYTES, CONSTANT_BYTES, OPERATOR_BYTES = 1950, 4 + 2 * (4 + 8), 190, 150
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,12 @@ def tflm_arena_bytes(flow: Dataflow) -> int:
 
 def tflite_bytes(flow: Dataflow) -> int:
     """Returns about how many bytes a network's int8 .tflite file takes, without class names."""
-    operators = flow.operators
-    tensors = 1 + sum(1 + CONSTANTS.get(op.name, 0) for op in operators)
-    return (
-        FILE
-        + sum(op.weights + FILTER_BYTES * op.filters for op in operators)
-        + TENSOR_BYTES * tensors
-        + OPERATOR_BYTES * len(operators)
+    return FILE + sum(
+        op.weights
+        + FILTER_BYTES * op.filters
+        + CONSTANT_BYTES * CONSTANTS.get(op.name, 0)
+        + OPERATOR_BYTES
+        for op in flow.operators
     )
 
 

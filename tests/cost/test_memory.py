@@ -80,6 +80,7 @@ def test_what_has_no_int8_form_runs_in_float():
         ("squeezenet_v1_1", {"num_fire": 4, "base_e": 16, "incr_e": 16, "conv1_filters": 16}, 32),
         ("squeezenet_v1_0", {"base_e": 16, "incr_e": 8, "bypass": "complex"}, 64),
         ("squeezenet_v1_0_released", {"base_e": 16, "incr_e": 8, "batch_norm": True}, 64),
+        ram.NETS["v1.0, 3 Fire modules, 24x40 pixels"],
         ("squeezenext_23", {"blocks": (1, 1, 1, 1)}, 64),
         ("squeezenet_v1_1", {"base_e": 16, "incr_e": 8, "in_channels": 1}, (46, 33)),
     ],
@@ -88,4 +89,4 @@ def test_tflite_micro_reports_the_same(model, options, size):
     pytest.importorskip("tflite_micro")
     pytest.importorskip("ai_edge_quantizer")
     row = ram.compare(model, options, size, 10)
-    assert abs(row["ram_error_percent"]) < 1 and abs(row["flash_error_percent"]) < 2
+    assert abs(row["ram_error_percent"]) < 1 and abs(row["flash_error_percent"]) < 1
