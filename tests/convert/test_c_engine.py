@@ -50,6 +50,19 @@ def check_same_bits(network, net, images, coded):
         assert len(np.unique(expected)) > 1  # not all clipped
 
 
+@pytest.mark.parametrize("bits", [3, 8])
+def test_a_channel_that_batch_norm_scales_by_0_has_no_weights(bits):
+    """Also where its kernel lies on a grid, whose levels the engine keeps (`_find_levels`)."""
+    network = small_net("squeezenet_v1_1", num_fire=1, pool_after=("conv1",), batch_norm=True)
+    conv1 = network.params["conv1"]
+    step = np.abs(conv1["kernel"]).max() / 2 ** (bits - 1)
+    conv1["kernel"] = np.float32(np.round(conv1["kernel"] / step) * step)
+    conv1["bn"]["scale"][:3] = 0
+    net = integer_net.quantize(network, some_images(network, 2))
+    weights = net.convolutions["conv1/kernel"].weights
+    assert not weights[:3].any() and weights[3:].any(axis=(1, 2, 3)).all()
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("coded", [False, True], ids=["plain", "coded"])

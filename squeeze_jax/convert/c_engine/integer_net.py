@@ -254,7 +254,9 @@ def _quantize_convolution(
     steps = np.where(empty, after.step / before.step / 1024, steps)
     least = np.abs(bias) / (before.step * _MOST_BIAS)
     grown = np.maximum(steps, least)
-    levels = np.where(grown > steps, np.clip(np.round(weights / grown), -LARGEST, LARGEST), levels)
+    rounded = np.clip(np.round(weights / grown), -LARGEST, LARGEST)
+    # Those of a channel that BatchNorm scales by 0 are its kernel's own.
+    levels = np.where((grown > steps) | empty, rounded, levels)
     shaped = levels.T.reshape(outputs, *operator.window, depth // operator.groups)
     return Convolution(
         shaped.astype(np.int8),
