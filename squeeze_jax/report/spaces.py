@@ -102,8 +102,13 @@ def read_space(
 def _after(
     trial: TrialRecord, result: Mapping[str, Any] | None, metric: str, steps: int
 ) -> TrialRecord:
-    """Returns a trial as it was after some steps: `ok`, or `stopped` where it was not evaluated."""
+    """Returns a trial as it was after some steps: `ok`, or `stopped` where it was not evaluated.
+
+    One that collapsed stays as it is.
+    """
     if result is None or result["status"] == "failed":
+        return trial
+    if trial.status == "chance" or (trial.status == "diverged" and steps >= result["steps"]):
         return trial
     known = dict(result.get("rungs") or [])
     if result["status"] != STOPPED:

@@ -1,11 +1,10 @@
 """How a batch is divided: over devices, into micro-batches, BatchNorm's groups, and pairs."""
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from squeeze_jax.errors import UserError
-from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.config import MAX_BATCH_SIZE, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,18 @@ def divide_batch(recipe: TrainConfig, num_devices: int, has_batch_norm: bool) ->
             f"train.grad_accum_steps {parts}; set one of them"
         )
     lower = next(filter(divide, range(batch, 0, -1)), None)
-    upper = next(filter(divide, itertools.count(batch)))
+    upper = next(filter(divide, range(batch, MAX_BATCH_SIZE + 1)), None)
+    sizes = [str(size) for size in (lower, upper) if size]
     raise UserError(
         f"train.batch_size {batch} cannot be divided over {num_devices} device(s)"
         + (f" x train.grad_accum_steps {parts}" if parts else "")
         + (f" in groups of train.bn_group_size {recipe.bn_group_size}" if has_batch_norm else "")
         + (" with pairs for train.mixup or train.cutmix" if _has_pairs(recipe) else "")
-        + f"; the nearest that can: {f'{lower} and ' if lower else ''}{upper}"
+        + (
+            f"; the nearest that can: {' and '.join(sizes)}"
+            if sizes
+            else "; set a smaller train.bn_group_size or fewer train.grad_accum_steps"
+        )
     )
 
 

@@ -77,8 +77,15 @@ class Run:
         return self._seconds_before + time.perf_counter() - self._begun
 
     def record(self, **metrics: Any) -> None:
-        """Hands what was measured after the latest step to all trackers."""
-        record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **metrics}
+        """Hands what was measured after the latest step to all trackers.
+
+        JSON has no NaN: a value that is not finite becomes None.
+        """
+        finite = {
+            name: None if value is None or not math.isfinite(value) else value
+            for name, value in metrics.items()
+        }
+        record = {"step": self.step, "epoch": self.step / self._steps_per_epoch, **finite}
         record["seconds"] = self.seconds()
         self._trackers.write(record)
 
@@ -146,8 +153,7 @@ class Evaluation(Callback):
         """Evaluates where it is due."""
         if run.diverged or not run.is_due(run.config.eval_every):
             return
-        run.sums = run.compiled.evaluate(*run.state.network_weights)
-        run.record(**percentages(run.sums))
+        run.record(**self._evaluate(run))
         run.flush()
         run.stopwatch.start(run.step)
 
@@ -155,7 +161,14 @@ class Evaluation(Callback):
         """Evaluates where the run was complete already."""
         if run.sums is None and not run.diverged:
             # It was killed between the last checkpoint and its result.
-            run.sums = run.compiled.evaluate(*run.state.network_weights)
+            self._evaluate(run)
+
+    def _evaluate(self, run: Run) -> dict[str, float]:
+        """Returns the percentages, and tells weights that diverged after the last reading."""
+        run.sums = run.compiled.evaluate(*run.state.network_weights)
+        found = percentages(run.sums)
+        run.diverged = not math.isfinite(found["eval_loss"])
+        return found
 
 
 class SaveCheckpoint(Callback):

@@ -13,7 +13,8 @@ from squeeze_jax.network.config import DEFAULT_CHANNELS
 from squeeze_jax.network.preprocessing import CHANNELS
 
 Count = Annotated[int, Range(at_least=0)]
-BatchSize = Annotated[int, Range(at_least=1, at_most=2**20)]
+MAX_BATCH_SIZE = 2**20
+BatchSize = Annotated[int, Range(at_least=1, at_most=MAX_BATCH_SIZE)]
 NonNegative = Annotated[float, Range(at_least=0)]
 Alpha = Annotated[float, Range(at_least=0, at_most=100)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]

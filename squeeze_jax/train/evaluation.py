@@ -1,6 +1,7 @@
 """The accuracy of trained networks on a data set, and their probabilities for an image."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from squeeze_jax.data import Data
+from squeeze_jax.errors import UserError
 from squeeze_jax.network import Classifier
 from squeeze_jax.train import metrics
 
@@ -80,6 +82,9 @@ def evaluate(
 
     Returns:
       top1 and top5 (%), eval_loss (nats), images; and what `by_class` returns.
+
+    Raises:
+      UserError: an output is not finite.
     """
     [sums] = sum_each(
         [classifier.run],
@@ -107,6 +112,9 @@ def evaluate_each(
 
     Returns:
       For each of `runs` top1 and top5 (%), eval_loss (nats), images.
+
+    Raises:
+      UserError: an output is not finite.
     """
     return list(map(_measures, sum_each(runs, data, batch_size, on_run, metrics.evaluation_sums)))
 
@@ -135,7 +143,10 @@ def sum_each(
 
 
 def _measures(sums: Sums) -> dict[str, Any]:
-    return percentages(sums) | {"images": round(float(sums["weight"]))}
+    found = percentages(sums)
+    if not math.isfinite(found["eval_loss"]):
+        raise UserError("the network's outputs are not finite: its weights have diverged")
+    return found | {"images": round(float(sums["weight"]))}
 
 
 def probabilities(classifier: Classifier, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

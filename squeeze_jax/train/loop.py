@@ -45,10 +45,10 @@ def train(
         is that of the whole run.
 
     Returns:
-      status ("ok", "diverged": the loss went non-finite, "chance": top-1 never left chance,
-      "stopped": early), top1,
-      top5 (%), loss (nats), steps, seconds (over all resumptions), images_per_second (training
-      alone, without compilation); and test_top1, test_top5 where the data have a test set.
+      status ("ok", "diverged": the loss went non-finite, in training or evaluation,
+      "chance": top-1 never left chance, "stopped": early), top1, top5 (%), loss (nats), steps,
+      seconds (over all resumptions), images_per_second (training alone, without compilation); and
+      test_top1, test_top5 where the data have a test set.
 
     Raises:
       Interrupted: asked to stop; the state is saved.

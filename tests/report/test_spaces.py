@@ -13,6 +13,7 @@ from squeeze_jax.report.axis_shares import axis_shares
 from squeeze_jax.report.best_design import best_designs
 from squeeze_jax.report.spaces import (
     Space,
+    _after,
     band,
     check_comparable,
     describe_errors,
@@ -162,6 +163,26 @@ def test_trials_that_did_not_end_are_left_out_and_counted(sweep, troubled, monke
         UserError, match="fewer than the 3 of --min-designs; left out: .*1 trials stopped"
     ):
         check_comparable([found], 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "steps", "expected"),
+    [
+        ("ok", 10, ("ok", 70.0)),
+        ("ok", 5, ("ok", 50.0)),
+        ("ok", 7, ("stopped", 70.0)),  # it was not evaluated there
+        ("chance", 10, ("chance", 70.0)),
+        ("chance", 5, ("chance", 70.0)),
+        ("diverged", 10, ("diverged", None)),
+        ("diverged", 5, ("ok", 50.0)),  # it was well there
+    ],
+)
+def test_collapsed_nets_are_no_nets_that_learned_at_any_step(status, steps, expected):
+    top1 = None if status == "diverged" else 70.0
+    trial = TrialRecord("a", {}, 0, status, {"top1": top1})
+    result = {"status": status, "steps": 10, "top1": top1, "rungs": [[5, 50.0]]}
+    found = _after(trial, result, "top1", steps)
+    assert (found.status, found.measures["top1"]) == expected
 
 
 def test_command_prints_tables_or_json_and_draws(sweep, finished, tmp_path, capsys):

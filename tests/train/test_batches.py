@@ -29,6 +29,7 @@ def test_groups_lie_on_one_device_or_span_whole_ones(batch, group, accumulate, d
         (40, 16, 0, 1, "1 device.* in groups of train.bn_group_size 16.*: 32 and 48"),
         (48, 16, 0, 8, "8 device.*: 32 and 64"),  # a group would span 2 2/3 devices
         (32, 16, 4, 1, "x train.grad_accum_steps 4 in groups.*: 64"),
+        (64, 10**11, 2, 1, "grad_accum_steps 2 in groups.*; set a smaller train.bn_group_size or"),
         (64, 0, 2, 1, "bn_group_size 0.* does not go with train.grad_accum_steps 2; set one"),
     ],
 )

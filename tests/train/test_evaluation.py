@@ -82,6 +82,15 @@ def test_probabilities_sum_to_one(net):
     np.testing.assert_allclose(rows.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_outputs_that_are_not_finite_have_no_accuracy(net):
+    params = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), net.params)
+    broken = dataclasses.replace(net, params=params).classifier()
+    data = evaluation_data(load_split("digits", "", None), net.preprocessing)
+    with pytest.raises(UserError, match="outputs are not finite"):
+        evaluation.evaluate(broken, data)
+
+
 def named(*names):
     return ArraySource(
         "set", names, np.zeros((len(names), 4, 4, 3), np.uint8), np.arange(len(names))

@@ -95,6 +95,17 @@ def test_divergence_is_told_and_ends_the_trial(config, digits, tmp_path):
 
 
 @pytest.mark.slow
+def test_divergence_in_the_last_step_is_told_and_written_as_json(config, digits, tmp_path):
+    """The loss of the step's own images is finite: it was read before the update."""
+    config.train.update(learning_rate=1e38, warmup=0.0, clip_norm=0.0, steps=1, log_every=1)
+    result = run(config, digits, tmp_path)
+    assert (result["status"], result["top1"], result["loss"]) == ("diverged", None, None)
+    training, evaluation = lines(tmp_path)
+    assert math.isfinite(training["loss"]) and evaluation["eval_loss"] is None
+    assert not (tmp_path / "classes.json").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop_at", "ema_decay"), [(2, 0.0), (4, 0.9), (5, 0.9)])
 def test_a_stopped_run_continues_to_the_same_bits(config, digits, tmp_path, stop_at, ema_decay):
     config.model.dropout = 0.5
