@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from squeeze_jax.study.plan import Plan
-from squeeze_jax.study.preflight import check, has_finished, without_parents
-from squeeze_jax.study.trials import Trial
+from squeeze_jax.study.preflight import check, has_finished, program_of, without_parents
+from squeeze_jax.study.trials import TEACHER, Trial
 from squeeze_jax.train import compile_trial, count_evaluations
 from squeeze_jax.train.measure import Speed, measure
 
-MEASURED = 3  # design points at most: the others lie between them in MACs
+MEASURED = 3  # programs at most: the others lie between them in MACs
+TRAINING_PASSES = 3  # forward, and two products of the same size backward; a teacher makes one
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,28 @@ class DryRun:
 def estimate(plan: Plan) -> DryRun:
     """Returns what each trial within the budget would take, one after another on all devices.
 
-    At most MEASURED design points are compiled and run for some steps, those with the fewest and
-    the most MACs among them; the seconds of the others are interpolated by MACs.
+    At most MEASURED programs are compiled and run for some steps, those with the fewest and the
+    most MACs among them; the seconds of the others are interpolated by MACs.
 
     Raises:
       UserError: see `preflight.check`.
     """
     study = check(plan)
     results = study.workdir.read_results(trial.name for trial in study.trials)
-    designs: dict[Any, Trial] = {}
+    programs: dict[str, Trial] = {}
     for trial in study.trials:
-        if trial.name not in study.problems:
-            designs.setdefault(_design(trial), trial)
-    found = []
-    ranked = sorted(designs, key=lambda key: _work(study.costs, designs[key]))
+        # A trial's teacher is not there yet.
+        if trial.name not in study.problems and TEACHER not in trial.parents:
+            programs.setdefault(program_of(trial), trial)
+    measured: dict[str, Speed] = {}
+    ranked = sorted(programs, key=lambda key: _work(study.costs, programs[key]))
     for key in _spread(ranked):
-        trial, config = designs[key], without_parents(designs[key])
+        trial, config = programs[key], without_parents(programs[key])
         data = study.data_of[trial.name]
         print(f"compiling {trial.name} and measuring some steps", file=sys.stderr, flush=True)
-        speed = measure(compile_trial(config, data, jax.devices()), config, data)
-        found.append((_work(study.costs, trial), speed))
-    seen: set[Any] = set()
+        measured[key] = measure(compile_trial(config, data, jax.devices()), config, data)
+    found = [(_work(study.costs, programs[key]), speed) for key, speed in measured.items()]
+    seen: set[str] = set()
     estimates = []
     for trial in study.trials:
         costs = study.costs[trial.name]
@@ -92,10 +94,11 @@ def estimate(plan: Plan) -> DryRun:
             continue
         steps = study.total_steps[trial.name]
         evaluations = count_evaluations(trial.parsed.train, steps)
-        speed = _between(found, _work(study.costs, trial))
-        if _design(trial) in seen:  # it shares the compiled program
+        key = program_of(trial)
+        speed = measured.get(key) or _between(found, _work(study.costs, trial))
+        if key in seen:
             speed = speed._replace(compilation=0.0)
-        seen.add(_design(trial))
+        seen.add(key)
         done = has_finished(results[trial.name])
         seconds = 0.0 if done else speed.trial(steps, evaluations)
         estimates.append(Estimate(trial, costs, steps, seconds))
@@ -106,15 +109,12 @@ def estimate(plan: Plan) -> DryRun:
     return DryRun(estimates, share)
 
 
-def _design(trial: Trial) -> Any:
-    """Returns what trials that compile to one program have in common."""
-    config = without_parents(trial)
-    return repr(config.model), config.data, config.train.batch_size
-
-
 def _work(costs: dict[str, Any], trial: Trial) -> float:
-    """Returns the MACs of a batch."""
-    return costs[trial.name]["macs"] * trial.parsed.train.batch_size
+    """Returns the MACs of a batch forward, with a TRAINING_PASSES-th of those of the teacher."""
+    macs = costs[trial.name]["macs"]
+    if teacher := trial.parents.get(TEACHER):
+        macs += costs[teacher].get("macs", 0) / TRAINING_PASSES
+    return macs * trial.parsed.train.batch_size
 
 
 def _spread(ranked: Sequence[Any]) -> list[Any]:

@@ -175,7 +175,7 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
         trial.name: Expected(
             steps[trial.name],
             study.costs[trial.name].get("macs", 0) * trial.parsed.train.batch_size,
-            programs.setdefault(repr(trial.parsed.compiled_part()), len(programs)),
+            programs.setdefault(program_of(trial), len(programs)),
         )
         for trial in waiting
         if steps[trial.name] and schedule is None
@@ -293,7 +293,7 @@ def _check_free_space(
     for trial in trials:
         if has_finished(results[trial.name]):
             continue
-        key = repr(trial.parsed.compiled_part())
+        key = program_of(trial)
         if key not in sizes:
             sizes[key] = checkpoint_bytes(trial.parsed, data_of[trial.name])
         largest = max(largest, sizes[key])
@@ -320,6 +320,11 @@ def with_parents(trial: Trial, locate: Callable[[str], str]) -> TrialConfig:
 def without_parents(trial: Trial) -> TrialConfig:
     """Returns the trial's config without the trials that it names, which may not be there yet."""
     return with_parents(trial, lambda name: "")
+
+
+def program_of(trial: Trial) -> str:
+    """Returns what trials that share a compiled program have in common; see `compiled_part`."""
+    return repr((trial.parsed.compiled_part(), TEACHER in trial.parents))
 
 
 def _untrained(trial: Trial, data: Data) -> Network:

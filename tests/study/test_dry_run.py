@@ -2,9 +2,10 @@
 
 import pytest
 
-from squeeze_jax.configs import sr_sweep
+from squeeze_jax.configs import ablation, sr_sweep
 from squeeze_jax.study import Plan, make_trials
-from squeeze_jax.study.dry_run import _between, _spread, estimate
+from squeeze_jax.study.dry_run import _between, _spread, _work, estimate
+from squeeze_jax.study.preflight import program_of
 from squeeze_jax.train.measure import Speed
 
 SMALL = {"model.num_fire": 2, "model.pool_after": ("conv1",), "model.base_e": 8}
@@ -16,6 +17,19 @@ def test_speeds_lie_between_the_measured_ones():
     assert _between(found[:1], 200.0) == found[0][1]
     assert Speed(15.0, 2.0, 6.0).trial(steps=10, evaluations=2) == 15 + 20 + 12
     assert _spread(range(7)) == [0, 3, 6] and _spread([]) == [] and _spread("ab") == ["a", "b"]
+
+
+def test_what_an_ablation_changes_is_another_program():
+    config = ablation.get_config("cifar10_modern")
+    trials = make_trials(config, ablation.sweep, derive=ablation.derive)
+    stages = {trial.name: trial.name.partition(",")[0] for trial in trials}
+    programs = {program_of(trial): stages[trial.name] for trial in trials}
+    assert sorted(programs.values()) == sorted(f"stage={stage}" for stage in ablation.CHANGES)
+    # The teacher's forward pass beside the net's three passes.
+    costs = {trial.name: {"macs": 100} for trial in trials}
+    work = {stages[trial.name]: _work(costs, trial) for trial in trials}
+    assert work["stage=taught"] == pytest.approx(128 * (100 + 100 / 3))
+    assert work["stage=recipe"] == 128 * 100
 
 
 @pytest.mark.slow
