@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     array = accelerator.Accelerator.parse(arguments.array, arguments.buffer_kb)
     layers = trace_model(arguments).layers
-    network = open_network(arguments.model)
+    # Another net than the checkpoint's has no weights.
+    is_changed = arguments.set or arguments.data or arguments.data_dir
+    network = None if is_changed else open_network(arguments.model)
     densities = network and sparsity.weight_densities(network.whole().params)
     estimate = accelerator.estimate(layers, array, arguments.dataflow, densities)
     record = layer_table.hardware_record(estimate, has_own_zeros=network is not None)

@@ -82,7 +82,7 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
     options |= set_options(arguments)
 
     size = arguments.input_size or size or models.find(name)[1].input_size
-    input_shape = (*height_width(size), options.get(IN_CHANNELS, DEFAULT_CHANNELS))
+    input_shape = (*height_width(size), options.get(IN_CHANNELS) or DEFAULT_CHANNELS)
     try:
         return trace_module(models.create_abstract(name, **options), input_shape)
     except ValueError as e:

@@ -50,7 +50,8 @@ def complete(
       class_names: by label; None keeps those that are there.
 
     Raises:
-      UserError: a value is out of range, or there is not one name for each class.
+      UserError: a value is out of range, the images are too small for the network, or there is not
+        one name for each class.
     """
     from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
 
@@ -64,6 +65,8 @@ def complete(
     if "image_size" in given and "resize" not in given:
         values = replace(values, resize=_scaled(values.image_size, network.preprocessing))
     _check_preprocessing(values, given, channels)
+    if "image_size" in given:
+        _check_size(network, values)
     names = network.class_names if class_names is None else tuple(class_names)
     if len(names) != len(network.class_names):
         raise UserError(
@@ -103,6 +106,19 @@ def _scaled(crop: "Size", known: "Preprocessing") -> "Size":
     )
     height, width = (round(crop * (before / after)) for crop, before, after in sizes)
     return height if height == width else (height, width)
+
+
+def _check_size(network: "Network", values: "Preprocessing") -> None:
+    """Rejects, with a UserError, images that are too small for the network."""
+    from squeeze_jax.cost.trace import trace_module
+    from squeeze_jax.network import abstract_model
+    from squeeze_jax.network.preprocessing import format_size
+
+    try:
+        trace_module(abstract_model(network.model, len(network.class_names)), values.input_shape)
+    except ValueError as e:
+        name, size = network.model["name"], format_size(values.image_size)
+        raise UserError(f"{name} at {size}: {e}") from e
 
 
 def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any], channels: int) -> None:

@@ -4,7 +4,7 @@ Each family of networks is declared in a file of its own and listed in `FAMILIES
 normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import jax
@@ -80,7 +80,14 @@ def model_options() -> dict[str, type]:
     return types
 
 
-def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Rejects, with a UserError, an option that the model `name` has not, or an unknown model."""
+    known = find(name)[0].parameters()
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"{name} has no option {unknown[0]}; {suggest(unknown[0], known)}")
+
+
+def create(name: str, /, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     """Returns the model `name`, with freshly drawn weights.
 
     Args:
@@ -92,11 +99,9 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
     Raises:
       UserError: there is no such model or option, or the value of an option is out of range.
     """
+    check_options(name, options)
     family, variant = find(name)
     options = {key: value for key, value in options.items() if value is not None}
-    known = family.parameters()
-    if unknown := sorted(options.keys() - set(known)):
-        raise UserError(f"{name} has no option {unknown[0]}; {suggest(unknown[0], known)}")
     for option, annotation in family.annotations().items():
         if option in options:
             options[option] = convert(options[option], annotation, f"model.{option}")
@@ -107,7 +112,7 @@ def create(name: str, *, rngs: nnx.Rngs, **options) -> nnx.Module:
         raise UserError(f"{name}: {e}") from e
 
 
-def create_abstract(name: str, **options) -> nnx.Module:
+def create_abstract(name: str, /, **options) -> nnx.Module:
     """Returns the model `name` with shapes in place of weights: nothing is drawn or allocated.
 
     Args:
@@ -117,6 +122,7 @@ def create_abstract(name: str, **options) -> nnx.Module:
     Raises:
       UserError: see `create`.
     """
+    check_options(name, options)  # rngs is none
     return nnx.eval_shape(lambda: create(name, rngs=_ConstantKeys(0), **options))
 
 

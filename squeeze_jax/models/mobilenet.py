@@ -39,7 +39,8 @@ class MobileNet(nnx.Module):
         """
         init = initializers.fan_in(2.0, "gaussian")
         conv = functools.partial(layers.Conv, batch_norm=True, kernel_init=init, rngs=rngs)
-        channels = round(32 * width)
+        if (channels := round(32 * width)) < 1:
+            raise ValueError(f"width {width:g} leaves no channel")
         self.conv1 = conv(in_channels, channels, 3, stride=2, padding=1)
         for index, (outputs, stride) in enumerate(BLOCKS, start=1):
             depthwise = conv(channels, channels, 3, stride=stride, padding=1, groups=channels)

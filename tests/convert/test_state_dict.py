@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from squeeze_jax.convert import exporters, import_network, verify
+from squeeze_jax.convert import exporters, import_network, read_network, verify
 from squeeze_jax.convert.importers import pth
 from squeeze_jax.convert.importers import safetensors as safetensors_importer
 from squeeze_jax.convert.metadata import KEY
@@ -91,6 +91,22 @@ def test_the_padded_last_layer_is_a_model_of_its_own(tmp_path):
     torch.save(reference.state_dict(), tmp_path / "net.pth")
     net = import_network(tmp_path / "net.pth", "squeezenet_v1_0_released")
     assert deviation(verify.logits(net, images()), torch_nets.logits(reference, images())) < 1e-4
+
+
+def test_options_are_those_of_the_model_and_images_fit_it(tmp_path):
+    reference = torch_nets.randomise(torch_nets.TorchSqueezeNet("1.1", num_classes=5))
+    path, model = tmp_path / "net.pth", "squeezenet_v1_1"
+    torch.save(reference.state_dict(), path)
+    assert len(import_network(path, model, {"num_classes": 5}).class_names) == 5
+    for options, words in (
+        ({"num_classes": 6}, r"\[5, 512, 1, 1\], not \[6, 512, 1, 1\]"),
+        ({"name": "squeezenet_v1_0"}, "squeezenet_v1_1 has no option name"),
+        ({"rngs": 5}, "squeezenet_v1_1 has no option rngs"),
+    ):
+        with pytest.raises(UserError, match=words):
+            import_network(path, model, options)
+    with pytest.raises(UserError, match=r"squeezenet_v1_1 at 3x3: 3x3/2 max pooling got 1x1"):
+        read_network(path, model, preprocessing={"image_size": 3})
 
 
 def test_pytorchcvs_squeezenext_is_the_reference():

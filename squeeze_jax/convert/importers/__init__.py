@@ -76,6 +76,8 @@ def read_network(
       UserError: no such file, model or option; the file is damaged or holds another model; it does
         not tell and no model is given; or a value does not fit the network.
     """
+    from squeeze_jax import models
+
     path, options = as_path(path), dict(options or {})
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a file of weights")
@@ -83,6 +85,9 @@ def read_network(
         raise UserError(f"{path}: no such file")
     if options and model is None:
         raise UserError("options are those of a model: give --model as well")
+    num_classes = options.pop("num_classes", num_classes)
+    if model is not None:
+        models.check_options(model, options)
     wanted = Wanted(None if model is None else {"name": model, **options}, num_classes)
     try:
         with local_file(path) as local:
