@@ -33,11 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax.data.survey import survey
     from squeeze_jax.data.unreadable import describe
     from squeeze_jax.errors import UserError
+    from squeeze_jax.network.labels import check_class_names
     from squeeze_jax.report.layer_table import text_table
 
     folder = scan(arguments.folder)
     lines = []
     try:
+        check_class_names(str(folder.root), folder.class_names)
         splits = folder.roles(arguments.holdout)
     except UserError as e:
         splits = folder.splits
@@ -49,7 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     total = [sum(column) for column in zip(*counts.values(), strict=True)]
     print(f"{folder.root}: {len(folder.class_names)} classes, {sum(total)} images")
     headings = folder.splits if len(folder.splits) == len(splits) else ("train", "held out")
-    rows = [[name, *map(str, row)] for name, row in [*counts.items(), ("all", total)]]
+    rows = [
+        [name if name.isprintable() else ascii(name), *map(str, row)]
+        for name, row in [*counts.items(), ("all", total)]
+    ]
     print(text_table([["class", *headings], *rows], numeric=range(1, 1 + len(splits))))
     lines += [f"{split}: {folder.folders[split]}" for split in folder.splits]
     if len(splits) == 3:
@@ -64,10 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
             lines.append(f"equal files in several {what}: {len(groups)} (first: {example})")
     lines += folder.notes()
     if found.unreadable:
+        skips = ", or skips them with --config.data.skip_unreadable=True"
         lines.append(
-            f"cannot be read: {describe(found.unreadable)}; launch refuses them, or skips them "
-            "with --config.data.skip_unreadable=True"
+            f"cannot be read: {describe(found.unreadable)}; launch refuses them"
+            + ("" if found.lost else skips)
         )
+    if found.lost:
+        lines.append(f"cannot be trained on: {found.lost}")
     print("\n".join(lines))
     return 0
 

@@ -1,13 +1,13 @@
 """The command that writes a data set once, resized, so that training decodes less."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from squeeze_jax.cli.checks import check_ranges
 from squeeze_jax.cli.data_arguments import add_skip_unreadable_argument
 from squeeze_jax.cli.model_arguments import add_set_argument, set_options
 from squeeze_jax.config_parsing import Range
+from squeeze_jax.storage import as_path
 
 NAME = "prepare"
 HELP = "write a data set once, resized, so that training decodes less"
@@ -20,7 +20,7 @@ QUALITY = 95  # experiments/prepare/README.md
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
-        "output", type=Path, metavar="FOLDER", help="new, or of the same preparation: it goes on"
+        "output", type=as_path, metavar="FOLDER", help="new, or of the same preparation: it goes on"
     )
     parser.add_argument(
         "--preset",

@@ -33,6 +33,7 @@ from squeeze_jax.data.prepared import (
     Preparation,
     Settings,
     Shard,
+    check_on_disk,
     read_preparation,
     shard_path,
 )
@@ -73,10 +74,11 @@ def prepare(
       skip_unreadable: whether to go on without images that cannot be decoded.
 
     Raises:
-      UserError: the folder holds something else; or images cannot be decoded, and are not to be
-        skipped.
+      UserError: the folder holds something else, or is not on a disk; or images cannot be decoded,
+        and are not to be skipped.
       WriteError: the folder cannot be written.
     """
+    check_on_disk(folder)
     whole = settings.resize_mode == UNCROPPED
     for source in sources:
         source.check_resize(settings.resize, "short" if whole else settings.resize_mode, whole)

@@ -20,6 +20,7 @@ from squeeze_jax.data.decode import decode_plain_jpeg
 from squeeze_jax.data.source import Example, RecordSource, Source, fingerprint
 from squeeze_jax.errors import UserError
 from squeeze_jax.network.preprocessing import fits_inside, height_width
+from squeeze_jax.storage import as_path, is_remote
 
 PREPARATION_FILE = "preparation.json"
 UNCROPPED = "uncropped"  # serves random resized crops and either resize_mode
@@ -94,12 +95,19 @@ class Preparation:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
 
+def check_on_disk(folder: Path) -> None:
+    """Rejects, with a UserError, a folder in object storage: shards are read where they lie."""
+    if is_remote(folder):
+        raise UserError(f"prepared data lie on a disk; name a folder there, not {folder}")
+
+
 def read_preparation(folder: Path) -> Preparation:
     """Reads preparation.json.
 
     Raises:
-      UserError: it is not there, or holds something else.
+      UserError: it is not there, or holds something else; or the folder is not on a disk.
     """
+    check_on_disk(folder)
     path = folder / PREPARATION_FILE
     try:
         content = json.loads(path.read_text())
@@ -208,7 +216,7 @@ def load_split(config: DataConfig, split: str | None) -> Source:
 
 
 def _open(config: DataConfig) -> tuple[Path, Preparation]:
-    folder = Path(config.data_dir).expanduser()
+    folder = as_path(config.data_dir).expanduser()
     preparation = read_preparation(folder)
     if not preparation.shards:
         raise UserError(

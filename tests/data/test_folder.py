@@ -1,6 +1,7 @@
 """What is a split, a class and an image in a folder; nothing is left out without a word."""
 
 import io
+import os
 import unicodedata
 from pathlib import Path
 
@@ -256,6 +257,31 @@ def test_the_data_command_tells_of_a_folder_that_cannot_be_trained_on(tmp_path, 
     make(tmp_path, *(f"images/{c}/{i}.png" for c in "ab" for i in range(2)))
     assert cli.main(["data", str(tmp_path)]) == 0
     assert f"cannot be trained on: {tmp_path} has only one class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ((unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")), "two classes are"),
+        ((os.fsdecode(b"d\xe9g"), "e"), "is not valid UTF-8; rename it"),
+        (("a", "b\nc"), ""),
+    ],
+)
+def test_the_data_command_refuses_the_names_that_launch_refuses(tmp_path, capsys, classes, words):
+    make(tmp_path, *(f"{c}/{i}.png" for c in classes for i in range(2)))
+    assert cli.main(["data", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert words in out and ("cannot be trained on: " in out) == bool(words)
+    assert words or r"'b\nc'" in out
+
+
+def test_the_data_command_tells_of_a_class_without_a_whole_image(tmp_path, capsys):
+    make(tmp_path, *(f"{c}/{i}.png" for c in "ab" for i in range(4)))
+    for path in (tmp_path / "b").iterdir():
+        path.write_bytes(path.read_bytes()[:20])
+    assert cli.main(["data", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "no training image of class 'b' can be read" in out and "skip_unreadable" not in out
 
 
 def test_the_data_command_tells_how_a_folder_is_read(tmp_path, capsys):

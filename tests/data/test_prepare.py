@@ -164,13 +164,17 @@ def test_what_cannot_be_prepared_is_refused_in_one_line(originals, prepared, tmp
         ((tmp_path, tmp_path / "set"), "no class folders"),
         ((prepared, tmp_path / "set", "--set=name=prepared"), "is prepared already"),
         ((originals, tmp_path / "set", "--set=resise=3"), "did you mean data.resize"),
+        ((originals, "gs://bucket/set"), "prepared data lie on a disk"),
         ((originals, tmp_path / "set", "--quality=0"), "--quality is 1 to 100; got 0"),
         ((originals, tmp_path / "set", "--preset=imagnet"), "no preset 'imagnet'"),
     ):
         assert run(*arguments) == 2
         line = capsys.readouterr().err
         assert words in line and line.count("\n") == 1, line
-    assert not (tmp_path / "set").exists() and (tmp_path / "mine").read_text() == "precious"
+    with pytest.raises(UserError, match="prepared data lie on a disk"):
+        load_split("prepared", "gs://bucket/set", None)
+    assert not (tmp_path / "set").exists() and not Path("gs:").exists()
+    assert (tmp_path / "mine").read_text() == "precious"
 
 
 def test_training_with_another_resize_is_refused_unless_the_stored_pixels_suffice(
