@@ -127,23 +127,30 @@ class LoadedNetwork:
         Raises:
           UserError: an image cannot be read, and none is to be left out.
         """
-        if isinstance(images, str | Path):
-            images = [images]
-        decoded, failures = _decode_all(images, self.preprocessing)
+        images = [images] if isinstance(images, str | Path) else list(images)
+        height, width, _ = self.preprocessing.input_shape
+        pixels = len(images) * height * width
+        found: list[list[Prediction]] = []
+        failures: list[UnreadableImage] = []
+        with conv_backend.conv_backend(
+            conv_backend.default_conv_backend(jax.default_backend(), pixels)
+        ):
+            for image in images:  # one at a time: photographs are large
+                try:
+                    if not isinstance(image, np.ndarray):
+                        image = decode(as_path(image), str(image), self.preprocessing.background)
+                except UnreadableImage as e:
+                    failures.append(e)
+                    found.append([])
+                    continue
+                batch = preprocess(image, self.preprocessing)[None]
+                [probabilities] = evaluation.probabilities(self.classifier, batch)
+                found.append(self._likeliest(probabilities, top))
         for failure in failures:
             if on_unreadable is None:
                 raise unreadable.as_one(failures)
             on_unreadable(failure)
-        read = [image for image in decoded if image is not None]
-        if not read:
-            return [[] for _ in decoded]
-        batch = _preprocess_all(self.preprocessing, read)
-        classifier = self.classifier
-        backend = conv_backend.default_conv_backend(jax.default_backend(), batch[..., 0].size)
-        with conv_backend.conv_backend(backend):
-            probabilities = evaluation.probabilities(classifier, batch)
-        rows = iter(probabilities)
-        return [[] if image is None else self._likeliest(next(rows), top) for image in decoded]
+        return found
 
     def _likeliest(self, probabilities: np.ndarray, top: int) -> list[Prediction]:
         return [
@@ -168,14 +175,16 @@ class LoadedNetwork:
             of the data set that the network was trained on.
           data_dir: where the data set is; for a folder, DIR/class/image.jpg, perhaps under train,
             val and test.
-          split: None: test, validation, or the only one.
+          split: of the data set, or of the one that the network was trained on; None: test,
+            validation, or the only one.
           labels_by_position: match the classes by position, whatever their names.
 
         Raises:
           UserError: the data set cannot be read, or has classes that the network does not know.
         """
+        source = self._named_split(data, data_dir, split)
         source = relabel(
-            self._open_unlabelled(data, data_dir, split),
+            self.training_sources()[1] if source is None else source,
             self.class_names,
             self.has_class_names,
             labels_by_position,
@@ -239,11 +248,11 @@ class LoadedNetwork:
           data_dir: see `open_data`.
           split: see `open_data`.
           calibration_images: how many of them.
-          **options: of the format: opset, batch, precision, float_io, weights.
+          **options: of the format: opset, batch, precision, float_io, weights, pixels.
 
         Raises:
-          UserError: no such format or option; the path is a folder, or not a new one for c; or the
-            file deviates, and is not written.
+          UserError: no such format or option; data for a file that needs no calibration; the path
+            is a folder, or not a new one for c; or the file deviates, and is not written.
           WriteError: it cannot be written.
         """
         from squeeze_jax.convert import exporters
@@ -254,6 +263,10 @@ class LoadedNetwork:
         if exporters.needs_calibration(format, options):
             content, deviation, accuracy = self.calibrated_bytes(
                 format, data, data_dir, split, calibration_images, **options
+            )
+        elif data or data_dir or split:
+            raise UserError(
+                "float32 and float16 are not calibrated: data go with precision int8 and int16"
             )
         else:
             content, deviation = self.export_bytes(format, **options)
@@ -274,11 +287,10 @@ class LoadedNetwork:
 
         The accuracy is measured on `measured`, if it is given.
         """
-        if data is None:
+        source = self._named_split(data, data_dir, split)
+        if source is None:
             source, evaluation_source = self.training_sources()
             measured = measured or evaluation_source
-        else:
-            source = self._open_unlabelled(data, data_dir, split)
         with tqdm(unit="image", delay=1, leave=False, disable=None) as bar:
             return calibrated_export.export_calibrated(
                 self.whole(), format, options, source, calibration_images, measured, bar.update
@@ -301,7 +313,7 @@ class LoadedNetwork:
         from squeeze_jax.convert import export_network
 
         network = self.whole()
-        images = _preprocess_all(network.preprocessing, photographs())
+        images = np.stack([preprocess(image, network.preprocessing) for image in photographs()])
         return export_network(network, format, options, images)
 
     def compress(
@@ -322,7 +334,7 @@ class LoadedNetwork:
 
         Args:
           path: the file.
-          bits: 2^bits - 1 values a layer.
+          bits: 2^bits - 1 values a layer; calibrated where data are named.
           target_bytes: the largest size; the file is the best that fits.
           max_loss: the largest KL divergence of the outputs, nats; the file is the smallest.
           data: images to calibrate on, without labels; None: the images it was trained on.
@@ -334,8 +346,8 @@ class LoadedNetwork:
             by that, the file is one that needs no base.
 
         Raises:
-          UserError: a value out of range, a size or loss that cannot be reached, or the path is a
-            folder.
+          UserError: a value out of range, a size or loss that cannot be reached, data for a file
+            that needs none, or the path is a folder.
           WriteError: the file cannot be written.
         """
         # Only here: they take numba along.
@@ -349,7 +361,13 @@ class LoadedNetwork:
         network = self.whole()
         options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None
-        if target_bytes is not None or max_loss is not None or (bits is not None and data):
+        names_data = bool(data or data_dir or split)
+        is_searched = target_bytes is not None or max_loss is not None
+        if names_data and not is_searched and bits is None:
+            raise UserError(
+                "a lossless file is not calibrated: data go with target_bytes, max_loss or bits"
+            )
+        if is_searched or names_data:
             images, others = self._calibration_images(data, data_dir, split, calibration_images)
             print(f"calibrating on {len(images)} images", file=sys.stderr)
             with tqdm(
@@ -433,16 +451,22 @@ class LoadedNetwork:
             )
         return self.network
 
-    def _open_unlabelled(
+    def _named_split(
         self, data: str | Source | None, data_dir: str, split: str | None
-    ) -> Source:
-        """Returns a data set under its own labels; see `open_data`."""
+    ) -> Source | None:
+        """Returns what is named, under its own labels: a data set, or a split of the training data.
+
+        None where nothing is; see `open_data`.
+        """
         if isinstance(data, Source):
             return data
-        if data:
-            return load_split(data, data_dir, split, self.preprocessing.background)
-        _check_data_named(data_dir)
-        return self.training_sources()[1]
+        if not data:
+            _check_data_named(data_dir)
+            if not split:
+                return None
+            training = self._training_data()
+            data, data_dir = training.name, training.data_dir
+        return load_split(data, data_dir, split, self.preprocessing.background)
 
     def _training_data(self) -> DataConfig:
         if (data := self.training_data) is None:
@@ -453,10 +477,8 @@ class LoadedNetwork:
         self, data: str | None, data_dir: str, split: str | None, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns preprocessed images to calibrate on, and as many others."""
-        if data:
-            source = load_split(data, data_dir, split, self.preprocessing.background)
-        else:
-            _check_data_named(data_dir)
+        source = self._named_split(data, data_dir, split)
+        if source is None:
             source = self.training_sources()[0]
         images = sample(source, self.preprocessing, 2 * count)
         if len(images) < 2:
@@ -552,24 +574,3 @@ def advance(bar: tqdm, count: int = 1) -> Callable[[], None]:
 def load_sqz(path: Path, base: LoadedNetwork | None = None) -> LoadedNetwork:
     """Opens a .sqz file, whatever its suffix; see `load`."""
     return LoadedNetwork(path, load_sqz_file(path, base.whole() if base else None))
-
-
-def _decode_all(
-    images: Iterable[str | Path | np.ndarray], preprocessing: Preprocessing
-) -> tuple[list[np.ndarray | None], list[UnreadableImage]]:
-    """Returns images uint8 RGB [H, W, 3], None for each path that cannot be decoded, and why."""
-    decoded, failures = [], []
-    for image in images:
-        if not isinstance(image, np.ndarray):
-            try:
-                image = decode(as_path(image), str(image), preprocessing.background)
-            except UnreadableImage as e:
-                failures.append(e)
-                image = None
-        decoded.append(image)
-    return decoded, failures
-
-
-def _preprocess_all(preprocessing: Preprocessing, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns decoded images as a network expects them: float32 [N, H, W, 3]."""
-    return np.stack([preprocess(image, preprocessing) for image in images])

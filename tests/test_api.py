@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -27,6 +28,20 @@ def network(tmp_path):
         tmp_path / "net"
     )
     return squeeze_jax.load(tmp_path / "net")
+
+
+def test_photographs_are_not_kept_while_others_are_classified(network, monkeypatch):
+    seen, alive = [], []
+
+    def decode(*_):
+        alive.append(sum(reference() is not None for reference in seen))
+        photograph = np.zeros((400, 300, 3), np.uint8)
+        seen.append(weakref.ref(photograph))
+        return photograph
+
+    monkeypatch.setattr("squeeze_jax.api.decode", decode)
+    assert len(network.predict(["a.jpg"] * 4, top=2)) == 4
+    assert max(alive) <= 1
 
 
 def test_importing_the_package_loads_none_of_its_libraries():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +42,13 @@ def test_a_name_is_used_like_a_file(photo, capsys):
     best = json.loads(capsys.readouterr().out)[0]["predictions"][0]
     expected = squeeze_jax.load(zoo.FOLDER / f"{NAME}.sqz").predict([photo])[0][0]
     assert (best["class"], best["label"]) == (expected.class_name, expected.label)
+
+
+@pytest.mark.slow
+def test_one_is_decompressed_by_name(tmp_path):
+    assert cli.main(["decompress", NAME, "-o", str(tmp_path / "net")]) == 0
+    written, bundled = squeeze_jax.load(tmp_path / "net").whole(), squeeze_jax.load(NAME).whole()
+    assert jax.tree.all(jax.tree.map(np.array_equal, written.params, bundled.params))
 
 
 def test_training_starts_from_one():

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lossless", action="store_true", help="the very same weights (the default)")
     how.add_argument(
-        "--bits", type=int, metavar="N", help="2^N - 1 values a layer; data only make it better"
+        "--bits",
+        type=int,
+        metavar="N",
+        help="2^N - 1 values a layer; better where --data or --split names images",
     )
     how.add_argument(
         "--target-bytes", type=int, metavar="N", help="the best file of at most N bytes"

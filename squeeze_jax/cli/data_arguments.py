@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from squeeze_jax.api import LoadedNetwork
     from squeeze_jax.data import Source
 
-_NAMES = "digits, folder, prepared, or a TFDS data set; by default what the network was trained on"
+_NAMES = "digits, folder, prepared, or a TFDS data set"
+_DEFAULT = "; by default what the network was trained on"
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, words: str = "") -> None:
+def add_data_arguments(
+    parser: argparse.ArgumentParser, words: str = "", default: str = _DEFAULT
+) -> None:
     """Adds --data, the data set's name, --data-dir and --split."""
-    parser.add_argument("--data", metavar="NAME", help=words + _NAMES)
+    parser.add_argument("--data", metavar="NAME", help=f"{words}{_NAMES}{default}")
     parser.add_argument(
         "--data-dir",
         default="",
@@ -22,7 +25,11 @@ def add_data_arguments(parser: argparse.ArgumentParser, words: str = "") -> None
         help="where the data set is; for a folder, DIR/class/image.jpg, perhaps under train/, val/ "
         "and test/: see `squeeze-jax data DIR`",
     )
-    parser.add_argument("--split", help="by default test, validation, or the only one")
+    parser.add_argument(
+        "--split",
+        help="of --data: by default test, validation, or the only one; alone: of the data "
+        "that the network was trained on",
+    )
 
 
 def add_skip_unreadable_argument(parser: argparse.ArgumentParser) -> None:

@@ -21,10 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the checkpoint and says which network it is."""
-    from squeeze_jax import api
+    from squeeze_jax import api, zoo
 
     check_new(arguments.output)
-    loaded = api.load_sqz(arguments.file, api.load(arguments.base) if arguments.base else None)
+    base = api.load(arguments.base) if arguments.base else None
+    loaded = api.load_sqz(zoo.locate(arguments.file), base)
     loaded.save(arguments.output)
     print(f"{arguments.output}: {loaded.whole().model['name']}, {len(loaded.class_names)} classes")
     return 0

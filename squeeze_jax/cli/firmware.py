@@ -14,6 +14,7 @@ from squeeze_jax.cli.checks import check_ranges
 from squeeze_jax.config_parsing import Range
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import check_new
+from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
     from squeeze_jax.api import LoadedNetwork
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flash", type=parse_bytes, required=True, metavar="N", help="such as 256K"
     )
     parser.add_argument("--ram", type=parse_bytes, required=True, metavar="N", help="such as 96K")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=as_path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--search-epochs",
         type=float,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         action="append",
+        type=parse_setting,
         default=[],
         metavar="KEY=VALUE",
         help="or --config.KEY=VALUE, with the sign =, as of launch: sets a key of "
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         "data.data_dir": arguments.photos,
         "budget.max_engine_ram": limits["engine_ram_bytes"],
         "budget.max_params": limits["params"],
-        **dict(text.partition("=")[::2] for text in arguments.config),
+        **dict(arguments.config),
     }
     print("1/4 searching: every design point that fits", file=sys.stderr)
     length = {"train.epochs": arguments.search_epochs, "train.min_steps": SEARCH_STEPS}
@@ -126,6 +128,14 @@ def parse_bytes(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"bytes are like 262144, 256K or 1M; got {text!r}")
     return int(float(found[1]) * {"": 1, "k": 1024, "m": 1024**2}[found[2].lower()])
+
+
+def parse_setting(text: str) -> tuple[str, str]:
+    """Returns the key and the value of KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"a setting is KEY=VALUE; got {text!r}")
+    return key, value
 
 
 def best_trial(workdir: Path, limits: Mapping[str, int]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="node_modules/onnxruntime-web, to work offline (default: from a CDN)",
     )
-    add_data_arguments(parser, words="also show an int8 model, calibrated on these images: ")
+    add_data_arguments(
+        parser, words="also show an int8 model, calibrated on these images: ", default=""
+    )
     add_calibration_images_argument(parser, "of the data (default 200)")
 
 
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_new(arguments.output)
     loaded = api.load(arguments.checkpoint)
     models = {"float32": loaded.export_bytes("onnx")[0]}
-    if arguments.data or arguments.data_dir:
+    if arguments.data or arguments.data_dir or arguments.split:
         models["int8"] = loaded.calibrated_bytes(
             "onnx",
             arguments.data,

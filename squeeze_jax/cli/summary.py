@@ -3,6 +3,7 @@
 import argparse
 
 from squeeze_jax.cli.model_arguments import add_model_arguments, trace_model
+from squeeze_jax.errors import UserError
 
 NAME = "summary"
 HELP = "print a model's layers with output sizes, parameters and MACs"
@@ -24,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from squeeze_jax import models
     from squeeze_jax.report import layer_table
 
+    if (arguments.list or arguments.bundled) and arguments.format != "text":
+        raise UserError("--list and --bundled are text; give a model for --format")
     if arguments.list:
         print("\n".join(models.model_names()))
         return 0

@@ -124,6 +124,24 @@ def test_few_images_have_a_wide_interval_and_few_classes_no_top5(run, save, fold
     assert "top-5" not in out
 
 
+def test_a_split_without_data_is_one_of_the_training_data(run, save, folder, tmp_path):
+    net, images = save(perfect("cat", "dog")), folder(("cat", 0), ("dog", 1))
+    for split, shown in (("train", (0, 1)), ("val", (0, 1)), ("test", (0, 0))):
+        for name, index in zip(("cat", "dog"), shown, strict=True):
+            path = tmp_path / "split" / split / name / "0.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes((images / ("cat", "dog")[index] / "0.png").read_bytes())
+    record = json.loads((net / "config.json").read_text())
+    record["data"] |= {"name": "folder", "data_dir": str(tmp_path / "split")}
+    (net / "config.json").write_text(json.dumps(record))
+    for flags, expected in (((), 100), (("--split", "val"), 100), (("--split", "test"), 50)):
+        code, out, _ = run("evaluate", net, "--format", "json", *flags)
+        assert code == 0 and json.loads(out)["top1"] == expected
+    for how in (("evaluate", net), ("compress", net, "-o", tmp_path / "x.sqz", "--max-loss", 1)):
+        code, _, err = run(*how, "--split", "bogus")
+        assert code == 2 and "has no split 'bogus'; it has train, val, test" in err
+
+
 @pytest.mark.parametrize("suffix", ["", ".sqz", ".onnx", ".tflite", ".stablehlo"])
 def test_every_kind_of_file(run, save, folder, tmp_path, suffix):
     net = file = save(perfect("no tumor", "tumor", "Banana"))

@@ -160,6 +160,8 @@ def test_hardware_of_a_checkpoint_has_its_own_zeros(run, checkpoint, tmp_path):
     assert set(whole.values()) == {1.0} and after < before
     assert third["conv1"] == pytest.approx(1 / 3) and third | {"conv1": 1.0} == whole
     assert "0% to 67% of a layer, the network's own" in run("hardware", tmp_path / "pruned")[1]
+    other = run("hardware", tmp_path / "pruned", "--set", "base_e=16")[1]
+    assert "40% of each layer, assumed" in other and "the network's own" not in other
 
 
 def test_summary_takes_a_bundled_network_and_the_classes_of_data(run):
@@ -586,6 +588,23 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
         (("firmware", ".", "--flash", "8K", "--ram", "9K", "-o", "x"), "8,192 bytes of flash"),
         (("firmware", ".", "--flash", "9K", "--ram", "1K", "-o", "x"), "1,024 of RAM"),
         (("firmware", ".", "--flash", "9K", "--ram", "9K", "--epochs", 0, "-o", "x"), "above 0"),
+        (
+            ("compress", "NET", "-o", "x.sqz", "--data", "digits"),
+            "a lossless file is not calibrated",
+        ),
+        (
+            ("compress", "NET", "-o", "x.sqz", "--bits", 4, "--data-dir", "/nowhere"),
+            "which data are in /nowhere?",
+        ),
+        (
+            ("export", "NET", "--format", "onnx", "-o", "x.onnx", "--data", "digits"),
+            "float32 and float16 are not calibrated",
+        ),
+        (("serve-demo", "NET", "--split", "test", "-o", "x"), "name the data"),
+        (("summary", "squeezenet_v1_0", "--set", "name=vgg16"), "has no option name"),
+        (("summary", "squeezenet_v1_0", "--set", "rngs=1"), "has no option rngs"),
+        (("summary", "mobilenet_v1", "--set", "width=0.01"), "width 0.01 leaves no channel"),
+        (("summary", "--list", "--format", "json"), "--list and --bundled are text"),
     ],
 )
 def test_errors_with_trained_nets_are_one_line(run, checkpoint, arguments, words):

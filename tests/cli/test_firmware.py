@@ -27,6 +27,13 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+def test_a_setting_has_a_key_and_a_value():
+    assert firmware.parse_setting("widths=(16,32)") == ("widths", "(16,32)")
+    for text in ("seeds", "=3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="a setting is KEY=VALUE"):
+            firmware.parse_setting(text)
+
+
 def test_bytes_are_counted_in_powers_of_two():
     assert [firmware.parse_bytes(text) for text in ("100", "256K", "1.5MB", "8k")] == [
         100, 256 * 1024, 3 * 2**19, 8192
