@@ -7,8 +7,8 @@ its Python package reports them. On a 32-bit device the structs take about half.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from squeeze_jax.cost.arena import Buffer, place_in_order
 from squeeze_jax.cost.dataflow import Dataflow, Operator, Tensor, with_float_operators
 
 ALIGNMENT = 16  # bytes, of every buffer
@@ -39,15 +39,6 @@ CONSTANTS = {
 # bias. The records of a constant, and of an operator with its output, are fitted to files
 # (experiments/ram).
 FILE, FILTER_BYTES, CONSTANT_BYTES, OPERATOR_BYTES = 1950, 4 + 2 * (4 + 8), 190, 150
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A part of the arena, needed from operator `first` to operator `last`, both included."""
-
-    size: int  # bytes
-    first: int
-    last: int
 
 
 def tflm_arena_bytes(flow: Dataflow) -> int:
@@ -95,19 +86,6 @@ def _align(size: int) -> int:
 
 
 def plan_bytes(buffers: Sequence[Buffer]) -> int:
-    """Returns the bytes of TFLM's greedy plan of buffers.
-
-    The largest is placed first, of equal ones the last, each into the lowest gap between those
-    placed before that are needed at the same time.
-    """
-    placed: list[tuple[int, Buffer]] = []
-    for buffer in sorted(reversed(buffers), key=lambda buffer: -buffer.size):
-        offset = 0
-        for start, other in sorted(placed, key=lambda entry: entry[0]):
-            if other.first > buffer.last or buffer.first > other.last:
-                continue
-            if start - offset >= buffer.size:
-                break
-            offset = max(offset, start + other.size)
-        placed.append((offset, buffer))
-    return max((offset + buffer.size for offset, buffer in placed), default=0)
+    """Returns the bytes of TFLM's greedy plan: the largest buffer first, of equal ones the last."""
+    order = sorted(range(len(buffers)), key=lambda index: (-buffers[index].size, -index))
+    return place_in_order(buffers, order).size

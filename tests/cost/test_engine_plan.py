@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from squeeze_jax.cost import design_costs
+from squeeze_jax.cost.arena import ALIGNMENT, Buffer, least_bytes, place
 from squeeze_jax.cost.engine import design_graph, make_plan
-from squeeze_jax.cost.engine.arena import ALIGNMENT, Buffer, least_bytes, place
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import build_model
 

@@ -6,7 +6,8 @@ from flax import nnx
 
 from experiments.ram import __main__ as ram
 from squeeze_jax.cost import design_costs, memory, trace
-from squeeze_jax.cost.memory import Buffer, plan_bytes
+from squeeze_jax.cost.arena import Buffer
+from squeeze_jax.cost.memory import plan_bytes
 from squeeze_jax.models import layers
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from squeeze_jax.cost.engine.arena import Arena, Buffer, place
+from squeeze_jax.cost.arena import Arena, Buffer, place
 from squeeze_jax.cost.engine.fusion import copy_shared_parts, push_joins_down
 from squeeze_jax.cost.engine.graph import Graph, Operator
 

@@ -37,7 +37,7 @@ def place(buffers: Sequence[Buffer]) -> Arena:
         lambda i: (-max(load[buffers[i].first], load[buffers[i].last]), -buffers[i].size),
         lambda i: (buffers[i].first, -buffers[i].size),
     )
-    arenas = [_place_in_order(buffers, sorted(range(len(buffers)), key=key)) for key in orders]
+    arenas = [place_in_order(buffers, sorted(range(len(buffers)), key=key)) for key in orders]
     return min(arenas, key=lambda arena: arena.size)
 
 
@@ -54,7 +54,11 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _place_in_order(buffers: Sequence[Buffer], order: Sequence[int]) -> Arena:
+def place_in_order(buffers: Sequence[Buffer], order: Sequence[int]) -> Arena:
+    """Places one buffer after another, each into the lowest gap between those that are there.
+
+    Only those that are needed at the same time are in its way. `order` has the buffers' indices.
+    """
     offsets = [0] * len(buffers)
     placed: list[int] = []
     for index in order:
