@@ -5,7 +5,7 @@
 Each TRIAL is the folder of a finished trial on CIFAR-10. Its file is NAME-SEED.sqz in this folder,
 of at most so many bytes; `Network.source` in it tells its data, top-1, commit and command. A row
 for each goes to results.csv, in place of an earlier one of that file. int8 is the ONNX export (QDQ,
-calibrated on 200 test images without their labels) in onnxruntime.
+calibrated on 200 training images) in onnxruntime.
 """
 
 import argparse
@@ -49,7 +49,8 @@ def measure(name: str, trial: Path, size: int, data_dir: str) -> dict[str, Any]:
     record = next(each for each in read_study(workdir) if each["trial"] == trial.name)
     network = squeeze_jax.load(trial)
     file = HERE / f"{name}-{record['seed']}.sqz"
-    network.compress(file, target_bytes=size - RECORD, data=DATA, data_dir=data_dir)
+    images = dict(data=DATA, data_dir=data_dir, split="train")
+    network.compress(file, target_bytes=size - RECORD, **images)
     top1 = top1_of(file, data_dir)
     source = (
         f"CIFAR-10, {top1:.2f} % top-1 on its 10,000 test images; squeeze_jax "
@@ -66,7 +67,7 @@ def measure(name: str, trial: Path, size: int, data_dir: str) -> dict[str, Any]:
         raise SystemExit(f"{file.name}: {again} % with its record and {top1} % without")
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(folder) / "int8.onnx"
-        network.export(int8, precision="int8", data=DATA, data_dir=data_dir)
+        network.export(int8, precision="int8", **images)
         return {
             "file": file.name,
             "params": record["params"],
