@@ -4,8 +4,8 @@ Each family of networks is declared in a file of its own and listed in `FAMILIES
 normalised NHWC images to float32 logits: `model(x, train=False, key=None)`.
 """
 
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import jax
 from flax import nnx
@@ -80,10 +80,14 @@ def model_options() -> dict[str, type]:
     return types
 
 
-def check_options(name: str, options: Iterable[str]) -> None:
-    """Rejects, with a UserError, an option that the model `name` has not, or an unknown model."""
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Rejects, with a UserError, an option that the model `name` has not, or an unknown model.
+
+    None counts as not given.
+    """
     known = find(name)[0].parameters()
-    if unknown := sorted(set(options) - set(known)):
+    given = {option for option, value in options.items() if value is not None}
+    if unknown := sorted(given - set(known)):
         raise UserError(f"{name} has no option {unknown[0]}; {suggest(unknown[0], known)}")
 
 
