@@ -43,8 +43,8 @@ def conv2d(
             f"the {kh}x{kw} convolution needs at least that input, got {height}x{width}: "
             "use larger images or fewer pools"
         )
-    # XLA's own gradient of a grouped convolution takes a CPU many times as long as its groups do one
-    # by one. Those of a depthwise convolution are too many and too small.
+    # XLA's own gradient of a grouped convolution takes a CPU many times as long as its groups do,
+    # one by one. Those of a depthwise convolution are too many and too small.
     if uses_matmul() and (groups == 1 or groups < x.shape[-1]):
         parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         outputs = [cpu_lowering.conv2d(*part, stride, padding, train=train) for part in parts]
