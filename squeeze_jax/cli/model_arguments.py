@@ -64,10 +64,10 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
       UserError: no such model or option, or the images are too small for it.
     """
     from squeeze_jax import models
-    from squeeze_jax.cost.trace import trace_module
+    from squeeze_jax.cost import trace
     from squeeze_jax.data import load_split
     from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
-    from squeeze_jax.network.preprocessing import format_size, height_width
+    from squeeze_jax.network.preprocessing import height_width
 
     check_ranges(arguments, input_size=PIXELS)
     if not arguments.model:
@@ -83,10 +83,7 @@ def trace_model(arguments: argparse.Namespace) -> "Trace":
 
     size = arguments.input_size or size or models.find(name)[1].input_size
     input_shape = (*height_width(size), options.get(IN_CHANNELS) or DEFAULT_CHANNELS)
-    try:
-        return trace_module(models.create_abstract(name, **options), input_shape)
-    except ValueError as e:
-        raise UserError(f"{name} at {format_size(size)}: {e}") from e
+    return trace.trace_model(name, options, input_shape)
 
 
 def open_network(name: str) -> "LoadedNetwork | None":

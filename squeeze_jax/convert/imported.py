@@ -110,15 +110,10 @@ def _scaled(crop: "Size", known: "Preprocessing") -> "Size":
 
 def _check_size(network: "Network", values: "Preprocessing") -> None:
     """Rejects, with a UserError, images that are too small for the network."""
-    from squeeze_jax.cost.trace import trace_module
-    from squeeze_jax.network import abstract_model
-    from squeeze_jax.network.preprocessing import format_size
+    from squeeze_jax.cost.trace import trace_model
 
-    try:
-        trace_module(abstract_model(network.model, len(network.class_names)), values.input_shape)
-    except ValueError as e:
-        name, size = network.model["name"], format_size(values.image_size)
-        raise UserError(f"{name} at {size}: {e}") from e
+    options = {**network.model, "num_classes": len(network.class_names)}
+    trace_model(options.pop("name"), options, values.input_shape)
 
 
 def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any], channels: int) -> None:

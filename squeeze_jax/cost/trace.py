@@ -5,7 +5,7 @@ are those of what the module computes, and no model lists its layers a second ti
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
+from squeeze_jax import models
 from squeeze_jax.cost.dataflow import Dataflow, nested_jaxpr, trace_operators
+from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
+from squeeze_jax.network.preprocessing import format_size
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,18 @@ class Trace:
     params: int
     module: nnx.Module
     input_shape: tuple[int, int, int]
+
+
+def trace_model(name: str, options: Mapping[str, Any], input_shape: tuple[int, int, int]) -> Trace:
+    """Traces a registered model for images of a height, width and channels.
+
+    Raises:
+      UserError: no such model or option, or the images are too small for it.
+    """
+    try:
+        return trace_module(models.create_abstract(name, **options), input_shape)
+    except ValueError as e:
+        raise UserError(f"{name} at {format_size(input_shape[:2])}: {e}") from e
 
 
 def trace_layers(
