@@ -104,7 +104,8 @@ def own_batches(config: DataConfig) -> Callable[[], None]:
     """Returns a function that takes BATCHES batches from a stream."""
     pipeline = open_data(config).train(BATCH, 0)
     batches = pipeline.batches()
-    fetch = jax.jit(lambda batch: pipeline.fetch({}, batch, jax.random.key(0))["image"])
+    keys = jax.random.split(jax.random.key(0), BATCH)
+    fetch = jax.jit(lambda batch: pipeline.fetch({}, batch, keys)["image"])
 
     def run() -> None:
         for batch in itertools.islice(batches, BATCHES):

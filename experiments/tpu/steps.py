@@ -59,7 +59,7 @@ def lower_steps(
     graphdef, params, stats = split_model(abstract)
     optimizer = optimizers.make_optimizer(config.train, params)
     state = jax.eval_shape(
-        lambda params, stats: create(params, stats, optimizer, config.train, 0), params, stats
+        lambda params, stats: create(params, stats, optimizer, config.train, 0, data), params, stats
     )
     backend = conv_backend.default_conv_backend(devices[0].platform)
     rate = jax.ShapeDtypeStruct((), "float32")

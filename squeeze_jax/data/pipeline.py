@@ -318,15 +318,14 @@ class Pipeline:
         return iter(examples.to_iter_dataset(read_ahead).batch(self.share))
 
     def fetch(
-        self, device_data: dict[str, jax.Array], batch: dict[str, jax.Array], key: jax.Array | None
+        self, device_data: dict[str, jax.Array], batch: dict[str, jax.Array], keys: jax.Array | None
     ) -> dict[str, jax.Array]:
         """Returns the network's input of a batch, or of one device's slice of it; pure.
 
         Args:
           device_data: `self.device_data`, on the device.
           batch: from `batches`.
-          key: a pure function of (seed, step), the same on every device; None takes centre crops
-            and augments nothing.
+          keys: of each image's augmentation, [b]; None takes centre crops and augments nothing.
 
         Returns:
           "image" float32 [b, S, S, 3], "label" int32 [b], "weight" float32 [b], "position" int32
@@ -341,10 +340,9 @@ class Pipeline:
         images = preprocessing.normalise(
             batch["image"], config.mean, config.std, config.channel_order
         )
-        if key is None:
+        if keys is None:
             images = preprocessing.centre_crop(images, config.image_size)
         else:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(position)
             images = augment(images, keys, config, self._crops_when_read)
         weight = batch.get("weight", jnp.ones(position.shape, jnp.float32))
         return {"image": images, "label": batch["label"], "weight": weight, "position": position}

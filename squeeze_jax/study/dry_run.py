@@ -111,10 +111,13 @@ def estimate(plan: Plan) -> DryRun:
 
 def _work(costs: dict[str, Any], trial: Trial) -> float:
     """Returns the MACs of a batch forward, with a TRAINING_PASSES-th of those of the teacher."""
-    macs = costs[trial.name]["macs"]
+    macs, recipe = costs[trial.name]["macs"], trial.parsed.train
     if teacher := trial.parents.get(TEACHER):
-        macs += costs[teacher].get("macs", 0) / TRAINING_PASSES
-    return macs * trial.parsed.train.batch_size
+        asked = 1.0  # the share of the epochs in which it is
+        if recipe.teacher_views and not recipe.steps:
+            asked = min(1.0, recipe.teacher_views / recipe.epochs)
+        macs += asked * costs[teacher].get("macs", 0) / TRAINING_PASSES
+    return macs * recipe.batch_size
 
 
 def _spread(ranked: Sequence[Any]) -> list[Any]:

@@ -108,9 +108,12 @@ class Checkpoints:
 
 
 def _saved_parts(state: TrainState) -> dict[str, Any]:
-    """Returns the state by name, without an average where there is none, as it always was saved."""
+    """Returns the state by name, without what a recipe leaves empty, as it always was saved."""
     parts = state._asdict()
-    return parts if state.average else {k: part for k, part in parts.items() if k != "average"}
+    for name in ("average", "teacher_views"):
+        if not jax.tree.leaves(parts[name]):
+            del parts[name]
+    return parts
 
 
 def _keeps_latest() -> Any:

@@ -20,6 +20,7 @@ from squeeze_jax.train.config import TrainConfig, TrialConfig
 from squeeze_jax.train.evaluation import total
 from squeeze_jax.train.state import TrainState, create
 from squeeze_jax.train.teacher import open_teacher
+from squeeze_jax.train.teacher_views import check_views
 
 MAX_STEPS = 10**8  # of a trial, whose learning rates are computed at once
 
@@ -115,7 +116,7 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
         params, stats = finetune.starting_weights(config, data)(params, stats)
         for constraint in constraints.active(recipe):
             params = constraint.prepare(recipe, params)
-        return create(params, stats, optimizer, recipe, config.seed)
+        return create(params, stats, optimizer, recipe, config.seed, data)
 
     train_backend = conv_backend.default_conv_backend(devices[0].platform)
     evaluations = count_evaluations(recipe, steps)
@@ -151,7 +152,9 @@ def compile_trial(config: TrialConfig, data: Data, devices: parallel.Devices) ->
         initial_shapes=jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(devices)),
             jax.eval_shape(
-                lambda params, stats: create(params, stats, optimizer, recipe, 0), params, stats
+                lambda params, stats: create(params, stats, optimizer, recipe, 0, data),
+                params,
+                stats,
             ),
         ),
     )
@@ -189,6 +192,7 @@ def check_config(config: TrialConfig, data: Data, devices: parallel.Devices) -> 
     recipe.profiled_steps()
     finetune.starting_weights(config, data)
     open_teacher(config, data)
+    check_views(recipe, data)
     if active := constraints.active(recipe):
         model = config.model.to_mapping()
         params, _ = weight_shapes({"model": model, "num_classes": data.num_classes})
@@ -203,7 +207,9 @@ def checkpoint_bytes(config: TrialConfig, data: Data) -> int:
     )
     optimizer = optimizers.make_optimizer(config.train, params)
     state = jax.eval_shape(
-        lambda params, stats: create(params, stats, optimizer, config.train, 0), params, stats
+        lambda params, stats: create(params, stats, optimizer, config.train, 0, data),
+        params,
+        stats,
     )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 

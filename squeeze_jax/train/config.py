@@ -76,6 +76,9 @@ class TrainConfig:
     teacher: str = ""
     teacher_temperature: Annotated[float, Range(above=0)] = 4.0  # T
     teacher_weight: Annotated[float, Range(at_least=0, at_most=1)] = 0.9  # w
+    # Augmented views of each image, one an epoch in turn, whose logits are remembered: see
+    # teacher_views.py; 0: the teacher sees a new view at each step.
+    teacher_views: Count = 0
     # Layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]").
     freeze: tuple[str, ...] = ()
     # Fractions of weights by layer, the first match counts: (("conv10", 0.2), ("fire*", 0.33)).

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import optax
 
+from squeeze_jax.data import Data
 from squeeze_jax.network import Tree
 from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.ema import start_average
+from squeeze_jax.train.teacher_views import unseen
 
 
 class TrainState(NamedTuple):
@@ -23,6 +25,7 @@ class TrainState(NamedTuple):
     # does.
     running: Tree
     average: Tree  # of params and stats, under these names; {} without `ema_decay`
+    teacher_views: Any = ()  # the logits that are known; see teacher_views.py
 
     @property
     def network_weights(self) -> tuple[Tree, Tree]:
@@ -37,6 +40,7 @@ def create(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     seed: int,
+    data: Data,
 ) -> TrainState:
     """Returns the state before the first step."""
 
@@ -46,4 +50,7 @@ def create(
 
     opt_state, average = start(params, stats)
     running = {"loss": np.float32(0), "top1": np.float32(0)}
-    return TrainState(np.int32(0), np.uint32(seed), params, stats, opt_state, running, average)
+    views = unseen(config, data)
+    return TrainState(
+        np.int32(0), np.uint32(seed), params, stats, opt_state, running, average, views
+    )

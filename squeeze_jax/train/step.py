@@ -3,6 +3,7 @@
 Both know of other devices only through the axis name "batch"; `parallel` says which those are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.ema import update_average
 from squeeze_jax.train.optimizers import with_learning_rate
 from squeeze_jax.train.state import TrainState
+from squeeze_jax.train.teacher_views import recall, view_key
 
 AXIS = "batch"
 
@@ -64,7 +66,7 @@ def make_train_step(
     """
 
     def loss_fn(params, stats, micro_batch, key):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, micro_batch["position"])
+        keys = _fold_in_each(key, micro_batch["position"])
         images = micro_batch["image"].astype(config.dtype)
         logits, stats = forward(
             graphdef, _cast(params, config.dtype), stats, images, train=True, key=keys
@@ -82,7 +84,11 @@ def make_train_step(
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(jax.random.key(state.seed), state.step)
             )
-            batch = pipeline.fetch(device_data, batch, augment_key)
+            keys, index = _fold_in_each(augment_key, batch["position"]), batch.get("index")
+            view = state.step // pipeline.steps_per_epoch % max(1, config.teacher_views)
+            if config.teacher_views:
+                keys = _fold_in_each(view_key(state.seed, view), index)
+            batch = pipeline.fetch(device_data, batch, keys)
             batch = mixing.mix(batch, augment_key, config)
             count = config.grad_accum_steps or num_microbatches(
                 graphdef,
@@ -92,18 +98,30 @@ def make_train_step(
                 train=True,
                 unit=division.group_images,
             )
-            micro_batches = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+            def divided(tree):
+                return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)
+
+            views = state.teacher_views
+            if teacher_logits:
+                ask_one = functools.partial(teacher_logits, teacher_weights)
+
+                def ask():
+                    logits = lax.map(ask_one, divided(batch["image"])).astype(jnp.float32)
+                    return logits.reshape(-1, logits.shape[-1])
+
+                if config.teacher_views:
+                    batch["teacher"], views = recall(views, view, index, ask, AXIS)
+                else:
+                    batch["teacher"] = ask()
 
             def gradients(micro_batch):
-                if teacher_logits:
-                    taught = teacher_logits(teacher_weights, micro_batch["image"])
-                    micro_batch = micro_batch | {"teacher": taught}
                 (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
                     state.params, state.stats, micro_batch, dropout_key
                 )
                 return grads, {"loss": loss, "top1": top1}, stats
 
-            means = _mean(gradients, micro_batches, count)
+            means = _mean(gradients, divided(batch), count)
             # After the local mean, so that the devices talk once a step.
             grads, measured, stats = lax.pmean(means, AXIS)
             opt_state = with_learning_rate(state.opt_state, learning_rate)
@@ -115,10 +133,15 @@ def make_train_step(
                 lambda total, value: jnp.where(starts, 0.0, total) + value, state.running, measured
             )
             return TrainState(
-                state.step + 1, state.seed, params, stats, opt_state, running, average
+                state.step + 1, state.seed, params, stats, opt_state, running, average, views
             )
 
     return train_step
+
+
+def _fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Returns a key for each number, [N]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def _mean(function: Callable[[Tree], Any], micro_batches: Tree, count: int) -> Any:

@@ -30,6 +30,14 @@ def test_what_an_ablation_changes_is_another_program():
     work = {stages[trial.name]: _work(costs, trial) for trial in trials}
     assert work["stage=taught"] == pytest.approx(128 * (100 + 100 / 3))
     assert work["stage=recipe"] == 128 * 100
+    # A quarter of the epochs ask the teacher.
+    config.train.update(epochs=16.0, teacher_views=4)
+    taught = next(
+        trial
+        for trial in make_trials(config, ablation.sweep, derive=ablation.derive)
+        if trial.name.startswith("stage=taught")
+    )
+    assert _work(costs, taught) == pytest.approx(128 * (100 + 100 / 3 / 4))
 
 
 @pytest.mark.slow

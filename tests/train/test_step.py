@@ -76,9 +76,7 @@ def test_batch_norm_statistics_are_the_groups_mean(config, digits):
     stats = next(states(config, digits, jax.devices()[:2])).stats["conv1"]["bn"]
     # conv1's output on the whole first batch, with its first weights; no augmentation is on.
     pipeline = training_pipeline(TrialConfig.parse(config), digits)
-    images = pipeline.fetch(pipeline.device_data, next(pipeline.batches()), jax.random.key(0))[
-        "image"
-    ]
+    images = pipeline.fetch(pipeline.device_data, next(pipeline.batches()), None)["image"]
     kernel = build_model(config.model, 10, config.seed).conv1.kernel[...]
     output = np.asarray(functional.conv2d(images, jnp.asarray(kernel), stride=2))
     # From 0 and 1, with momentum 0.9; the variance is the mean of the four groups' variances.

@@ -18,9 +18,11 @@ from squeeze_jax.train import (
     compile_trial,
     metrics,
     open_teacher,
+    parallel,
     train,
 )
 from squeeze_jax.train.checkpoint import Checkpoints, save_network
+from squeeze_jax.train.compiled import training_pipeline
 from tests.train.divided_batches import states
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -36,7 +38,7 @@ def net(config):
     """A teacher of another design: BatchNorm with statistics of its own, dropout, other classes."""
     model = config.model.to_dict() | {"base_e": 12, "batch_norm": True, "dropout": 0.5}
     _, params, stats = split_model(build_model(model, 10, seed=7))
-    stats = jax.tree.map(lambda x: x + np.float32(0.25), stats)
+    stats = jax.tree.map(lambda x: x - np.float32(0.25), stats)
     return Network(model, SHUFFLED, PREPROCESSING, params, stats)
 
 
@@ -164,10 +166,11 @@ def test_bfloat16_is_near(taught, digits):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_continues_to_the_same_bits(taught, digits, tmp_path):
-    """With an average of the weights, which is a part of the state."""
+@pytest.mark.parametrize("views", [0, 1])
+def test_a_stopped_run_continues_to_the_same_bits(taught, digits, tmp_path, views):
+    """With an average of the weights, which is a part of the state, and remembered logits."""
     taught.model.dropout = 0.5
-    taught.train.update(checkpoint_every=2, ema_decay=0.9)
+    taught.train.update(checkpoint_every=2, ema_decay=0.9, teacher_views=views, batch_size=512)
 
     def run(name, **options):
         compiled = compile_trial(parsed(taught), digits, jax.devices())
@@ -181,6 +184,82 @@ def test_a_stopped_run_continues_to_the_same_bits(taught, digits, tmp_path):
     resumed, state = run("broken")
     assert_equal(state, final)
     assert (resumed["loss"], resumed["top1"]) == (unbroken["loss"], unbroken["top1"])
+
+
+@pytest.mark.slow
+def test_remembered_logits_are_the_teachers(taught, digits):
+    """Without augmentation each view is the image: a teacher that is asked each time says the same.
+
+    Two batches are an epoch, which leaves some images out.
+    """
+    taught.train.batch_size = 512
+    asked = list(states(taught, digits, jax.devices(), steps=6))
+    taught.train.teacher_views = 2
+    remembered = list(states(taught, digits, jax.devices(), steps=6))
+    for one, other in zip(asked, remembered, strict=True):
+        assert_close(other.params, one.params)
+        assert_close(other.running, one.running)
+    known = [~np.isnan(state.teacher_views).any(2) for state in remembered]
+    assert [[int(view.sum()) for view in state] for state in known[:4]] == [
+        *([512, 0], [1024, 0]),
+        *([1024, 512], [1024, 1024]),
+    ]
+    # The third epoch asks for those that the first left out.
+    assert known[5][0].sum() > 1024 and known[5][1].sum() == 1024
+    both = known[5].all(0)
+    assert_close(*(remembered[5].teacher_views[view][both] for view in (0, 1)))
+
+
+@pytest.mark.slow
+def test_a_teacher_is_asked_once_for_each_view(taught):
+    """With crops and flips, and a batch that leaves none of the 1,437 images out."""
+    taught.data.update(pad=2, mirror=True)
+    taught.train.update(batch_size=479, teacher_views=2)
+    trial = parsed(taught)
+    data = open_data(trial.data)
+    compiled = compile_trial(trial, data, jax.devices()[:1])
+    state, batches = compiled.initial_state(trial), training_pipeline(trial, data).batches()
+    weights = compiled.teacher_weights(trial)
+    for step in range(9):
+        batch = parallel.divide(next(batches), jax.devices()[:1])
+        if step == 6:  # the third epoch, without a teacher
+            weights = jax.tree.map(lambda x: x * jnp.nan, weights)
+            before = state.teacher_views.copy()
+            assert not np.isnan(before).any()
+            # Two views of an image are alike in one case of fifty.
+            assert 0.9 < (before[0] != before[1]).any(1).mean() < 1
+        state = compiled.train_step(
+            state, compiled.train_device_data, batch, np.float32(0.01), weights
+        )
+    assert_equal(state.teacher_views, before)
+    assert np.isfinite(state.running["loss"])
+
+
+@pytest.mark.slow
+def test_two_devices_remember_what_one_does(taught):
+    taught.data.update(pad=2, mirror=True)
+    taught.train.update(batch_size=512, teacher_views=1)
+    data = open_data(parsed(taught).data)
+    one, two = (list(states(taught, data, jax.devices()[:count], steps=4))[-1] for count in (1, 2))
+    for name in ("params", "running", "teacher_views"):
+        assert_close(getattr(two, name), getattr(one, name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train.teacher": ""}, "train.teacher_views are of a teacher; set train.teacher"),
+        ({"data.placement": "stream"}, "the training images in memory, and they are streamed"),
+        ({"train.mixup": 0.2}, "remembers single images, and train.mixup mixes them"),
+        ({"train.cutmix": 1.0}, "and train.cutmix mixes them"),
+    ],
+)
+def test_views_that_nothing_is_remembered_of_are_refused(taught, changes, words):
+    taught.train.teacher_views = 4
+    taught.update_from_flattened_dict(changes)
+    data = open_data(parsed(taught).data)
+    with pytest.raises(UserError, match=words):
+        check_config(parsed(taught), data, jax.devices()[:1])
 
 
 def test_teachers_are_equal_but_for_their_weights(taught, net, digits, tmp_path):
