@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -166,14 +165,14 @@ def normalise(
 
 
 def denormalise(
-    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str
-) -> jax.Array:
+    images: Images, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str
+) -> Images:
     """Maps what `normalise` returned back to RGB or grey of 0..255, float32 [N, H, W, C]."""
     images = images * _per_channel(std) + _per_channel(mean)
-    return jnp.flip(images, axis=-1) if channel_order == "bgr" else images
+    return images[..., ::-1] if channel_order == "bgr" else images
 
 
-def renormalise(images: np.ndarray, source: Preprocessing, target: Preprocessing) -> np.ndarray:
+def renormalise(images: Images, source: Preprocessing, target: Preprocessing) -> Images:
     """Returns images [N, H, W, C] that one preprocessing made as another makes them.
 
     Only the normalisation and the order of the channels may differ. Grey images stay grey in RGB.
@@ -181,10 +180,10 @@ def renormalise(images: np.ndarray, source: Preprocessing, target: Preprocessing
     keys = ("mean", "std", "channel_order")
     if all(getattr(source, key) == getattr(target, key) for key in keys):
         return images
-    pixels = denormalise(jnp.asarray(images), source.mean, source.std, source.channel_order)
+    pixels = denormalise(images, source.mean, source.std, source.channel_order)
     if source.num_channels < target.num_channels:
-        pixels = jnp.repeat(pixels, target.num_channels, axis=-1)
-    return np.asarray(normalise(pixels, target.mean, target.std, target.channel_order))
+        pixels = pixels.repeat(target.num_channels, axis=-1)
+    return normalise(pixels, target.mean, target.std, target.channel_order)
 
 
 def _per_channel(values: tuple[float, ...]) -> np.ndarray:

@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from squeeze_jax.study.plan import Plan
-from squeeze_jax.study.preflight import check, has_finished, program_of, without_parents
+from squeeze_jax.study.preflight import check, has_finished, program_of, step_macs, without_parents
 from squeeze_jax.study.trials import TEACHER, Trial
 from squeeze_jax.train import compile_trial, count_evaluations
 from squeeze_jax.train.measure import Speed, measure
 
 MEASURED = 3  # programs at most: the others lie between them in MACs
-TRAINING_PASSES = 3  # forward, and two products of the same size backward; a teacher makes one
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,13 @@ def estimate(plan: Plan) -> DryRun:
         if trial.name not in study.problems and TEACHER not in trial.parents:
             programs.setdefault(program_of(trial), trial)
     measured: dict[str, Speed] = {}
-    ranked = sorted(programs, key=lambda key: _work(study.costs, programs[key]))
+    ranked = sorted(programs, key=lambda key: step_macs(study.costs, programs[key]))
     for key in _spread(ranked):
         trial, config = programs[key], without_parents(programs[key])
         data = study.data_of[trial.name]
         print(f"compiling {trial.name} and measuring some steps", file=sys.stderr, flush=True)
         measured[key] = measure(compile_trial(config, data, jax.devices()), config, data)
-    found = [(_work(study.costs, programs[key]), speed) for key, speed in measured.items()]
+    found = [(step_macs(study.costs, programs[key]), speed) for key, speed in measured.items()]
     seen: set[str] = set()
     estimates = []
     for trial in study.trials:
@@ -95,7 +94,7 @@ def estimate(plan: Plan) -> DryRun:
         steps = study.total_steps[trial.name]
         evaluations = count_evaluations(trial.parsed.train, steps)
         key = program_of(trial)
-        speed = measured.get(key) or _between(found, _work(study.costs, trial))
+        speed = measured.get(key) or _between(found, step_macs(study.costs, trial))
         if key in seen:
             speed = speed._replace(compilation=0.0)
         seen.add(key)
@@ -107,17 +106,6 @@ def estimate(plan: Plan) -> DryRun:
     if study.schedule is not None:
         share = study.schedule.planned_steps(total) / sum(total.values())
     return DryRun(estimates, share)
-
-
-def _work(costs: dict[str, Any], trial: Trial) -> float:
-    """Returns the MACs of a batch forward, with a TRAINING_PASSES-th of those of the teacher."""
-    macs, recipe = costs[trial.name]["macs"], trial.parsed.train
-    if teacher := trial.parents.get(TEACHER):
-        asked = 1.0  # the share of the epochs in which it is
-        if recipe.teacher_views and not recipe.steps:
-            asked = min(1.0, recipe.teacher_views / recipe.epochs)
-        macs += asked * costs[teacher].get("macs", 0) / TRAINING_PASSES
-    return macs * recipe.batch_size
 
 
 def _spread(ranked: Sequence[Any]) -> list[Any]:

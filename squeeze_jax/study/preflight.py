@@ -39,6 +39,7 @@ from squeeze_jax.train import (
 from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
+TRAINING_PASSES = 3  # forward, and two products of the same size backward; a teacher makes one
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,29 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     expected = {
         trial.name: Expected(
             steps[trial.name],
-            study.costs[trial.name].get("macs", 0) * trial.parsed.train.batch_size,
+            step_macs(study.costs, trial),
             programs.setdefault(program_of(trial), len(programs)),
         )
         for trial in waiting
         if steps[trial.name] and schedule is None
     }
     return ReadyStudy(workdir, waiting, data_of, study.problems, steps, schedule, planned, expected)
+
+
+def step_macs(costs: dict[str, Any], trial: Trial) -> float:
+    """Returns the MACs of a batch forward, with a TRAINING_PASSES-th of those of the teacher.
+
+    Args:
+      costs: trial name -> the costs of its design point.
+      trial: the trial.
+    """
+    macs, recipe = costs[trial.name].get("macs", 0), trial.parsed.train
+    if teacher := trial.parents.get(TEACHER):
+        asked = 1.0  # the share of the epochs in which it is
+        if recipe.teacher_views and not recipe.steps:
+            asked = min(1.0, recipe.teacher_views / recipe.epochs)
+        macs += asked * costs[teacher].get("macs", 0) / TRAINING_PASSES
+    return macs * recipe.batch_size
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:

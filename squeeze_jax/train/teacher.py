@@ -16,7 +16,7 @@ from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.network import Network, Preprocessing, Tree, abstract_model, predict, split_model
-from squeeze_jax.network.preprocessing import Size, height_width
+from squeeze_jax.network.preprocessing import Size, height_width, renormalise
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.finetune import match_classes
 from squeeze_jax.train.weights import open_once
@@ -57,27 +57,11 @@ class Teacher:
         graphdef, _, _ = split_model(abstract_model(self.model, len(self.labels)))
         params, stats = weights
         params = jax.tree.map(lambda x: x.astype(dtype), params)
-        logits = predict(graphdef, params, stats, self._renormalise(images).astype(dtype))
+        images = renormalise(images, self.given, self.preprocessing)
+        logits = predict(graphdef, params, stats, images.astype(dtype))
         if self.labels == tuple(range(len(self.labels))):
             return logits
         return logits[:, jnp.asarray(self.labels)]
-
-    def _renormalise(self, images: jax.Array) -> jax.Array:
-        """Returns images of the preprocessing `given` as they are under its own."""
-        own, given = self.preprocessing, self.given
-        means, stds = [given.mean, own.mean], [given.std, own.std]
-        if own.channel_order != given.channel_order:
-            images = jnp.flip(images, axis=-1)
-            means[0], stds[0] = means[0][::-1], stds[0][::-1]
-        if means[0] == means[1] and stds[0] == stds[1]:
-            return images
-        # In Python's floats, so that nothing is rounded but the result.
-        scale = [before / after for before, after in zip(*stds, strict=True)]
-        shift = [(before - after) / std for before, after, std in zip(*means, stds[1], strict=True)]
-        scale, shift = (
-            jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (scale, shift)
-        )
-        return images * scale + shift
 
 
 def open_teacher(config: TrialConfig, data: Data) -> Teacher | None:

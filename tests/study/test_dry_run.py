@@ -4,8 +4,8 @@ import pytest
 
 from squeeze_jax.configs import ablation, sr_sweep
 from squeeze_jax.study import Plan, make_trials
-from squeeze_jax.study.dry_run import _between, _spread, _work, estimate
-from squeeze_jax.study.preflight import program_of
+from squeeze_jax.study.dry_run import _between, _spread, estimate
+from squeeze_jax.study.preflight import program_of, step_macs
 from squeeze_jax.train.measure import Speed
 
 SMALL = {"model.num_fire": 2, "model.pool_after": ("conv1",), "model.base_e": 8}
@@ -27,7 +27,7 @@ def test_what_an_ablation_changes_is_another_program():
     assert sorted(programs.values()) == sorted(f"stage={stage}" for stage in ablation.CHANGES)
     # The teacher's forward pass beside the net's three passes.
     costs = {trial.name: {"macs": 100} for trial in trials}
-    work = {stages[trial.name]: _work(costs, trial) for trial in trials}
+    work = {stages[trial.name]: step_macs(costs, trial) for trial in trials}
     assert work["stage=taught"] == pytest.approx(128 * (100 + 100 / 3))
     assert work["stage=recipe"] == 128 * 100
     # A quarter of the epochs ask the teacher.
@@ -37,7 +37,7 @@ def test_what_an_ablation_changes_is_another_program():
         for trial in make_trials(config, ablation.sweep, derive=ablation.derive)
         if trial.name.startswith("stage=taught")
     )
-    assert _work(costs, taught) == pytest.approx(128 * (100 + 100 / 3 / 4))
+    assert step_macs(costs, taught) == pytest.approx(128 * (100 + 100 / 3 / 4))
 
 
 @pytest.mark.slow
