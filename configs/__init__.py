@@ -1,1 +1,1 @@
-"""The studies, one file each; base.py has every key and the presets."""
+"""The studies, one file each; base.py has the sections and presets."""

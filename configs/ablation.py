@@ -41,6 +41,7 @@ def get_config(preset: str = "digits"):
         base.modern(config)
         config.train.update(ema_decay=0.95, **base.MUON)
     config.stage = "recipe"  # of one trial; the sweep sets it
+    config.report.claim.values = ("taught", "recipe")
     return config
 
 

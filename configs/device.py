@@ -35,7 +35,7 @@ def get_config(preset: str = "digits"):
     base.modern(config)
     config.train.update(ema_decay=0.95, **base.MUON)
     config.image_sizes = (
-        (32,) if preset in ("digits", "cifar10", "cifar10_modern") else (64, 96, 128)
+        (32,) if preset == "digits" or preset.startswith("cifar") else (64, 96, 128)
     )
     config.widths = (8, 16, 24, 32, 48)  # expand filters of the first two fire modules
     config.report.update(x="model.base_e", label="expand filters of the first fire modules")

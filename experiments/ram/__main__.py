@@ -38,6 +38,7 @@ NETS: dict[str, tuple[str, Mapping[str, Any], Size]] = {
             "conv1_filters": 32,
             "conv1_kernel": 3,
             "conv1_stride": 1,
+            "conv1_pad": 1,
             "base_e": 32,
             "incr_e": 32,
             "squeeze_ratio": 0.25,
