@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 import squeeze_jax
 from experiments.engine import emulator
@@ -28,7 +27,7 @@ from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor, UniformSc
 from squeeze_jax.convert.c_engine import host, integer_net, project
 from squeeze_jax.convert.options import complete_options
 from squeeze_jax.cost import engine
-from squeeze_jax.network import build_model
+from squeeze_jax.network import abstract_model
 
 CODE_BYTES = 16  # of an engine_code, one a layer
 ROUNDS = 40
@@ -38,10 +37,8 @@ def ram(output: Path | None) -> None:
     """Compares the arena with tflite-micro's, for each net of experiments/ram."""
     rows = []
     for name, (model, options, size) in tflm.NETS.items():
-        section = {"name": model, **options}
-        module = nnx.eval_shape(lambda: build_model(section, 10))  # noqa: B023
-        ours = engine.ram_bytes(module, (size, size, 3))
         network = tflm.random_network(model, options, size, 10)
+        ours = engine.ram_bytes(abstract_model(network.model, 10), network.input_shape)
         arena = tflm.arena_bytes(tflm.int8_file(network))
         rows.append(dict(net=name, engine=ours, tflm=arena, ratio=round(ours / arena, 3)))
         print(*rows[-1].values(), sep=" | ", flush=True)

@@ -35,7 +35,7 @@ def assign(
       UserError: the data differ from all versions, and are not welcome.
     """
     versions = [dict(version) for version in known]
-    numbered = []
+    numbers = {}
     records = {data: data.record() for data in data_of.values()}
     for trial in trials:
         overrides = data_overrides(trial.overrides)
@@ -54,8 +54,8 @@ def assign(
                 )
             number = 1 + len(own)
             versions.append({"overrides": overrides, "version": number, **record})
-        numbered.append(_numbered(trial, number))
-    return numbered, versions
+        numbers[trial.name] = number
+    return [_numbered(trial, numbers) for trial in trials], versions
 
 
 def is_current(trial: Mapping[str, Any], current: Sequence[Trial]) -> bool:
@@ -73,14 +73,19 @@ def data_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(own))
 
 
-def _numbered(trial: Trial, number: int) -> Trial:
-    if number == 1:
+def _numbered(trial: Trial, numbers: Mapping[str, int]) -> Trial:
+    """Returns a trial that is named after its version, as are its parents after theirs."""
+
+    def versioned(name: str) -> str:
+        return name if numbers[name] == 1 else f"{name},data={numbers[name]}"
+
+    number = numbers[trial.name]
+    if number == 1 and all(numbers[parent] == 1 for parent in trial.parents.values()):
         return trial
-    suffix = f",data={number}"
     config = trial.config.copy_and_resolve_references()
     for key, parent in trial.parents.items():
-        set_key(config, key, f"{TRIAL_PREFIX}{parent}{suffix}")
-    return dataclasses.replace(trial, name=trial.name + suffix, config=config, data=number)
+        set_key(config, key, TRIAL_PREFIX + versioned(parent))
+    return dataclasses.replace(trial, name=versioned(trial.name), config=config, data=number)
 
 
 def _difference(old: Version, new: Version) -> str:

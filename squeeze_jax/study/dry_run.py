@@ -77,13 +77,13 @@ def estimate(plan: Plan) -> DryRun:
         if trial.name not in study.problems and TEACHER not in trial.parents:
             programs.setdefault(program_of(trial), trial)
     measured: dict[str, Speed] = {}
-    ranked = sorted(programs, key=lambda key: step_macs(study.costs, programs[key]))
+    ranked = sorted(programs, key=lambda key: step_macs(study, programs[key]))
     for key in _spread(ranked):
         trial, config = programs[key], without_parents(programs[key])
         data = study.data_of[trial.name]
         print(f"compiling {trial.name} and measuring some steps", file=sys.stderr, flush=True)
         measured[key] = measure(compile_trial(config, data, jax.devices()), config, data)
-    found = [(step_macs(study.costs, programs[key]), speed) for key, speed in measured.items()]
+    found = [(step_macs(study, programs[key]), speed) for key, speed in measured.items()]
     seen: set[str] = set()
     estimates = []
     for trial in study.trials:
@@ -94,7 +94,7 @@ def estimate(plan: Plan) -> DryRun:
         steps = study.total_steps[trial.name]
         evaluations = count_evaluations(trial.parsed.train, steps)
         key = program_of(trial)
-        speed = measured.get(key) or _between(found, step_macs(study.costs, trial))
+        speed = measured.get(key) or _between(found, step_macs(study, trial))
         if key in seen:
             speed = speed._replace(compilation=0.0)
         seen.add(key)

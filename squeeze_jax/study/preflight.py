@@ -23,17 +23,20 @@ from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED, STOPPED
 from squeeze_jax.study.scheduler import Schedule, StoppingConfig
 from squeeze_jax.study.time_left import Expected
-from squeeze_jax.study.trials import TEACHER, Trial, last_part, set_key
+from squeeze_jax.study.trials import TEACHER, TRIAL_PREFIX, Trial, last_part, set_key
 from squeeze_jax.study.workdir import Workdir
 from squeeze_jax.train import (
     TrialConfig,
     as_teacher,
     check_config,
+    check_views,
     checkpoint_bytes,
     describe_start,
     fitting_batch_size,
     has_batch_norm,
+    open_once,
     open_teacher,
+    share_asked,
     total_steps,
 )
 from squeeze_jax.train.trackers import check_folder
@@ -103,6 +106,7 @@ def check(plan: Plan) -> CheckedStudy:
     Raises:
       UserError: bad data, a config that no trial can run with, no room for its checkpoints.
     """
+    open_once.cache_clear()  # what lies at a path may be another network by now
     workdir = Workdir(plan.workdir)
     Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
@@ -175,7 +179,7 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     expected = {
         trial.name: Expected(
             steps[trial.name],
-            step_macs(study.costs, trial),
+            step_macs(study, trial),
             programs.setdefault(program_of(trial), len(programs)),
         )
         for trial in waiting
@@ -184,19 +188,13 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
     return ReadyStudy(workdir, waiting, data_of, study.problems, steps, schedule, planned, expected)
 
 
-def step_macs(costs: dict[str, Any], trial: Trial) -> float:
-    """Returns the MACs of a batch forward, with a TRAINING_PASSES-th of those of the teacher.
-
-    Args:
-      costs: trial name -> the costs of its design point.
-      trial: the trial.
-    """
-    macs, recipe = costs[trial.name].get("macs", 0), trial.parsed.train
+def step_macs(study: CheckedStudy, trial: Trial) -> float:
+    """Returns the MACs of a trial's batch forward, and a TRAINING_PASSES-th of its teacher's."""
+    macs, recipe = study.costs[trial.name].get("macs", 0), trial.parsed.train
     if teacher := trial.parents.get(TEACHER):
-        asked = 1.0  # the share of the epochs in which it is
-        if recipe.teacher_views and not recipe.steps:
-            asked = min(1.0, recipe.teacher_views / recipe.epochs)
-        macs += asked * costs[teacher].get("macs", 0) / TRAINING_PASSES
+        steps_per_epoch = study.data_of[trial.name].num_train // recipe.batch_size
+        asked = share_asked(recipe, steps_per_epoch, study.total_steps[trial.name])
+        macs += asked * study.costs[teacher].get("macs", 0) / TRAINING_PASSES
     return macs * recipe.batch_size
 
 
@@ -248,6 +246,9 @@ def _preflight(
             check_config(without_parents(trial), data, jax.devices())
             if teacher := by_name.get(trial.parents.get(TEACHER, "")):
                 as_teacher(_untrained(teacher, data_of[teacher.name]), data, teacher.name)
+                check_views(trial.parsed.train, data)
+            if broken := [parent for parent in trial.parents.values() if parent in problems]:
+                raise UserError(f"it needs {broken[0]}: {problems[broken[0]]}")
             sqz_files.check_settings(trial.compress)
             if key not in known:
                 known[key] = budget.trial_costs(trial, data)
@@ -341,7 +342,8 @@ def without_parents(trial: Trial) -> TrialConfig:
 
 def program_of(trial: Trial) -> str:
     """Returns what trials that share a compiled program have in common; see `compiled_part`."""
-    return repr((trial.parsed.compiled_part(), TEACHER in trial.parents))
+    teacher = TRIAL_PREFIX if TEACHER in trial.parents else trial.parsed.train.teacher
+    return repr((trial.parsed.compiled_part(), teacher))
 
 
 def _untrained(trial: Trial, data: Data) -> Network:

@@ -95,10 +95,8 @@ class TimeLeft:
         total, longest, programs = 0.0, 0.0, set(prepared)
         for name, expected in self._left.items():
             rate, seen = _rate(expected, rates), self._seen.get(name)
-            left = expected.steps * rate
-            if seen is not None and seen.compiled is not None:
-                left = max(expected.steps - seen.at, 0) * rate
-            else:
+            left = max(expected.steps - (seen.at if seen else 0), 0) * rate
+            if seen is None or seen.compiled is None:
                 elapsed = now - seen.started if seen else 0.0
                 first = expected.program not in programs
                 left += max(_preparation(expected.program, first, prepared) - elapsed, 0.0)

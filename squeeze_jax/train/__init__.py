@@ -18,7 +18,9 @@ from squeeze_jax.train.interrupt import Interrupted, interruptible
 from squeeze_jax.train.loop import train
 from squeeze_jax.train.optimizers import OPTIMIZERS
 from squeeze_jax.train.teacher import as_teacher, open_teacher
+from squeeze_jax.train.teacher_views import check_views, share_asked
 from squeeze_jax.train.trackers import TRACKERS
+from squeeze_jax.train.weights import open_once
 
 __all__ = [
     "CONSTRAINTS",
@@ -32,6 +34,7 @@ __all__ = [
     "TrialConfig",
     "as_teacher",
     "check_config",
+    "check_views",
     "checkpoint_bytes",
     "compile_trial",
     "count_evaluations",
@@ -40,7 +43,9 @@ __all__ = [
     "fitting_batch_size",
     "has_batch_norm",
     "interruptible",
+    "open_once",
     "open_teacher",
+    "share_asked",
     "total_steps",
     "train",
 ]

@@ -43,7 +43,7 @@ class CompiledTrial:
       test: the batches of the test set, None where there is none.
       test_device_data: the test images.
       teacher_weights: a trial's config -> its teacher's weights on the devices; () without one.
-      initial_state: a trial's config -> its state before the first step, in host memory.
+      initial_state: a trial's config -> its state before the first step.
       initial_shapes: the same, as shapes and types on all devices.
     """
 

@@ -4,12 +4,14 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from squeeze_jax.data import Data
 from squeeze_jax.train import parallel
 from squeeze_jax.train.compiled import CompiledTrial, training_pipeline
 from squeeze_jax.train.config import TrialConfig
+from squeeze_jax.train.teacher_views import share_asked
 
 STEPS = 5
 
@@ -55,7 +57,13 @@ def measure(compiled: CompiledTrial, config: TrialConfig, data: Data) -> Speed:
         return time.perf_counter() - start
 
     first = train_step() + eval_step()
-    step = float(np.median([train_step() for _ in range(STEPS)]))
+    typical = step = float(np.median([train_step() for _ in range(STEPS)]))
+    if jax.tree.leaves(state.teacher_views):  # all steps so far asked the teacher
+        state = state._replace(teacher_views=jnp.zeros_like(state.teacher_views))
+        known = float(np.median([train_step() for _ in range(STEPS)]))
+        steps_per_epoch = training_pipeline(config, data).steps_per_epoch
+        share = share_asked(config.train, steps_per_epoch, compiled.total_steps)
+        typical = share * step + (1 - share) * known
     batch = eval_step()
     count = -(-data.num_eval // config.train.eval_batch_size)
-    return Speed(max(first - step - batch, 0.0), step, count * batch)
+    return Speed(max(first - step - batch, 0.0), typical, count * batch)

@@ -22,7 +22,7 @@ from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.ema import update_average
 from squeeze_jax.train.optimizers import with_learning_rate
 from squeeze_jax.train.state import TrainState
-from squeeze_jax.train.teacher_views import recall, view_key
+from squeeze_jax.train.teacher_views import choose_views, recall, view_keys
 
 AXIS = "batch"
 
@@ -52,8 +52,8 @@ def make_train_step(
     averaged before the update (Caffe's iter_size), as are BatchNorm's statistics. 0 is as many as
     are fastest, which changes no more than rounding, as each has whole groups. Parameters stay
     float32; `config.dtype` is what the forward and backward passes compute in. Each random draw is
-    keyed by (seed, step, position in the global batch), so that it does not depend on the number of
-    devices.
+    keyed by (seed, step, position in the global batch), with `config.teacher_views` that of the
+    augmentation by (seed, view, place in the set), so that none depends on the number of devices.
 
     Args:
       graphdef: of the module.
@@ -84,10 +84,13 @@ def make_train_step(
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(jax.random.key(state.seed), state.step)
             )
-            keys, index = _fold_in_each(augment_key, batch["position"]), batch.get("index")
-            view = state.step // pipeline.steps_per_epoch % max(1, config.teacher_views)
-            if config.teacher_views:
-                keys = _fold_in_each(view_key(state.seed, view), index)
+            keys, memory = _fold_in_each(augment_key, batch["position"]), state.teacher_views
+            remember = None
+            if teacher_logits and config.teacher_views:
+                index, epoch = batch["index"], state.step // pipeline.steps_per_epoch
+                view = choose_views(memory, epoch, index)
+                keys = view_keys(state.seed, view, index)
+                remember = functools.partial(recall, memory, view, index, axis=AXIS)
             batch = pipeline.fetch(device_data, batch, keys)
             batch = mixing.mix(batch, augment_key, config)
             count = config.grad_accum_steps or num_microbatches(
@@ -102,7 +105,6 @@ def make_train_step(
             def divided(tree):
                 return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)
 
-            views = state.teacher_views
             if teacher_logits:
                 ask_one = functools.partial(teacher_logits, teacher_weights)
 
@@ -110,10 +112,7 @@ def make_train_step(
                     logits = lax.map(ask_one, divided(batch["image"])).astype(jnp.float32)
                     return logits.reshape(-1, logits.shape[-1])
 
-                if config.teacher_views:
-                    batch["teacher"], views = recall(views, view, index, ask, AXIS)
-                else:
-                    batch["teacher"] = ask()
+                batch["teacher"], memory = remember(ask=ask) if remember else (ask(), memory)
 
             def gradients(micro_batch):
                 (loss, (stats, top1)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -133,7 +132,7 @@ def make_train_step(
                 lambda total, value: jnp.where(starts, 0.0, total) + value, state.running, measured
             )
             return TrainState(
-                state.step + 1, state.seed, params, stats, opt_state, running, average, views
+                state.step + 1, state.seed, params, stats, opt_state, running, average, memory
             )
 
     return train_step

@@ -18,19 +18,17 @@ from squeeze_jax.train.config import TrainConfig
 
 
 def check_views(config: TrainConfig, data: Data) -> None:
-    """Rejects views that nothing would be remembered of.
+    """Rejects views that nothing could be remembered of; trials without a teacher have none.
 
     Raises:
-      UserError: no teacher is set, images are streamed, or images are mixed.
+      UserError: images are streamed, or mixed.
     """
-    if not config.teacher_views:
+    if not (config.teacher and config.teacher_views):
         return
-    if not config.teacher:
-        raise UserError("train.teacher_views are of a teacher; set train.teacher, or leave them 0")
     if not data.train_device_data:
         raise UserError(
             "train.teacher_views needs the training images in memory, and they are streamed; set "
-            "data.placement=memory, or leave it 0"
+            "data.placement=memory, or train.teacher_views=0"
         )
     for key in ("mixup", "cutmix"):
         if getattr(config, key):
@@ -42,15 +40,42 @@ def check_views(config: TrainConfig, data: Data) -> None:
 
 def unseen(config: TrainConfig, data: Data) -> Any:
     """Returns the memory before the first step, NaN [views, N, classes]; () without views."""
-    if not config.teacher_views:
+    if not (config.teacher and config.teacher_views):
         return ()
-    return jnp.full((config.teacher_views, data.num_train, data.num_classes), jnp.nan, jnp.float32)
+    shape = (config.teacher_views, data.num_train, data.num_classes)
+    return jnp.full(shape, jnp.nan, jnp.float32)
 
 
-def view_key(seed: jax.Array, view: jax.Array) -> jax.Array:
-    """Returns the key of a view, from which and its place in the set an image's key is drawn."""
+def share_asked(config: TrainConfig, steps_per_epoch: int, steps: int) -> float:
+    """Returns the share of a trial's steps in which the teacher is asked."""
+    if not config.teacher_views:
+        return 1.0
+    return min(1.0, config.teacher_views * steps_per_epoch / max(1, steps))
+
+
+def choose_views(memory: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns which view of each image an epoch sees, int32 [b].
+
+    They take turns. Where the teacher has not seen the view whose turn it is, as an epoch leaves
+    out the images that fill no batch, the next view that it has seen takes its place, but for the
+    first epochs, in which all are new.
+
+    Args:
+      memory: of `unseen`, or of an earlier step.
+      epoch: int32 [].
+      index: int32 [b], the images' places in the training set.
+    """
+    count = memory.shape[0]
+    order = (epoch + jnp.arange(count)) % count
+    known = ~jnp.isnan(memory[order][:, index, 0])
+    return jnp.where(epoch < count, order[0], order[jnp.argmax(known, axis=0)])
+
+
+def view_keys(seed: jax.Array, view: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns the keys of the images' augmentation, [b], each of its view and place in the set."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"teacher_views"))
-    return jax.random.fold_in(key, view)
+    fold_in_each = jax.vmap(jax.random.fold_in)
+    return fold_in_each(jax.vmap(jax.random.fold_in, (None, 0))(key, view), index)
 
 
 def recall(
@@ -58,17 +83,16 @@ def recall(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the teacher's logits of a device's share of a batch, and the memory with them.
 
-    The teacher is asked for the whole share where it has not seen an image of it under this view:
-    an epoch leaves out the images that fill no batch.
+    The teacher is asked for the whole share where it has not seen one of its images.
 
     Args:
       memory: of `unseen`, or of an earlier step.
-      view: int32 [].
+      view: int32 [b].
       index: int32 [b], the images' places in the training set.
       ask: returns the teacher's logits of the share, float32 [b, classes].
       axis: of the devices, which remember the same.
     """
     known = memory[view, index]
     logits = lax.cond(jnp.any(jnp.isnan(known)), ask, lambda: known)
-    everywhere = lax.all_gather((index, logits), axis, tiled=True)
-    return logits, memory.at[view, everywhere[0]].set(everywhere[1])
+    views, indices, values = lax.all_gather((view, index, logits), axis, tiled=True)
+    return logits, memory.at[views, indices].set(values)

@@ -1,5 +1,7 @@
 """What a study would take, told before anything is trained."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from squeeze_jax.configs import ablation, sr_sweep
@@ -26,18 +28,23 @@ def test_what_an_ablation_changes_is_another_program():
     programs = {program_of(trial): stages[trial.name] for trial in trials}
     assert sorted(programs.values()) == sorted(f"stage={stage}" for stage in ablation.CHANGES)
     # The teacher's forward pass beside the net's three passes.
-    costs = {trial.name: {"macs": 100} for trial in trials}
-    work = {stages[trial.name]: step_macs(costs, trial) for trial in trials}
-    assert work["stage=taught"] == pytest.approx(128 * (100 + 100 / 3))
-    assert work["stage=recipe"] == 128 * 100
+    assert macs_of_a_step(config, "taught") == pytest.approx(128 * (100 + 100 / 3))
+    assert macs_of_a_step(config, "recipe") == 128 * 100
     # A quarter of the epochs ask the teacher.
     config.train.update(epochs=16.0, teacher_views=4)
-    taught = next(
-        trial
-        for trial in make_trials(config, ablation.sweep, derive=ablation.derive)
-        if trial.name.startswith("stage=taught")
+    assert macs_of_a_step(config, "taught") == pytest.approx(128 * (100 + 100 / 3 / 4))
+
+
+def macs_of_a_step(config, stage):
+    """Of nets of 100 MACs an image, on ten batches."""
+    trials = make_trials(config, ablation.sweep, derive=ablation.derive)
+    trial = next(trial for trial in trials if trial.overrides["stage"] == stage)
+    study = SimpleNamespace(
+        costs={trial.name: {"macs": 100} for trial in trials},
+        data_of={trial.name: SimpleNamespace(num_train=10 * 128 + 5)},
+        total_steps={trial.name: round(10 * config.train.epochs)},
     )
-    assert step_macs(costs, taught) == pytest.approx(128 * (100 + 100 / 3 / 4))
+    return step_macs(study, trial)
 
 
 @pytest.mark.slow

@@ -4,13 +4,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from squeeze_jax import study
 from squeeze_jax.data import open_data
 from squeeze_jax.errors import UserError
+from squeeze_jax.network import Network, Preprocessing, build_model, split_model
 from squeeze_jax.study import Plan, Workdir, preflight, program_cache
 from squeeze_jax.study.trials import PARENTS
+from squeeze_jax.train import open_once
+from squeeze_jax.train.checkpoint import save_network
 from tests.study.staged import staged_config
 
 STAGES = ("dense", "wide", "taught")
@@ -117,9 +121,7 @@ def test_a_teacher_of_other_images_is_told_before_anything_is_trained(tmp_path):
         if config.stage == "wide":
             config.data.update(image_size=28)
 
-    named = trials(config_of(), smaller)
-    data = {trial.name: open_data(trial.parsed.data) for trial in named}
-    _, problems = preflight._preflight(named, data, {})
+    problems = problems_of(config_of(), smaller)
     assert problems.keys() == set(TAUGHT)
     assert f"teacher {WIDE[0]} was trained with data.image_size 28" in problems[TAUGHT[0]]
 
@@ -165,8 +167,54 @@ def test_a_damaged_teacher_fails_its_pupil_alone(copied):
 def test_other_versions_of_the_data_have_parents_of_their_own():
     from squeeze_jax.study.data_versions import _numbered
 
-    numbered = _numbered(trials(config_of())[-1], 2)
-    assert numbered.name == f"{TAUGHT[1]},data=2"
-    assert numbered.parents == dict(
-        zip(PARENTS, (f"{DENSE[1]},data=2", f"{WIDE[1]},data=2"), strict=True)
-    )
+    named = trials(config_of())
+    for versions in ((2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)):
+        numbers = dict(zip((DENSE[1], WIDE[1], TAUGHT[1]), versions, strict=True))
+        dense, wide, taught = (
+            name if number == 1 else f"{name},data={number}" for name, number in numbers.items()
+        )
+        numbered = _numbered(named[-1], numbers)
+        assert (numbered.name, numbered.data) == (taught, versions[-1])
+        assert numbered.parents == dict(zip(PARENTS, (dense, wide), strict=True))
+
+
+def problems_of(config, derive=derive):
+    named = trials(config, derive)
+    data = {trial.name: open_data(trial.parsed.data) for trial in named}
+    return preflight._preflight(named, data, {})[1]
+
+
+def test_views_are_for_the_trials_with_a_teacher():
+    assert problems_of(config_of(**{"train.teacher_views": 2})) == {}
+    problems = problems_of(config_of(**{"train.teacher_views": 2, "train.mixup": 0.2}))
+    assert problems.keys() == set(TAUGHT)
+    assert "train.mixup mixes them" in problems[TAUGHT[0]]
+
+
+def test_what_needs_a_trial_that_cannot_run_cannot_run():
+    def too_large(config):
+        derive(config)
+        if config.stage == "wide":
+            config.model.conv1_kernel = 99
+
+    problems = problems_of(config_of(), too_large)
+    assert problems.keys() == {*WIDE, *TAUGHT}
+    assert problems[TAUGHT[0]] == f"it needs {WIDE[0]}: {problems[WIDE[0]]}"
+
+
+def test_a_network_that_was_replaced_is_read_again(tmp_path):
+    model = config_of().model.to_dict()
+    preprocessing = Preprocessing(32, 32, "squash", "rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def save(seed):
+        _, params, stats = split_model(build_model(model, 10, seed))
+        network = Network(model, tuple("0123456789"), preprocessing, params, stats)
+        shutil.rmtree(tmp_path / "net", ignore_errors=True)
+        save_network(network, tmp_path / "net")
+        return np.asarray(params["conv1"]["kernel"])
+
+    for seed in (0, 1):
+        kernel = save(seed)
+        preflight.check(Plan(config_of(), trials(config_of())[:1], tmp_path / "run", "test"))
+        found = open_once(str(tmp_path / "net")).params["conv1"]["kernel"]
+        np.testing.assert_array_equal(found, kernel)

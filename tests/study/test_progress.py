@@ -154,6 +154,18 @@ def test_the_time_left_is_right_within_a_third_once_a_trial_has_ended(file):
     assert checked > 500 and left.seconds(end) == 0
 
 
+def test_a_resumed_trial_has_its_last_steps_left_while_it_compiles():
+    left = TimeLeft({"a": Expected(100, 5.0, 0), "b": Expected(100, 5.0, 0)}, jobs=2)
+    left.start("a", 0.0)
+    left.start("b", 0.0)
+    for step in range(51):
+        left.step("a", step, float(step))
+    left.step("b", 90, 50.0)
+    assert left.seconds(50.0) == pytest.approx(50.0)
+    left.step("a", 100, 100.0)
+    assert left.seconds(100.0) == pytest.approx(10.0)
+
+
 def test_two_jobs_take_half_of_the_time():
     alone, both = TimeLeft(EXPECTED), TimeLeft(EXPECTED, jobs=2)
     for now, what, name, step in events():
