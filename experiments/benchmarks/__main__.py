@@ -13,7 +13,7 @@ import importlib
 from experiments.benchmarks import interleaved
 from squeeze_jax.study.environment import environment
 
-NAMES = ("training", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
+NAMES = ("training", "teacher", "inference", "onnx_files", "input_pipeline", "first_step", "sweep")
 
 
 def main() -> None:

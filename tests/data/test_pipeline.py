@@ -45,15 +45,18 @@ def take(pipeline, count, start=0):
 
 
 def fetched(pipeline, batches, seed=None, start=0):
-    """The batches as the training step sees them; the key is a function of (seed, step)."""
+    """The batches as the training step sees them; keys are functions of (seed, step, position)."""
     fetch = jax.jit(pipeline.fetch)
-    step_keys = [
-        None if seed is None else jax.random.fold_in(jax.random.key(seed), start + i)
-        for i in range(len(batches))
-    ]
+
+    def keys(step, batch):
+        if seed is None:
+            return None
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, batch["position"])
+
     return [
-        jax.tree.map(np.asarray, fetch(pipeline.device_data, batch, key))
-        for batch, key in zip(batches, step_keys, strict=True)
+        jax.tree.map(np.asarray, fetch(pipeline.device_data, batch, keys(step, batch)))
+        for step, batch in enumerate(batches, start)
     ]
 
 

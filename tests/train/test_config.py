@@ -82,6 +82,7 @@ BAD = {
     "train.codebook_bits": (9, -1),
     "train.teacher_temperature": (0.0, -1.0, math.inf),
     "train.teacher_weight": (-0.1, 1.1, math.nan),
+    "train.teacher_views": (-1,),
     "data.holdout": (0.0, 1.0, -0.2, 20.0, math.nan),
     "data.resize": (0, -32, 10**6),
     "data.image_size": (0, -32),
