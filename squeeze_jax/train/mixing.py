@@ -4,7 +4,6 @@ The order of an epoch is random, so that a neighbour is a random partner. A pair
 however many there are; see `batches.divide_batch`.
 """
 
-import functools
 import zlib
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from squeeze_jax.data.boxes import Box, inside
 from squeeze_jax.network import Tree
 from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.keys import fold_in_each
 
 
 def mix(batch: Tree, key: jax.Array, config: TrainConfig) -> Tree:
@@ -34,7 +34,7 @@ def mix(batch: Tree, key: jax.Array, config: TrainConfig) -> Tree:
         return batch
     pairs = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), batch)
     key = jax.random.fold_in(key, zlib.crc32(b"mix"))
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(pairs["position"][:, 0] // 2)
+    keys = fold_in_each(key, pairs["position"][:, 0] // 2)
     height, width = batch["image"].shape[1:3]
     masks, weights = jax.vmap(lambda key: _draw(key, height, width, config))(keys)
     masks = masks[:, None, :, :, None]

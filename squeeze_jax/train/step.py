@@ -20,6 +20,7 @@ from squeeze_jax.train import metrics, mixing
 from squeeze_jax.train.batches import BatchDivision
 from squeeze_jax.train.config import TrainConfig
 from squeeze_jax.train.ema import update_average
+from squeeze_jax.train.keys import fold_in_each
 from squeeze_jax.train.optimizers import with_learning_rate
 from squeeze_jax.train.state import TrainState
 from squeeze_jax.train.teacher_views import choose_views, recall, view_keys
@@ -66,7 +67,7 @@ def make_train_step(
     """
 
     def loss_fn(params, stats, micro_batch, key):
-        keys = _fold_in_each(key, micro_batch["position"])
+        keys = fold_in_each(key, micro_batch["position"])
         images = micro_batch["image"].astype(config.dtype)
         logits, stats = forward(
             graphdef, _cast(params, config.dtype), stats, images, train=True, key=keys
@@ -84,7 +85,7 @@ def make_train_step(
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(jax.random.key(state.seed), state.step)
             )
-            keys, memory = _fold_in_each(augment_key, batch["position"]), state.teacher_views
+            keys, memory = fold_in_each(augment_key, batch["position"]), state.teacher_views
             remember = None
             if teacher_logits and config.teacher_views:
                 index, epoch = batch["index"], state.step // pipeline.steps_per_epoch
@@ -136,11 +137,6 @@ def make_train_step(
             )
 
     return train_step
-
-
-def _fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Returns a key for each number, [N]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def _mean(function: Callable[[Tree], Any], micro_batches: Tree, count: int) -> Any:

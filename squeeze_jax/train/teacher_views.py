@@ -15,6 +15,7 @@ from jax import lax
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError
 from squeeze_jax.train.config import TrainConfig
+from squeeze_jax.train.keys import fold_in_each
 
 
 def check_views(config: TrainConfig, data: Data) -> None:
@@ -74,8 +75,7 @@ def choose_views(memory: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.A
 def view_keys(seed: jax.Array, view: jax.Array, index: jax.Array) -> jax.Array:
     """Returns the keys of the images' augmentation, [b], each of its view and place in the set."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"teacher_views"))
-    fold_in_each = jax.vmap(jax.random.fold_in)
-    return fold_in_each(jax.vmap(jax.random.fold_in, (None, 0))(key, view), index)
+    return jax.vmap(jax.random.fold_in)(fold_in_each(key, view), index)
 
 
 def recall(
