@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import jax
@@ -61,6 +62,14 @@ class Preprocessing:
     def input_shape(self) -> tuple[int, int, int]:
         """Returns the height, width and channels of one preprocessed image."""
         return (*height_width(self.image_size), self.num_channels)
+
+    @property
+    def field_of_view(self) -> tuple[object, ...]:
+        """Returns what says which part of a picture the images show, at whatever resolution."""
+        (height, width), crop = height_width(self.resize), height_width(self.image_size)
+        shares = (Fraction(crop[0], height), Fraction(crop[1], width))
+        # "squash" shows all of a picture before the crop, whatever its proportions.
+        return self.resize_mode, shares, self.resize_mode == "short" and Fraction(height, width)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
@@ -184,6 +193,12 @@ def renormalise(images: Images, source: Preprocessing, target: Preprocessing) ->
     if source.num_channels < target.num_channels:
         pixels = pixels.repeat(target.num_channels, axis=-1)
     return normalise(pixels, target.mean, target.std, target.channel_order)
+
+
+def rescale(images: jax.Array, size: Size) -> jax.Array:
+    """Resizes [N, H, W, C] to the height and width of `size` as `resize` does, without rounding."""
+    shape = (images.shape[0], *height_width(size), images.shape[3])
+    return images if images.shape == shape else jax.image.resize(images, shape, "bilinear")
 
 
 def _per_channel(values: tuple[float, ...]) -> np.ndarray:

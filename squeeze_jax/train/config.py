@@ -69,7 +69,8 @@ class TrainConfig:
     # trial of the same study.
     init_from: str = ""
     # Whose softened outputs the net learns beside the labels (Hinton et al. 2015, arXiv
-    # 1503.02531): the same as of init_from, with the data's classes and the same size of images.
+    # 1503.02531): the same as of init_from, with the data's classes. It sees the net's own images,
+    # at its own resolution.
     # The loss is (1 - w) cross-entropy + w T^2 KL(teacher || net), both softmaxes of logits / T.
     # T and w are those of the baseline that later methods compare with (Tian et al. 2019, arXiv
     # 1910.10699).

@@ -16,7 +16,7 @@ from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data import Data
 from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.network import Network, Preprocessing, Tree, abstract_model, predict, split_model
-from squeeze_jax.network.preprocessing import Size, height_width, renormalise
+from squeeze_jax.network.preprocessing import renormalise, rescale
 from squeeze_jax.train.config import TrialConfig
 from squeeze_jax.train.finetune import match_classes
 from squeeze_jax.train.weights import open_once
@@ -58,6 +58,7 @@ class Teacher:
         params, stats = weights
         params = jax.tree.map(lambda x: x.astype(dtype), params)
         images = renormalise(images, self.given, self.preprocessing)
+        images = rescale(images, self.preprocessing.image_size)
         logits = predict(graphdef, params, stats, images.astype(dtype))
         if self.labels == tuple(range(len(self.labels))):
             return logits
@@ -83,17 +84,16 @@ def as_teacher(network: Network, data: Data, name: str) -> Teacher:
       name: what messages call the network.
 
     Raises:
-      UserError: it expects images of another size, number of channels or resized in another way,
-        or its classes are not the data's.
+      UserError: it expects another part of a picture or another number of channels, or its classes
+        are not the data's.
     """
     own, given = network.preprocessing, Preprocessing.from_metadata(plain_section(data.config))
-    for key in ("image_size", "resize", "resize_mode"):
-        expected, value = getattr(own, key), getattr(given, key)
-        if expected != value and (key == "resize_mode" or not _same_size(expected, value)):
-            raise UserError(
-                f"train.teacher {name} was trained with data.{key} {expected!r}, and {value!r} is "
-                "set here: it sees the images that the net sees, so set what it expects"
-            )
+    if own.field_of_view != given.field_of_view:
+        raise UserError(
+            f"train.teacher {name} was trained on another part of each picture, "
+            f"{_view(own)}, than is set here, {_view(given)}; it sees the images that the net "
+            "sees, at its own resolution, so set the same part"
+        )
     if own.num_channels != given.num_channels:
         raise UserError(
             f"train.teacher {name} was trained with data.channel_order {own.channel_order!r}, and "
@@ -110,8 +110,8 @@ def as_teacher(network: Network, data: Data, name: str) -> Teacher:
     return Teacher(dict(network.model), classes.labels, own, given, weights, classes.note)
 
 
-def _same_size(one: Size, other: Size) -> bool:
-    return height_width(one) == height_width(other)
+def _view(of: Preprocessing) -> str:
+    return f"data.image_size {of.image_size} of data.resize {of.resize} ({of.resize_mode})"
 
 
 def _difference(names: Sequence[str], wanted: Sequence[str]) -> str:

@@ -123,7 +123,8 @@ def test_a_teacher_of_other_images_is_told_before_anything_is_trained(tmp_path):
 
     problems = problems_of(config_of(), smaller)
     assert problems.keys() == set(TAUGHT)
-    assert f"teacher {WIDE[0]} was trained with data.image_size 28" in problems[TAUGHT[0]]
+    words = f"teacher {WIDE[0]} was trained on another part of each picture, data.image_size 28"
+    assert words in problems[TAUGHT[0]]
 
 
 @pytest.mark.slow
