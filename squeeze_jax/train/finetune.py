@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from squeeze_jax.data import Data
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, list_names
 from squeeze_jax.models.batch_norm import BatchNorm
 from squeeze_jax.network import (
     ModelConfig,
@@ -126,15 +126,24 @@ def match_classes(network: Network, data: Data) -> LabelMap | None:
 
 
 def describe_start(config: TrialConfig, data: Data) -> str:
-    """Returns what to tell the user about the classifier that training starts from; "" if nothing.
+    """Returns what to tell the user about the weights that training starts from; "" if nothing.
+
+    How classes were matched, if not by name, and which layers of the checkpoint the net lacks.
 
     Raises:
       UserError: the checkpoint is none.
     """
-    if not config.train.init_from:
+    path = config.train.init_from
+    if not path:
         return ""
-    classes = match_classes(_load(config.train.init_from, config.model.to_mapping()), data)
-    return classes.note if classes else ""
+    network = _load(path, config.model.to_mapping())
+    own = _layers(_shapes(config.model.to_mapping(), data.num_classes))
+    notes = []
+    if classes := match_classes(network, data):
+        notes.append(classes.note)
+    if unused := [name for name in _layers(leaves_by_path(network.params)) if name not in own]:
+        notes.append(f"{path}: without its {list_names(unused)}, which this design point lacks")
+    return "\n".join(filter(None, notes))
 
 
 def freeze_statistics(model: nnx.Module, patterns: Sequence[str]) -> None:
@@ -173,6 +182,11 @@ def _shapes(model: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
     """Returns the shapes of all weights and statistics, by path."""
     params, stats = weight_shapes({"model": model, "num_classes": num_classes})
     return leaves_by_path(params) | leaves_by_path(stats)
+
+
+def _layers(paths: Iterable[str]) -> list[str]:
+    """Returns the names of the layers of weights, in order, from the weights' paths."""
+    return list(dict.fromkeys(path.partition("/")[0] for path in paths))
 
 
 def _class_axes(model: Mapping[str, Any], num_classes: int) -> dict[str, int]:

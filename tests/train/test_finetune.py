@@ -19,6 +19,7 @@ from squeeze_jax.train import (
     TrialConfig,
     check_config,
     compile_trial,
+    describe_start,
     fill_from_checkpoint,
     train,
 )
@@ -266,6 +267,20 @@ def test_another_design_point_is_named(config, checkpoint, digits):
         UserError, match=r"another design point: conv10/kernel and \d+ more do not fit"
     ):
         check_config(TrialConfig.parse(config), digits, jax.devices())
+
+
+def test_a_shallower_net_starts_from_the_first_layers(config, net, letters, checkpoint):
+    config.model.update(num_fire=config.model.num_fire - 1, batch_norm=True)
+    config.train.init_from = checkpoint
+    last = f"fire{config.model.num_fire + 2}"
+    known, begun = leaves((net.params, net.stats)), start(config, letters)
+    left = {path for path in known if last in path}
+    assert left and begun.keys() == known.keys() - left
+    for path in begun:
+        if "conv10" not in path:
+            np.testing.assert_array_equal(begun[path], known[path])
+    note = describe_start(TrialConfig.parse(config), letters)
+    assert note == f"{checkpoint}: without its {last}, which this design point lacks"
 
 
 def test_a_config_that_needs_a_checkpoint_asks_for_one():
