@@ -79,13 +79,14 @@ def budget() -> ConfigDict:
     )
 
 
-def model(name: str, **options: Any) -> ConfigDict:
+def model(name: str | None, **options: Any) -> ConfigDict:
     """Returns a model section: a registered name, and the options of every family by type.
 
-    An option that is None has the model's own default; see the constructors in squeeze_jax/models.
+    An option that is None has the model's own default, see the constructors in
+    squeeze_jax/models; or the checkpoint's where the name is None, too.
     """
     known = {key: placeholder(kind) for key, kind in models.model_options().items()}
-    section = ConfigDict({"name": name, **known})
+    section = ConfigDict({"name": name or placeholder(str), **known})
     section.update(options)
     return section
 
@@ -114,8 +115,11 @@ def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:
 
 
 def take_from_checkpoint(config: ConfigDict) -> None:
-    """Leaves the model and the preprocessing open; the checkpoint in train.init_from sets them."""
-    config.model = ConfigDict({"name": placeholder(str)})
+    """Leaves the model and the preprocessing open; the checkpoint in train.init_from sets them.
+
+    But for options of the model that are set, such as a smaller num_fire.
+    """
+    config.model = model(None)
     kinds: dict[str, type] = dict.fromkeys(("resize_mode", "channel_order"), str)
     kinds |= dict.fromkeys(("mean", "std", "background"), tuple)
     config.data.update({key: placeholder(kind) for key, kind in kinds.items()})

@@ -36,7 +36,8 @@ BATCH_NORM_RATE, PLAIN_RATE = 0.01, 0.001
 def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     """Returns the config with what is None taken from the network `train.init_from`.
 
-    That may be the model, keys of the preprocessing, and the learning rate of Muon.
+    That may be the model but for options that are set, keys of the preprocessing, and the learning
+    rate of Muon.
 
     Raises:
       UserError: there is no such network, or the config needs one and names none; or it leaves open
@@ -62,7 +63,8 @@ def fill_from_checkpoint(config: ConfigDict) -> ConfigDict:
     network = _load(given["train"]["init_from"], given["model"])
     filled = copy.deepcopy(config)
     if needs_model:
-        filled.model = ConfigDict(dict(network.model))
+        own = {key: value for key, value in given["model"].items() if value is not None}
+        filled.model = ConfigDict({**network.model, **own})
     preprocessing = network.preprocessing
     if given["data"]["channel_order"] == "grey":
         preprocessing = in_grey(preprocessing)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -105,6 +106,14 @@ def test_what_the_config_leaves_open_comes_from_the_checkpoint(net, checkpoint):
         and tuple(config.data.mean) == net.preprocessing.mean
     )
     assert config.data.image_size == 28
+
+
+def test_options_that_are_set_go_before_the_checkpoints(net, checkpoint):
+    config = finetune.get_config("folder")
+    config.train.init_from = checkpoint
+    config.model.num_fire = 1
+    filled = json.loads(fill_from_checkpoint(config).model.to_json())
+    assert filled == {**as_json(load_network(Path(checkpoint)))["model"], "num_fire": 1}
 
 
 @pytest.mark.parametrize(("batch_norm", "rate"), [(False, 0.001), (True, 0.01)])
