@@ -11,6 +11,7 @@ python launch.py --config configs/squeezenet_space.py:cifar10_modern    within 1
 """
 
 from squeeze_jax.configs import base
+from squeeze_jax.network.preprocessing import height_width
 from squeeze_jax.study import Choice, Uniform
 
 
@@ -35,7 +36,7 @@ def sample(config):
 def space(config):
     """Returns the axes."""
     # A quarter of the paper's widths on small images, as in its presets; the paper's own on others.
-    unit = 1 if config.data.image_size <= 32 else 4
+    unit = 1 if max(height_width(config.data.image_size)) <= 32 else 4
     axes = {
         "model.squeeze_ratio": Choice(0.125, 0.25, 0.5, 0.75, 1.0),
         "model.pct3x3": Choice(0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875),

@@ -3,7 +3,7 @@ r"""VGG-19 and VGG-16, the large baselines of the SqueezeNext paper.
 Expected: VGG-19 68.5 % top-1, 88.5 % top-5 (arXiv 1803.10615, Table 2).
 
 python launch.py --config configs/vgg.py:imagenet --config.train.grad_accum_steps=4   370,000 steps
-python launch.py --config configs/vgg.py:imagenet --config.model.name=vgg16 \\
+python launch.py --config configs/vgg.py:imagenet --config.model.name=vgg16 \
   --config.train.grad_accum_steps=4
 """
 

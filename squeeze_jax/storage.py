@@ -170,7 +170,7 @@ def read_all(paths: Sequence[Path]) -> list[bytes | None]:
     All paths are of one storage.
     """
     if not paths or not is_remote(paths[0]):
-        return [path.read_bytes() if path.exists() else None for path in paths]
+        return [_read_if_there(path) for path in paths]
     file_system, contents = _file_system(paths[0]), []
     for begin in range(0, len(paths), _AT_ONCE):
         names = [str(path) for path in paths[begin : begin + _AT_ONCE]]
@@ -182,6 +182,13 @@ def read_all(paths: Sequence[Path]) -> list[bytes | None]:
                 raise content
             contents.append(None if isinstance(content, Exception) else content)
     return contents
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()  # another process may remove it at any moment
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @contextlib.contextmanager

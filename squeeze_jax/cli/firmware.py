@@ -184,11 +184,13 @@ def export_within(network: "LoadedNetwork", output: Path, constants: int) -> "Ex
     content, deviation, accuracy = network.calibrated_bytes(
         "c", images, measured=measured, weights="plain"
     )
-    for attempt in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS + 1):
         size = engine_record(content)["constant_bytes"]
         if size <= constants:
             exporters.save(content, path, "c")
             return ExportedFile(path, len(content), deviation, accuracy)
+        if attempt == ATTEMPTS:
+            break
         if attempt:  # a device's codes take some percent more than the arithmetic coder's
             target = int(0.995 * target * constants / size)
         file = network.compress(output / "net.sqz", target_bytes=target)

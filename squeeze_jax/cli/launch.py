@@ -318,6 +318,9 @@ def _train(
     is_job = job_index()[1] > 1
     if is_job:
         stop_with_parent()
+    if executor != "local" and not is_job and not values.dry_run:
+        # The accelerators are for the processes that train: opening one here would hold it.
+        jax.config.update("jax_platforms", "cpu")
     path = _config_path(values)
     plan = study.Plan.of(
         load_config_file(path),

@@ -72,7 +72,7 @@ def match_labels(
     names: Sequence[str],
     network_names: Sequence[str],
     has_names: bool = True,
-    by_position: bool = False,
+    by_position: bool | None = False,
 ) -> LabelMap:
     """Returns a network's label for each class of a data set.
 
@@ -81,7 +81,7 @@ def match_labels(
       names: the set's classes, by label; none at all where its labels are the network's.
       network_names: the network's classes, by label.
       has_names: whether the network's classes have names, or are numbered.
-      by_position: whether to match by position in any case.
+      by_position: whether to match by position in any case; None: no, and messages do not offer it.
 
     Raises:
       UserError: a class of the set is none of the network's, or could be several; or the classes
@@ -93,8 +93,8 @@ def match_labels(
         note = f"{source}: its classes have no names, so its labels are taken for the network's"
         return LabelMap(tuple(range(len(network_names))), note)
     if by_position or not has_names:
-        return _by_position(source, names, network_names, by_position)
-    return LabelMap(_by_name(source, names, network_names))
+        return _by_position(source, names, network_names, bool(by_position))
+    return LabelMap(_by_name(source, names, network_names, by_position is not None))
 
 
 def _by_position(
@@ -126,7 +126,9 @@ def _order(names: Sequence[str], form: Any) -> list[int]:
     return sorted(range(len(names)), key=lambda label: unicodedata.normalize(form, names[label]))
 
 
-def _by_name(source: str, names: Sequence[str], network_names: Sequence[str]) -> tuple[int, ...]:
+def _by_name(
+    source: str, names: Sequence[str], network_names: Sequence[str], offers_position: bool
+) -> tuple[int, ...]:
     exact, folded, aliases = {}, {}, {}  # text -> labels
     for label, name in enumerate(network_names):
         exact.setdefault(_nfc(name), []).append(label)
@@ -152,7 +154,7 @@ def _by_name(source: str, names: Sequence[str], network_names: Sequence[str]) ->
             f"{list_names(_quoted(others), 10) or 'none'}: rename the classes"
             + (
                 ", or match them in their order by --labels-by-position"
-                if len(names) == len(network_names)
+                if offers_position and len(names) == len(network_names)
                 else ""
             )
         )

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from fractions import Fraction
 from typing import Any, TypeVar
 
 import jax
@@ -62,14 +61,6 @@ class Preprocessing:
     def input_shape(self) -> tuple[int, int, int]:
         """Returns the height, width and channels of one preprocessed image."""
         return (*height_width(self.image_size), self.num_channels)
-
-    @property
-    def field_of_view(self) -> tuple[object, ...]:
-        """Returns what says which part of a picture the images show, at whatever resolution."""
-        (height, width), crop = height_width(self.resize), height_width(self.image_size)
-        shares = (Fraction(crop[0], height), Fraction(crop[1], width))
-        # "squash" shows all of a picture before the crop, whatever its proportions.
-        return self.resize_mode, shares, self.resize_mode == "short" and Fraction(height, width)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
@@ -193,6 +184,20 @@ def renormalise(images: Images, source: Preprocessing, target: Preprocessing) ->
     if source.num_channels < target.num_channels:
         pixels = pixels.repeat(target.num_channels, axis=-1)
     return normalise(pixels, target.mean, target.std, target.channel_order)
+
+
+def shows_the_same(one: Preprocessing, other: Preprocessing) -> bool:
+    """Returns whether both show the same part of a picture, to half a pixel of the first."""
+    if one.resize_mode != other.resize_mode:
+        return False
+    sides, others = height_width(one.resize), height_width(other.resize)
+    crops, other_crops = height_width(one.image_size), height_width(other.image_size)
+    # A side that the other preprocessing would have, were it to resize to the sides of this one.
+    matched = [side * c / s for side, c, s in zip(sides, other_crops, others, strict=True)]
+    differences = [c - m for c, m in zip(crops, matched, strict=True)]
+    if one.resize_mode == "short":  # "squash" shows all of a picture, whatever its proportions
+        differences.append(sides[1] - sides[0] * others[1] / others[0])
+    return max(map(abs, differences)) <= 0.5
 
 
 def rescale(images: jax.Array, size: Size) -> jax.Array:

@@ -24,7 +24,7 @@ from squeeze_jax.report.tables import (
     point_table,
     show_interval,
 )
-from squeeze_jax.study.columns import column
+from squeeze_jax.study.columns import column, merit
 from squeeze_jax.study.records import COLLAPSED, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.workdir import Workdir
 
@@ -220,9 +220,11 @@ def _table_link(folder: Workdir) -> str:
 
 
 def best_point(study: StudyRecord, points: Sequence[Point]) -> Point | None:
-    """Returns the point with the highest mean of the study's metric; None if none has learned."""
+    """Returns the point with the best mean of the study's metric; None if none has learned."""
     learned = [
-        (interval.mean, point) for point in points if (interval := point.interval(study.metric))
+        (merit(study.metric, interval.mean), point)
+        for point in points
+        if (interval := point.interval(study.metric))
     ]
     return max(learned, key=lambda pair: pair[0])[1] if learned else None
 

@@ -92,7 +92,7 @@ def read_space(
             points.append(point)
             if lost := point.count(*COLLAPSED):
                 left_out["collapsed seeds"] += lost
-    names = [trial.name for point in points for trial in point.trials]
+    names = [trial.name for point in points for trial in point.trials if trial.status == "ok"]
     ends = workdir.read_results(names).values()
     taken = {result["steps"] for result in ends if result and "steps" in result}
     taken = taken if steps is None else {steps}

@@ -1,12 +1,13 @@
 """Aggregates the trials of a study to design points with intervals, and tabulates them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from squeeze_jax.report.statistics import Interval, confidence
 from squeeze_jax.study.axes import keys_moving_with
-from squeeze_jax.study.columns import all_columns, column
+from squeeze_jax.study.columns import all_columns, column, merit
 from squeeze_jax.study.records import COLLAPSED, STATUSES, STOPPED, StudyRecord, TrialRecord
 from squeeze_jax.study.trials import last_part
 
@@ -87,15 +88,15 @@ def group_lines(study: StudyRecord, points: Sequence[Point]) -> dict[str, list[P
 def pareto_front(points: Iterable[Point], cost: str, metric: str) -> list[Point]:
     """Returns the points that no other point dominates, by ascending cost.
 
-    A point dominates another one if its mean is at least as high at a lower cost, or higher at the
+    A point dominates another one if its mean is at least as good at a lower cost, or better at the
     same cost.
     """
     known = [
-        (point.representative(cost), -interval.mean, point)
+        (point.representative(cost), -merit(metric, interval.mean), point)
         for point in points
         if (interval := point.interval(metric))
     ]
-    front, best = [], 0.0
+    front, best = [], math.inf
     for _, negative, point in sorted(
         (entry for entry in known if entry[0] is not None), key=lambda entry: entry[:2]
     ):

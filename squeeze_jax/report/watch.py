@@ -2,12 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from squeeze_jax.report import page
 from squeeze_jax.signals import handled_signals
+from squeeze_jax.study.records import STOPPED
 from squeeze_jax.study.search import KEPT
 from squeeze_jax.study.workdir import Workdir
 
@@ -41,12 +43,16 @@ def watch(
         stopped.set()
 
     with handled_signals(stop):
-        before = None
+        before, quiet_before = None, False
         while not stopped.is_set():
             rows = folder.read_rows()
             waiting = sum(row["status"] == "pending" for row in rows)
-            if not waiting and not _draws_more(folder):
+            promotes = any(row["status"] == STOPPED for row in rows)
+            quiet = not waiting and not _draws_more(folder) and not _trains_on(folder, rows)
+            # Between two trials a scheduler's launcher holds none for a moment.
+            if quiet and (quiet_before or not promotes):
                 break
+            quiet_before = quiet
             if rows != before:
                 _draw(folder, max(1, round(period)))
                 tell(f"{len(rows) - waiting} of {len(rows)} trials have ended")
@@ -65,6 +71,12 @@ def _draws_more(folder: Workdir) -> bool:
         return False
     kept = sum(each["verdict"] == KEPT for each in record["draws"])
     return kept < config["search"]["designs"]
+
+
+def _trains_on(folder: Workdir, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether trials go on that were stopped early, and stay so until they have ended."""
+    stopped = (row["trial"] for row in rows if row["status"] == STOPPED)
+    return any(map(folder.is_claimed, stopped))
 
 
 def _draw(folder: Workdir, reload_after: int | None) -> list[Path]:

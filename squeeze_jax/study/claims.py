@@ -109,7 +109,7 @@ class Claims:
             claim.release()
 
     def _try(self, folder: Path) -> Claim | None:
-        highest = max(map(_number, storage.list_names(folder)), default=-1)
+        highest = _newest(folder)
         if highest >= 0 and self._is_held(folder / _file_name(highest)):
             return None
         record = {**self._owner, "time": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -118,8 +118,16 @@ class Claims:
         self._seen.pop(folder, None)
         return Claim(path, content) if storage.create(path, content) else None
 
+    def is_held(self, folder: Path) -> bool:
+        """Returns whether a living launcher holds a trial, as far as can be told.
+
+        Args:
+          folder: the trial's folder `claims`.
+        """
+        newest = _newest(folder)
+        return newest >= 0 and self._is_held(folder / _file_name(newest))
+
     def _is_held(self, path: Path) -> bool:
-        """Returns whether a claim is that of a living launcher, as far as can be told."""
         record = _read(path)
         if record.get("held") is False:
             return False
@@ -149,6 +157,11 @@ class Claims:
             self._offset = storage.modified(probe) - time.monotonic()
             probe.unlink()
         return time.monotonic() + self._offset
+
+
+def _newest(folder: Path) -> int:
+    """Returns the number of the claim that counts; -1 where there is none."""
+    return max(map(_number, storage.list_names(folder)), default=-1)
 
 
 def _file_name(number: int) -> str:

@@ -93,6 +93,11 @@ def direction(metric: str) -> Literal["maximize", "minimize"]:
     return "minimize" if metric == "loss" or column(metric).is_cost else "maximize"
 
 
+def merit(metric: str, value: float) -> float:
+    """Returns a value of a column as a number that is larger for a better net."""
+    return value if direction(metric) == "maximize" else -value
+
+
 def labels() -> set[str]:
     """Returns the names of the columns that hold no measure, those of the kind "label"."""
     return {name for name, entry in COLUMNS.items() if entry.kind == "label"}

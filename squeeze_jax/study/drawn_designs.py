@@ -114,17 +114,19 @@ def draw_designs(
 def _worth(
     workdir: Workdir, designs: Sequence[Design], metric: str, objectives: Sequence[str]
 ) -> list[Sequence[float] | None] | None:
-    """Returns what designs were worth, see `search.Worth`."""
+    """Returns what designs were worth on the newest data they have seen, see `search.Worth`."""
     if not workdir.has_study():
         return None
     trials = workdir.read_record().trials
     results = workdir.read_results(trial.name for trial in trials)
-    by_design: dict[str, list[Any]] = {}
+    versions: dict[str, dict[int, list[Any]]] = {}  # of the data
     for trial in trials:
-        by_design.setdefault(design_key(trial.overrides, trial.data), []).append(trial)
+        by_version = versions.setdefault(design_key(trial.overrides), {})
+        by_version.setdefault(trial.data, []).append(trial)
     found: list[Sequence[float] | None] = []
     for design in designs:
-        seeds = by_design.get(design_key(design), [])
+        by_version = versions.get(design_key(design), {0: []})
+        seeds = by_version[max(by_version)]
         ended = [result for trial in seeds if (result := results[trial.name]) is not None]
         if not seeds or len(ended) < len(seeds):
             return None

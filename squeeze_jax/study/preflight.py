@@ -14,9 +14,10 @@ import jax
 
 from squeeze_jax.config_parsing import parse_section, plain_section
 from squeeze_jax.data import Data, open_data
-from squeeze_jax.errors import UserError
+from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.network import Network, Preprocessing
 from squeeze_jax.study import budget, data_versions, sqz_files
+from squeeze_jax.study.columns import all_columns, direction
 from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
@@ -42,6 +43,7 @@ from squeeze_jax.train import (
 from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
+MEASURED_AT_RUNGS = ("top1", "top5", "loss")
 TRAINING_PASSES = 3  # forward, and two products of the same size backward; a teacher makes one
 
 
@@ -108,7 +110,9 @@ def check(plan: Plan) -> CheckedStudy:
     """
     open_once.cache_clear()  # what lies at a path may be another network by now
     workdir = Workdir(plan.workdir)
-    Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
+    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
+    claim = Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
+    _check_metric(plan.metric, claim is not None, bool(stopping.scheduler))
     configs = dict.fromkeys(trial.parsed.data for trial in plan.trials)
     datasets = {config: open_data(workdir.locate(config)) for config in configs}
     planned, versions = data_versions.assign(
@@ -125,7 +129,6 @@ def check(plan: Plan) -> CheckedStudy:
     trials = _within_budget(planned, costs, plan.config.to_dict()["budget"])
     trainable = [trial for trial in trials if trial.name not in problems]
     total = {trial.name: total_steps(trial.parsed, data_of[trial.name]) for trial in trainable}
-    stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
     schedule = Schedule.of(stopping, trainable, total, plan.metric)
     study = CheckedStudy(workdir, trials, data_of, versions, costs, problems, total, schedule)
     _check_free_space(workdir, study.trainable, data_of, plan.jobs)
@@ -294,6 +297,31 @@ def _tell_starts(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> None:
         notes += [describe_start(config, data), teacher.note if teacher else ""]
     for note in dict.fromkeys(filter(None, notes)):
         print(note, file=sys.stderr)
+
+
+def _check_metric(metric: str, has_claim: bool, stops_early: bool) -> None:
+    """Rejects a metric that the study does not measure, or cannot use.
+
+    Args:
+      metric: what the study's designs are compared by.
+      has_claim: whether the study claims something of it.
+      stops_early: whether trials are stopped by it.
+
+    Raises:
+      UserError: see above.
+    """
+    measured = [name for name, entry in all_columns().items() if entry.kind == "result"]
+    if metric not in measured:
+        raise UserError(f"no report.metric {metric!r}; {suggest(metric, measured)}")
+    if stops_early and metric not in MEASURED_AT_RUNGS:
+        raise UserError(
+            f"report.metric {metric} is known at a trial's end alone; stopping.scheduler compares "
+            f"by {', '.join(MEASURED_AT_RUNGS)}"
+        )
+    if has_claim and direction(metric) == "minimize":
+        raise UserError(
+            f"report.claim is about a metric of which more is better; report.metric is {metric}"
+        )
 
 
 def _check_free_space(

@@ -33,7 +33,8 @@ class Progress:
         """Shows progress on a stream.
 
         Args:
-          total_steps: steps of all trials, as far as they are known.
+          total_steps: steps of all trials, as far as they are known. Once more are taken, as by
+            designs that a schedule promotes late, neither a share nor a time left is shown.
           stream: where to show it; stderr by default.
           plain_every: seconds between lines where the stream is no terminal.
           jobs: processes that take the steps together.
@@ -85,10 +86,13 @@ class Progress:
             self._bar.set_postfix_str((self._time_left() + self._loss).removeprefix(", "))
         if self._plain and time.monotonic() - self._printed > self._every:
             self._printed = time.monotonic()
-            part = 100 * (self._done + self._elsewhere) / self._total
-            self.say(
-                f"{name}: step {done} of {steps}, {part:.0f} % of all steps{self._time_left()}"
+            taken = self._done + self._elsewhere
+            part = (
+                f", {100 * taken / self._total:.0f} % of all steps"
+                if 0 < taken <= self._total
+                else ""
             )
+            self.say(f"{name}: step {done} of {steps}{part}{self._time_left()}")
 
     def expect(self, steps: int) -> None:
         """Adds steps to the total; a negative number subtracts them."""
@@ -143,7 +147,7 @@ class Progress:
             since, done = self._since
             rate = self._jobs * (self._done - done) / max(now - since, 1e-9)
             left = self._total - self._done - self._elsewhere
-            seconds = left / rate if rate else None
+            seconds = left / rate if rate and left >= 0 else None
         if seconds is None:
             return ""
         left = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -62,6 +62,8 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
     workdir, steps = study.workdir, dict(study.steps)
     begin = index * len(study.waiting) // jobs  # each job begins with design points of its own
     waiting = [*study.waiting[begin:], *study.waiting[:begin]]
+    before = workdir.statuses(trial.name for trial in waiting)
+    failed_before = {name for name, status in before.items() if status == "failed"}
     shown = Relay if jobs > 1 else Progress
     progress = shown(study.planned_steps, jobs=jobs, expected=study.expected)
 
@@ -88,6 +90,7 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
             asked_to_stop,
             metric=plan.metric,
             confirm=plan.confirm,
+            failed_before=failed_before - study.problems.keys(),
         )
         try:
             if study.schedule is not None:
@@ -156,6 +159,8 @@ class TrialRunner:
       programs: the compiled trial that the next one may share.
       metric: what designs are compared by where some are stopped early.
       confirm: see `Plan`.
+      failed_before: names of trials that an earlier launch left as failed, and that are still to be
+        tried again: those that need one of them wait for it.
     """
 
     workdir: Workdir
@@ -167,6 +172,7 @@ class TrialRunner:
     programs: ProgramCache = field(default_factory=ProgramCache)
     metric: str = "top1"
     confirm: Callable[[Exception], None] = accept_error
+    failed_before: set[str] = field(default_factory=set)
 
     def run_trial(self, trial: Trial, stop_after: int | None = None) -> dict[str, Any] | None:
         """Trains a trial unless it has finished, compresses it where due; writes and returns both.
@@ -176,13 +182,14 @@ class TrialRunner:
           stop_after: the step to stop early at; None: its end.
 
         Returns None where another launcher holds the trial, has finished it meanwhile, has taken it
-        over since this one was halted for long, or trains a parent.
+        over since this one was halted for long, or a parent is still to be trained.
         """
         if not self.pending([trial], stop_after):
             return None
-        with _claim(self.workdir, trial, stop_after) as is_lost:
+        with self._claim(trial, stop_after) as is_lost:
             if is_lost is None:
                 return None
+            self.failed_before.discard(trial.name)
             self.on_start(trial, _steps_before(self.workdir.read_result(trial.name)), stop_after)
             try:
                 return self._run_claimed(trial, is_lost, stop_after)
@@ -259,7 +266,9 @@ class TrialRunner:
                 result = self._train(trial, asked_to_stop, stop_after)
             if stop_after is not None and result["status"] == STOPPED:
                 rungs = [*rungs, [result["steps"], value_of(result, self.metric)]]
-            self._write(trial, result | ({"rungs": rungs} if rungs else {}))
+            if rungs:
+                result = {**result, "rungs": rungs}
+            self._write(trial, result)
         if sqz_files.is_due(trial.compress, result):
             self._check_signals()
             try:
@@ -269,6 +278,24 @@ class TrialRunner:
                 result["reason"] = f"not compressed: {self._reason(trial, e)}"
             self._write(trial, result)
         return result
+
+    @contextlib.contextmanager
+    def _claim(self, trial: Trial, stop_after: int | None) -> Iterator[Callable[[], bool] | None]:
+        """Yields None unless this launch is to run the trial now.
+
+        It is not where another launcher holds the trial or has finished it meanwhile, or where a
+        parent is still to be trained. Otherwise, yields what returns whether another launcher has
+        taken the trial over.
+        """
+        workdir = self.workdir
+        with workdir.claim(trial.name) if first_process() else contextlib.nullcontext() as claim:
+            ready = claim is not None and not any(map(self._is_to_come, trial.parents.values()))
+            ready = ready and not is_done(trial, workdir.read_result(trial.name), stop_after)
+            yield (lambda: claim is not None and claim.is_lost) if agreed([ready])[0] else None
+
+    def _is_to_come(self, parent: str) -> bool:
+        status = self.workdir.status(parent)
+        return status == "pending" or (status == "failed" and parent in self.failed_before)
 
     def _check_signals(self) -> None:
         if (signum := self.asked_to_stop(0)) is not None:
@@ -354,20 +381,3 @@ class TrialRunner:
 def _steps_before(result: Mapping[str, Any] | None) -> int:
     """Returns the step that a trial of this result was stopped at; 0 where it was not."""
     return result["steps"] if result is not None and result["status"] == STOPPED else 0
-
-
-@contextlib.contextmanager
-def _claim(
-    workdir: Workdir, trial: Trial, stop_after: int | None
-) -> Iterator[Callable[[], bool] | None]:
-    """Yields None unless this launch is to run the trial now.
-
-    It is not where another launcher holds the trial, has finished it meanwhile, or trains a parent.
-    Otherwise, yields what returns whether another launcher has taken the trial over.
-    """
-    with workdir.claim(trial.name) if first_process() else contextlib.nullcontext() as claim:
-        ready = claim is not None and "pending" not in [
-            workdir.status(parent) for parent in trial.parents.values()
-        ]
-        ready = ready and not is_done(trial, workdir.read_result(trial.name), stop_after)
-        yield (lambda: claim is not None and claim.is_lost) if agreed([ready])[0] else None

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from squeeze_jax.config_parsing import Range
 from squeeze_jax.errors import UserError
-from squeeze_jax.study.columns import direction
+from squeeze_jax.study.columns import direction, merit
 from squeeze_jax.study.records import STOPPED
 from squeeze_jax.study.trials import Trial, design_key
 
@@ -190,8 +190,7 @@ class Schedule:
 
     def _ranked(self, scores: Mapping[int, float]) -> list[int]:
         """Returns numbers of designs, the best first, equal ones in the study's order."""
-        sign = -1 if direction(self.metric) == "maximize" else 1
-        return sorted(scores, key=lambda number: (sign * scores[number], number))
+        return sorted(scores, key=lambda number: (-merit(self.metric, scores[number]), number))
 
     def _score(self, number: int, rung: int, results: Mapping[str, Result]) -> float | None:
         """Returns the mean over a design's seeds at a rung; None where one was not there yet."""

@@ -262,6 +262,10 @@ class Workdir:
         """Yields this launcher's claim on the trial; None where another launcher holds it."""
         return self.claims.claim(self.trial_directory(name) / "claims")
 
+    def is_claimed(self, name: str) -> bool:
+        """Returns whether a launcher is running a trial, as far as can be told."""
+        return self.claims.is_held(self.trial_directory(name) / "claims")
+
     def has_checkpoint(self, name: str) -> bool:
         """Returns whether the trial has saved its state."""
         saved = storage.list_names(self.trial_directory(name) / WEIGHTS)

@@ -6,7 +6,7 @@ dropout.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from squeeze_jax.config_parsing import plain_section
 from squeeze_jax.data import Data
-from squeeze_jax.errors import UserError, list_names
+from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, Tree, abstract_model, predict, split_model
-from squeeze_jax.network.preprocessing import renormalise, rescale
+from squeeze_jax.network.labels import LabelMap, match_labels
+from squeeze_jax.network.preprocessing import renormalise, rescale, shows_the_same
 from squeeze_jax.train.config import TrialConfig
-from squeeze_jax.train.finetune import match_classes
 from squeeze_jax.train.weights import open_once
 
 
@@ -88,7 +88,7 @@ def as_teacher(network: Network, data: Data, name: str) -> Teacher:
         are not the data's.
     """
     own, given = network.preprocessing, Preprocessing.from_metadata(plain_section(data.config))
-    if own.field_of_view != given.field_of_view:
+    if not shows_the_same(given, own):
         raise UserError(
             f"train.teacher {name} was trained on another part of each picture, "
             f"{_view(own)}, than is set here, {_view(given)}; it sees the images that the net "
@@ -100,12 +100,7 @@ def as_teacher(network: Network, data: Data, name: str) -> Teacher:
             f"{given.channel_order!r} is set here: it sees the images that the net sees, so both "
             "are in colour or both grey"
         )
-    if (classes := match_classes(network, data)) is None:
-        raise UserError(
-            f"train.teacher {name} does not have the {data.num_classes} classes of "
-            f"{data.train_source.name}: {_difference(network.class_names, data.class_names)}; "
-            "a teacher must know the same classes"
-        )
+    classes = _match_classes(network, data, name)
     weights = (network.params, network.stats)
     return Teacher(dict(network.model), classes.labels, own, given, weights, classes.note)
 
@@ -114,8 +109,17 @@ def _view(of: Preprocessing) -> str:
     return f"data.image_size {of.image_size} of data.resize {of.resize} ({of.resize_mode})"
 
 
-def _difference(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """Returns in words how class names differ."""
-    if len(names) != len(wanted):
-        return f"it has {len(names)}"
-    return f"it lacks {list_names([repr(name) for name in wanted if name not in names])}"
+def _match_classes(network: Network, data: Data, name: str) -> LabelMap:
+    """Returns a teacher's label for each class of the data."""
+    count, source = len(network.class_names), data.train_source.name
+    if count != data.num_classes:
+        raise UserError(
+            f"train.teacher {name} has {count} classes, and {source} {data.num_classes}: "
+            "a teacher must know the same"
+        )
+    try:
+        return match_labels(
+            source, data.class_names, network.class_names, network.has_class_names, None
+        )
+    except UserError as e:
+        raise UserError(f"train.teacher {name}: {e}") from e

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 import squeeze_jax
 from squeeze_jax.cli import firmware, main
 from squeeze_jax.convert.c_engine import host
+from squeeze_jax.errors import UserError
 
 
 @pytest.fixture
@@ -40,6 +42,31 @@ def test_bytes_are_counted_in_powers_of_two():
     ]  # fmt: skip
     with pytest.raises(argparse.ArgumentTypeError, match="like 262144, 256K or 1M; got '5X'"):
         firmware.parse_bytes("5X")
+
+
+@pytest.mark.parametrize(("sizes", "fits"), [((900,), True), ((1050, 1040), False)])
+def test_each_of_the_attempts_is_looked_at(tmp_path, monkeypatch, sizes, fits):
+    left = [2000, *[1100] * (firmware.ATTEMPTS - len(sizes)), *sizes]
+
+    class Net:
+        def training_sources(self):
+            return [], None
+
+        def calibrated_bytes(self, *arguments, **options):
+            return bytes(left.pop(0)), 0.0, None
+
+        def compress(self, path, target_bytes):
+            return SimpleNamespace(path=path, num_bytes=target_bytes)
+
+    monkeypatch.setattr("squeeze_jax.api.load", lambda path: Net())
+    monkeypatch.setattr(firmware, "engine_record", lambda content: {"constant_bytes": len(content)})
+    monkeypatch.setattr("squeeze_jax.convert.exporters.save", lambda *arguments: None)
+    if fits:
+        assert firmware.export_within(Net(), tmp_path, 1000).num_bytes == sizes[-1]
+    else:
+        with pytest.raises(UserError, match="coded weights of at most 1,000 bytes"):
+            firmware.export_within(Net(), tmp_path, 1000)
+    assert not left
 
 
 @pytest.mark.slow

@@ -165,6 +165,17 @@ def test_trials_that_did_not_end_are_left_out_and_counted(sweep, troubled, monke
         check_comparable([found], 3)
 
 
+def test_the_length_is_that_of_the_seeds_that_learned(sweep, troubled):
+    """Not of one that diverged on its way."""
+    workdir = Workdir(sweep(troubled))
+    for trial in workdir.read_trials():
+        workdir.trial_directory(trial.name).mkdir(parents=True, exist_ok=True)
+        steps = 40 if trial.status == "diverged" else 220
+        workdir.write_result(trial.name, {"status": trial.status, "steps": steps})
+    found = read_space(workdir, ANY)
+    assert found.left_out["collapsed seeds"] and found.steps == {220}
+
+
 @pytest.mark.parametrize(
     ("status", "steps", "expected"),
     [

@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import random
 
 import pytest
 
 from squeeze_jax.errors import UserError
+from squeeze_jax.report.page import best_point
 from squeeze_jax.report.statistics import Interval
 from squeeze_jax.report.tables import (
     Point,
@@ -205,8 +207,9 @@ def test_damaged_results(sweep, finished, damage, message):
         Workdir(workdir).read_trials()
 
 
-def test_pareto_front_is_what_no_other_beats():
-    """Against the definition, over every pair of points."""
+@pytest.mark.parametrize(("metric", "sign"), [("top1", 1), ("loss", -1)])
+def test_pareto_front_is_what_no_other_beats(metric, sign):
+    """Against the definition, over every pair of points; of loss, less is better."""
     generator = random.Random(0)
     for _ in range(50):
         points = [
@@ -218,14 +221,15 @@ def test_pareto_front_is_what_no_other_beats():
                         {"x": i},
                         0,
                         "ok",
-                        {"macs": generator.randint(1, 9), "top1": generator.randint(1, 9)},
+                        {"macs": generator.randint(1, 9), metric: generator.randint(1, 9)},
                     ),
                 ),
             )
             for i in range(12)
         ]
         place = {
-            id(point): (point.constant("macs"), point.interval("top1").mean) for point in points
+            id(point): (point.constant("macs"), sign * point.interval(metric).mean)
+            for point in points
         }
         beaten = {
             id(p)
@@ -235,10 +239,17 @@ def test_pareto_front_is_what_no_other_beats():
             and place[id(q)][0] <= place[id(p)][0]
             and place[id(q)][1] >= place[id(p)][1]
         }
-        front = pareto_front(points, "macs", "top1")
+        front = pareto_front(points, "macs", metric)
         assert {place[id(p)] for p in front} == {
             place[id(p)] for p in points if id(p) not in beaten
         }
+
+
+@pytest.mark.parametrize(("metric", "best"), [("top1", 2.0), ("loss", 0.3)])
+def test_the_best_point_has_the_best_metric(sweep, metric, best):
+    study = dataclasses.replace(Workdir(sweep({})).read_record(), metric=metric)
+    points = [Point({"x": x}, (TrialRecord("", {}, 0, "ok", {metric: x}),)) for x in (0.3, 2.0)]
+    assert best_point(study, points).design == {"x": best}
 
 
 def test_collapsed_points_are_on_no_front():

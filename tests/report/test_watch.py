@@ -58,6 +58,25 @@ def test_a_study_that_has_ended_is_drawn_once(sweep):
     assert not told and not reloads(workdir)
 
 
+def test_a_promoted_trial_is_waited_for(sweep):
+    """Its result stays that of the rung at which it was stopped while it trains on."""
+    workdir = Workdir(sweep({}))
+    names = [trial.name for trial in workdir.read_record().trials]
+    finish(workdir.path, names)
+    workdir.write_result(names[0], {"status": "stopped", "top1": 50.0, "steps": 8})
+    told = []
+    with workdir.claim(names[0]) as claim:
+        assert claim is not None
+
+        def tell(line):
+            told.append(line)
+            workdir.write_result(names[0], {"status": "ok", "top1": 90.0})
+
+        watch(workdir.path, tell, period=0.01)
+    assert told == ["9 of 9 trials have ended"]
+    assert "stopped" not in (workdir.path / "sweep.csv").read_text()
+
+
 def test_a_search_that_goes_on_is_waited_for(sweep):
     """Its next designs depend on the results of those that have ended."""
     workdir = sweep({})

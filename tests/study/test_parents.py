@@ -156,6 +156,17 @@ def test_it_waits_for_each_and_fails_with_the_reason(copied, parent):
 
 
 @pytest.mark.slow
+def test_it_waits_for_one_that_failed_before_and_is_tried_again(copied):
+    """Also where a job begins behind it in the list."""
+    workdir = Workdir(copied)
+    again(copied, DENSE[0])
+    for name in (DENSE[0], TAUGHT[0]):
+        workdir.write_result(name, {"status": "failed", "reason": "the disk was full"})
+    plan = Plan(config_of(), trials(config_of()), copied, "test")
+    assert study.run(plan, job=(1, 2)) == {"ok": 6}
+
+
+@pytest.mark.slow
 def test_a_damaged_teacher_fails_its_pupil_alone(copied):
     record = Workdir(copied).trial_directory(WIDE[0]) / "config.json"
     record.write_text(

@@ -45,6 +45,26 @@ def test_a_claim_that_cannot_be_tested_is_refused_before_training(config, tmp_pa
         preflight.check(plan)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"report.metric": "top_1"}, "no report.metric 'top_1'; did you mean top1"),
+        ({"report.metric": "seconds"}, "no report.metric 'seconds'; there are top1, top5, loss"),
+        (
+            {"report.metric": "sqz_top1", "stopping.scheduler": "asha"},
+            "sqz_top1 is known at a trial's end alone; stopping.scheduler compares by top1, top5",
+        ),
+        ({"report.metric": "loss"}, "of which more is better; report.metric is loss"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_refused_before_training(config, tmp_path, changes, words):
+    config.report.claim = {"kind": "rises"}
+    config.update_from_flattened_dict(changes)
+    plan = Plan(config, make_trials(config, sr_sweep.sweep), tmp_path, "test")
+    with pytest.raises(UserError, match=words):
+        preflight.check(plan)
+
+
 def test_the_budget_of_the_c_engine_leaves_out_what_it_cannot_run(config, digits):
     trials, costs, _ = checked(config, sr_sweep.sweep, digits)
     config.budget.max_engine_ram = costs[trials[1].name]["engine_ram_bytes"]

@@ -39,6 +39,17 @@ def test_plain_lines_where_there_is_no_terminal():
     assert lines[-1] == "sr=2: failed, ValueError: no"
 
 
+@pytest.mark.parametrize("total", [0, 15])
+def test_more_steps_than_were_planned_have_no_share_and_no_time_left(total):
+    """A schedule may promote more designs than its plan counts."""
+    stream = io.StringIO()
+    progress = Progress(total, stream, plain_every=0.0)
+    progress.start_trial("sr=1", 20)
+    for done in (0, 16, 18, 20):
+        progress.step("sr=1", done, None)
+    assert stream.getvalue().splitlines()[-1] == "sr=1: step 20 of 20"
+
+
 def test_a_bar_on_a_terminal():
     stream = Terminal()
     progress = Progress(20, stream)

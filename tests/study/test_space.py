@@ -14,6 +14,7 @@ from squeeze_jax.cost import design_costs
 from squeeze_jax.errors import UserError
 from squeeze_jax.study import Choice, Plan, Uniform, Workdir, runner, search
 from squeeze_jax.study.config_files import load_config_file
+from squeeze_jax.study.drawn_designs import _worth
 from squeeze_jax.study.samplers import SAMPLERS
 from squeeze_jax.study.search import KEPT, OVER_BUDGET, REPEATED, SearchConfig
 from squeeze_jax.study.space import check_space, design_at
@@ -26,6 +27,24 @@ SPACE = {
     "train.learning_rate": Uniform(1e-3, 1e-1, log=True),
     "model.freq": Choice(1, 2, 4, when=lambda design: design["model.bypass"] == "complex"),
 }
+
+
+def test_a_sampler_learns_from_the_newest_data():
+    """As designs that are drawn after the data have changed have been trained on no other."""
+    designs = [{"model.base_e": width} for width in (8, 16, 24)]
+    versions, top1 = ((1, 2), (2,), (1,)), {(0, 1): 50.0, (0, 2): 60.0, (1, 2): 70.0, (2, 1): 80.0}
+    trials = [
+        SimpleNamespace(name=(i, data), overrides={**design, "seed": 0}, data=data, costs={})
+        for i, design in enumerate(designs)
+        for data in versions[i]
+    ]
+    workdir = SimpleNamespace(
+        has_study=lambda: True,
+        read_record=lambda: SimpleNamespace(trials=trials),
+        read_results=lambda names: {n: {"status": "ok", "top1": top1[n]} for n in names},
+    )
+    assert _worth(workdir, designs, "top1", ()) == [[60.0], [70.0], [80.0]]
+    assert _worth(workdir, [{"model.base_e": 32}], "top1", ()) is None
 
 
 @pytest.mark.parametrize(

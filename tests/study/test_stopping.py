@@ -21,7 +21,8 @@ WIDTHS = (16, 8, 32, 24)
 
 
 def config_of(**stopping):
-    config = staged_config("stopping", steps=STEPS, **{"train.log_every": 8})
+    keys = {"train.log_every": 8, "compress.coders": ("arithmetic",)}
+    config = staged_config("stopping", steps=STEPS, **keys)
     config.stopping.update({"rungs": RUNGS, "reduction_factor": 2} | stopping)
     return config
 
