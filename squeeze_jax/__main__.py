@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from squeeze_jax.signals import exit_on_signals
+from squeeze_jax.signals import RESUMABLE, exit_on_signals
 
 VERBOSE = "--verbose"  # of any command
 
@@ -17,7 +17,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     """
     _open_standard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    resumes = argv[:1] in (["launch"], ["prepare"])
+    resumes = bool(argv) and argv[0] in RESUMABLE
     exit_on_signals("; run the same command again to continue" if resumes else "")
     # Only now, so that Ctrl-C ends in one line.
     from squeeze_jax.allocator import keep_freed_memory

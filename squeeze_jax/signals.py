@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+RESUMABLE = ("launch", "prepare", "firmware")  # commands that continue where they were stopped
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -26,6 +26,7 @@ from squeeze_jax.cli import (
 )
 from squeeze_jax.cli.exit_code import exit_code
 from squeeze_jax.errors import nearest, suggest
+from squeeze_jax.signals import RESUMABLE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,11 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="also show what libraries log")
-    resumes = name in (prepare.NAME, firmware.NAME)
     given = [_current_flag(argument, RENAMED_FLAGS.get(name, {})) for argument in argv[1:]]
     if name == firmware.NAME:  # whose keys are written as launch's
         given = [re.sub(r"^--config\.(?=.*=)", "--config=", argument) for argument in given]
-    return exit_code(lambda: command.run(parser.parse_args(given)), resumes)
+    return exit_code(lambda: command.run(parser.parse_args(given)), name in RESUMABLE)
 
 
 def _current_flag(argument: str, renamed: Mapping[str, str]) -> str:
