@@ -30,7 +30,7 @@ from squeeze_jax.data import (
 )
 from squeeze_jax.data import load as load_data
 from squeeze_jax.errors import UserError, nearest
-from squeeze_jax.files import check_file, write_atomically
+from squeeze_jax.files import check_file, is_sqz, write_atomically
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import Classifier, Network, Preprocessing
 from squeeze_jax.network.preprocessing import preprocess
@@ -357,8 +357,13 @@ class LoadedNetwork:
         for name, value in (("target_bytes", target_bytes), ("max_loss", max_loss)):
             if value is not None:
                 Range(above=0).check(name, value)
+        goals = {"bits": bits, "target_bytes": target_bytes, "max_loss": max_loss}
+        if len(given := [name for name, value in goals.items() if value is not None]) > 1:
+            raise UserError(f"{' and '.join(given)} contradict each other: give one of them")
         check_file(as_path(path))
         network = self.whole()
+        if given and not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(network.params)):
+            raise UserError(f"{self.path}: its weights are not all finite numbers")
         options: dict[str, Any] = dict(coder=coder, known_classes=known_classes())
         calibrated, others = None, None
         names_data = bool(data or data_dir or split)
@@ -520,7 +525,7 @@ def load(path: str | Path, base: "str | Path | LoadedNetwork | None" = None) -> 
             f"{path}: no such file or folder"
             + (f", nor a bundled network; did you mean {hint}?" if hint else "")
         )
-    if path.suffix.lower() == ".sqz" and not path.is_dir():
+    if is_sqz(path) and not path.is_dir():
         if base is not None and not isinstance(base, LoadedNetwork):
             base = load(base)
         return load_sqz(path, base)

@@ -25,6 +25,11 @@ class WriteError(OSError):
     """A file cannot be written; `errno`, `strerror` and `filename` are set."""
 
 
+def is_sqz(path: Path) -> bool:
+    """Returns whether a path is named as a .sqz file."""
+    return path.suffix.lower() == ".sqz"
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces a file in one step, and makes its folder.
 

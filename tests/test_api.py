@@ -1,6 +1,7 @@
 """The Python API beside the command line, and what importing the package costs."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 import weakref
@@ -141,3 +142,17 @@ def test_a_folder_without_its_kind_is_not_taken_for_the_data_of_training(
         network.evaluate(data_dir="photos")
     with pytest.raises(UserError, match="which data are in photos"):
         network.compress(tmp_path / "net.sqz", target_bytes=9000, data_dir="photos")
+
+
+def test_one_goal_of_compression_at_a_time(network, tmp_path):
+    with pytest.raises(UserError, match="bits and max_loss contradict each other"):
+        network.compress(tmp_path / "net.sqz", bits=4, max_loss=0.1)
+
+
+@pytest.mark.parametrize("goal", [{"bits": 4}, {"target_bytes": 9000}, {"max_loss": 0.1}])
+def test_weights_that_are_no_numbers_are_not_rounded(network, tmp_path, goal):
+    whole = network.whole()
+    params = jax.tree.map(lambda x: np.full_like(x, np.nan), whole.params)
+    broken = squeeze_jax.LoadedNetwork(network.path, dataclasses.replace(whole, params=params))
+    with pytest.raises(UserError, match="its weights are not all finite numbers"):
+        broken.compress(tmp_path / "net.sqz", **goal)

@@ -206,7 +206,7 @@ def test_finetuning_takes_the_shape_from_the_checkpoint(trial, images, tmp_path)
     [
         (["summary", "alexnet", "--input-size=227x120"], "alexnet at 227x120: .*6x6"),
         (["summary", "vgg16", "--input-size=224x112"], "vgg16 at 224x112: .*7x7"),
-        (["summary", "squeezenet_v1_1", "--input-size=0x64"], "--input-size is 1 to 16,384"),
+        (["summary", "squeezenet_v1_1", "--input-size=0x64"], "--input-size is 1 to 4,096"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments, words, capsys):

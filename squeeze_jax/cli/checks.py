@@ -10,7 +10,7 @@ from squeeze_jax.files import check_file
 
 BATCH_SIZE = Range(at_least=1, at_most=2**20)
 COUNT = Range(at_least=1)
-PIXELS = Range(at_least=1, at_most=2**14)
+PIXELS = Range(at_least=1, at_most=2**12)
 
 
 def check_ranges(arguments: argparse.Namespace, **ranges: Range) -> None:

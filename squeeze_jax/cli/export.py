@@ -29,7 +29,7 @@ EXAMPLE = "squeeze-jax export net.sqz --format onnx -o net.onnx"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_argument(parser)
-    from squeeze_jax.convert import EXPORTERS  # loads no format's library
+    from squeeze_jax.convert import EXPORTERS  # loads no large library
 
     parser.add_argument("--format", choices=tuple(EXPORTERS), required=True)
     parser.add_argument("-o", "--output", type=as_path, required=True, metavar="FILE")

@@ -80,6 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"--flash {arguments.flash:,} --ram {arguments.ram:,}: the code alone takes "
             f"{CODE_BYTES:,} bytes of flash, and its stack {STACK_BYTES:,} of RAM; K is 1,024"
         )
+    if (output / "firmware").exists():
+        raise UserError(
+            f"{output / 'firmware'} exists already; move it away: what was trained is kept"
+        )
     check_new(output / "firmware")
     limits = {
         "engine_ram_bytes": arguments.ram - STACK_BYTES,

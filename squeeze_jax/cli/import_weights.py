@@ -19,7 +19,7 @@ EXAMPLE = "squeeze-jax import squeezenet1_1.pth -o squeezenet"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    from squeeze_jax.convert import IMPORTERS  # loads no format's library
+    from squeeze_jax.convert import IMPORTERS  # loads no large library
 
     parser.add_argument("source", type=as_path, help=f"a file of {', '.join(IMPORTERS)}")
     parser.add_argument(

@@ -2,12 +2,12 @@
 
 import argparse
 import ast
-import json
 from typing import TYPE_CHECKING, Any
 
 from squeeze_jax.cli.checks import PIXELS, check_ranges, parse_size
 from squeeze_jax.cli.network_arguments import CHECKPOINT
 from squeeze_jax.errors import UserError, suggest
+from squeeze_jax.files import is_sqz
 from squeeze_jax.storage import as_path
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def open_network(name: str) -> "LoadedNetwork | None":
 
     path = zoo.locate(as_path(name))
     is_trial = (path / CONFIG_FILE).exists()
-    looks_like_path = path.exists() or path.suffix == ".sqz" or "/" in name
+    looks_like_path = path.exists() or is_sqz(path) or "/" in name
     known = [*models.model_names(), *zoo.names()]
     if not looks_like_path and name not in known:
         raise UserError(f"no model {name!r}; {suggest(name, known)}")
@@ -113,10 +113,10 @@ def _read_metadata(name: str) -> dict[str, Any] | None:
 
     Returns None for what is none of these: the name of a registered model.
     """
-    from squeeze_jax.train.checkpoint import CONFIG_FILE
+    from squeeze_jax.train.checkpoint import CONFIG_FILE, read_record
 
-    if (record := as_path(name) / CONFIG_FILE).exists():  # a trial may have no weights yet
-        return json.loads(record.read_text())
+    if (as_path(name) / CONFIG_FILE).exists():  # a trial may have no weights yet
+        return read_record(as_path(name))
     network = open_network(name)
     return network and network.whole().metadata()
 

@@ -14,7 +14,7 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser, takes_exported: boo
     """Adds CHECKPOINT; with `takes_exported`, it may be a file that can only be run."""
     words = CHECKPOINT
     if takes_exported:
-        from squeeze_jax.convert import runnable_suffixes  # loads no format's library, nor JAX
+        from squeeze_jax.convert import runnable_suffixes  # loads no large library, nor JAX
 
         words += f", or an exported {runnable_suffixes()} file"
     parser.add_argument("checkpoint", type=as_path, help=words)

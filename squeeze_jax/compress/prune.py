@@ -15,6 +15,7 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.network import (
     Tree,
     check_layer_patterns,
+    is_kernel,
     layer_name,
     leaves_by_path,
     matches_layer,
@@ -30,9 +31,7 @@ def kernels(params: Tree) -> Tree:
 
     Other parameters are neither pruned nor clustered.
     """
-    return replace_leaves(
-        params, {path: path.endswith("/kernel") for path in leaves_by_path(params)}
-    )
+    return replace_leaves(params, {path: is_kernel(path) for path in leaves_by_path(params)})
 
 
 def kept_fractions(params: Tree, densities: Densities) -> dict[str, float]:

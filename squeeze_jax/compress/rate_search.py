@@ -11,7 +11,7 @@ from squeeze_jax.compress.calibrate import Calibration
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.compress.sqz.quantized_tensor import Tensor
 from squeeze_jax.errors import UserError
-from squeeze_jax.network import Network
+from squeeze_jax.network import Network, is_kernel, leaves_by_path
 
 Found = TypeVar("Found")
 
@@ -30,6 +30,8 @@ def to_bits(
 ) -> bytes:
     """Returns the .sqz file of a network with at most 2^bits - 1 levels in each layer.
 
+    It is the lossless one where that is smaller and has no more levels.
+
     Args:
       network: the network.
       calibrated: its calibration, or None; see `quantize.to_bits`.
@@ -44,7 +46,11 @@ def to_bits(
         raise UserError(
             f"levels must have {quantize.FEWEST_BITS} to {quantize.MOST_BITS} bits, not {bits}"
         )
-    return _write(network, quantize.to_bits(network, calibrated, bits, base), base, options)
+    coded = _write(network, quantize.to_bits(network, calibrated, bits, base), base, options)
+    kernels = [leaf for path, leaf in leaves_by_path(network.params).items() if is_kernel(path)]
+    if base is not None or any(np.unique(kernel).size >= 2**bits for kernel in kernels):
+        return coded
+    return min(container.lossless(network, base=base, **options), coded, key=len)
 
 
 def to_size(
@@ -120,7 +126,8 @@ def to_loss(
 ) -> bytes:
     """Returns the smallest .sqz file of a network whose outputs diverge by at most `goal`.
 
-    The search stops within 10 % of the goal.
+    The search stops within 10 % of the goal. The lossless file is the smallest where its weights
+    have few values already.
 
     Args:
       network: the network.
@@ -160,11 +167,12 @@ def to_loss(
         tolerance=0.1,
         format_value=lambda value: f"{value:.3g} nats",
     )
-    return search(
+    found = search(
         measure,
         start=search(estimated, start=_guess_multiplier(network), max_trials=_MAX_ESTIMATES),
         max_trials=_MAX_FILES,
     )
+    return min(container.lossless(network, base=base, **options), found, key=len)
 
 
 def _write(

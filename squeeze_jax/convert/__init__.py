@@ -1,7 +1,7 @@
 """Networks in other libraries' files: importers read them, exporters write them.
 
-Importing this package loads no library of any format. Each format's module imports what it needs
-when it reads or writes.
+Importing this package loads no large library, such as onnx or PyTorch: each format's module imports
+it when it reads or writes.
 """
 
 from squeeze_jax.convert.exporters import (

@@ -232,7 +232,12 @@ def weights(model: Mapping[str, Any], num_classes: int, library: Library) -> lis
     Raises:
       UserError: no such model or option, or the library has no network with these layers.
     """
-    return list(_weights(json.dumps(dict(model)), num_classes, library))
+    try:
+        text = json.dumps(dict(model))
+    except TypeError:
+        abstract_model(model, num_classes)  # says what is wrong
+        raise
+    return list(_weights(text, num_classes, library))
 
 
 # Building a SqueezeNext takes half a second, and an import asks for its weights more than once.

@@ -115,7 +115,8 @@ def tidy(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple
         and mask.shape == arrays[f"{name}_orig"].shape
     ]
     for name in pruned:
-        arrays[name] = arrays.pop(f"{name}_orig") * arrays.pop(f"{name}_mask")
+        # Plus 0, for a negative weight times 0 is -0.0, which no level of a .sqz file stands for.
+        arrays[name] = arrays.pop(f"{name}_orig") * arrays.pop(f"{name}_mask") + np.float32(0)
     if pruned:
         changes.append(f"{len(pruned)} pruned weights times their masks")
     if normed := _apply_weight_norm(arrays):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from squeeze_jax.network import Tree, layer_name, leaves_by_path
+from squeeze_jax.network import Tree, is_kernel, layer_name, leaves_by_path
 
 
 def weight_densities(params: Tree) -> dict[str, float]:
@@ -13,7 +13,7 @@ def weight_densities(params: Tree) -> dict[str, float]:
     kernels = {
         layer_name(path): np.asarray(leaf)
         for path, leaf in leaves_by_path(params).items()
-        if path.endswith("/kernel")
+        if is_kernel(path)
     }
     return {
         layer: max(np.count_nonzero(kernel), 1) / kernel.size for layer, kernel in kernels.items()

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from squeeze_jax.config_parsing import Range
+from squeeze_jax.network.preprocessing import LARGEST_SIDE
 
 Part = Annotated[float, Range(above=0, below=1)]
-Pixels = Annotated[int, Range(at_least=1, at_most=2**14)]
+Pixels = Annotated[int, Range(at_least=1, at_most=LARGEST_SIDE)]
 Size = Pixels | tuple[Pixels, ...]  # of a square, or height and width
-Padding = Annotated[int, Range(at_least=0, at_most=2**14)]
+Padding = Annotated[int, Range(at_least=0, at_most=LARGEST_SIDE)]
 Mean = Annotated[float, Range(at_least=0, at_most=255)]
 # 256 is that of nets that scale pixels by 1/256.
 Deviation = Annotated[float, Range(above=0, at_most=256)]

@@ -11,12 +11,14 @@ from flax import nnx
 
 from squeeze_jax.config_parsing import Range
 
-# What the constructors of several families take. Larger layers fit no memory.
+# What the constructors of several families take. Larger layers fit no memory; numbers that are in
+# no weight's shape are at most what network/metadata.py takes from a file.
 LARGEST = 2**24
 PositiveInt = Annotated[int, Range(at_least=1, at_most=LARGEST)]
-Padding = Annotated[int, Range(at_least=0, at_most=LARGEST)]
+Stride = Annotated[int, Range(at_least=1, at_most=2**12)]
+Padding = Annotated[int, Range(at_least=0, at_most=2**12)]
 DropoutRate = Annotated[float, Range(at_least=0, below=1)]
-PositiveFloat = Annotated[float, Range(above=0, at_most=1000)]
+PositiveFloat = Annotated[float, Range(above=0, at_most=64)]
 # Constructor arguments that follow from the data.
 DATA_OPTIONS = ("num_classes", "in_channels")
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from squeeze_jax.models import functional, initializers, layers
-from squeeze_jax.models.family import Family, Padding, PositiveFloat, PositiveInt, Variant
+from squeeze_jax.models.family import Family, Padding, PositiveFloat, PositiveInt, Stride, Variant
 
 # depth -> blocks in each of the four stages. 34 is not published; these counts fit its size.
 DEPTHS = {23: (6, 6, 8, 1), 34: (9, 9, 12, 2), 44: (12, 12, 16, 2)}
@@ -103,7 +103,7 @@ class SqueezeNext(nnx.Module):
         aggregation: bool = False,
         conv1_filters: PositiveInt = 64,
         conv1_kernel: PositiveInt | None = None,
-        conv1_stride: PositiveInt = 2,
+        conv1_stride: Stride = 2,
         conv1_pad: Padding = 0,
         pool1: bool = True,
         bottleneck: PositiveInt = 128,

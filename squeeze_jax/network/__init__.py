@@ -15,6 +15,7 @@ from squeeze_jax.network.network import Classifier, Network
 from squeeze_jax.network.paths import (
     Tree,
     check_layer_patterns,
+    is_kernel,
     layer_name,
     leaves_by_path,
     matches_layer,
@@ -33,6 +34,7 @@ __all__ = [
     "build_model",
     "check_layer_patterns",
     "forward",
+    "is_kernel",
     "layer_name",
     "leaves_by_path",
     "matches_layer",

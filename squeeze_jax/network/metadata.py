@@ -1,23 +1,23 @@
 """Checks a network's metadata from an untrusted file before anything is built from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
 from squeeze_jax.network.labels import is_unicode
-from squeeze_jax.network.preprocessing import CHANNELS, Preprocessing, fits_inside
+from squeeze_jax.network.preprocessing import CHANNELS, LARGEST_SIDE, Preprocessing, fits_inside
 
 
-def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -> None:
     """Rejects metadata of wrong types, or out of proportion to the arrays of its file.
 
     Call it first: building even the shapes of a net takes time for each layer and memory for each
-    channel.
+    channel, and an image memory for each pixel.
 
     Args:
       metadata: what the file has in place of `Network.metadata()`.
-      shapes: shapes of the file's arrays.
+      shapes: shapes of the file's arrays; None where the net is not to be built.
 
     Raises:
       ValueError: a value is wrong; the message names it.
@@ -25,25 +25,15 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     """
     model, classes = metadata["model"], metadata["class_names"]
     data = Preprocessing.from_metadata(metadata["data"])
-    widest = max([4096, *(axis for shape in shapes for axis in shape)])
-    values = [
-        item for value in model.values() for item in (value if isinstance(value, list) else [value])
-    ]
-    numbers = [value for value in values if isinstance(value, int | float)]
     sizes = [n for size in (data.image_size, data.resize) for n in _numbers(size)]
     channels = CHANNELS.get(data.channel_order, 0)
     sound = {
-        "options": all(isinstance(value, bool | int | float | str) for value in values)
-        and all(abs(value) <= widest for value in numbers),
-        "fractions": all(abs(value) <= 64 for value in numbers if isinstance(value, float)),
-        "layers": all(
-            n <= len(shapes) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))
-        ),
+        **({} if shapes is None else _check_options(model, shapes)),
         "classes": isinstance(classes, list)
         and all(isinstance(name, str) and is_unicode(name) for name in classes)
         and isinstance(metadata.get("has_class_names", True), bool),
         "number of classes": len(classes) == metadata["num_classes"] > 0,
-        "image size": all(isinstance(n, int) and 0 < n <= widest for n in sizes)
+        "image size": all(isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in sizes)
         and fits_inside(data.image_size, data.resize),
         "image mode": data.resize_mode in ("squash", "short") and channels > 0,
         "channels": model.get(IN_CHANNELS, DEFAULT_CHANNELS) == channels,
@@ -57,6 +47,23 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     }
     if wrong := [name for name, good in sound.items() if not good]:
         raise ValueError(f"its {', '.join(wrong)}")
+
+
+def _check_options(model: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> dict[str, bool]:
+    """Returns what of a model's options is in proportion to its weights."""
+    widest = max([4096, *(axis for shape in shapes for axis in shape)])
+    values = [
+        item for value in model.values() for item in (value if isinstance(value, list) else [value])
+    ]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return {
+        "options": all(isinstance(value, bool | int | float | str) for value in values)
+        and all(abs(value) <= widest for value in numbers),
+        "fractions": all(abs(value) <= 64 for value in numbers if isinstance(value, float)),
+        "layers": all(
+            n <= len(shapes) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))
+        ),
+    }
 
 
 def _numbers(size: Any) -> Sequence[Any]:

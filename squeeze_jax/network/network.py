@@ -1,6 +1,7 @@
 """A classifier as a value: its model, its weights, its preprocessing and its class names."""
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from squeeze_jax import cpu_affinity
 from squeeze_jax.errors import UserError
 from squeeze_jax.network.functional import abstract_model, predict, split_model, tree_bytes
 from squeeze_jax.network.labels import has_class_names, is_unicode
+from squeeze_jax.network.metadata import validate_metadata
 from squeeze_jax.network.paths import Tree
 from squeeze_jax.network.preprocessing import Preprocessing
 
@@ -41,17 +43,23 @@ class Classifier(NamedTuple):
           run: computes logits, see the attribute.
 
         Raises:
-          UserError: the metadata lacks a key, or a value has another type.
+          UserError: the metadata lacks a key, or a value is wrong; and `run` gives other than one
+            output a class, once it is called.
         """
         try:
-            return cls(
-                Preprocessing.from_metadata(metadata["data"]),
-                tuple(metadata["class_names"]),
-                run,
-                has_class_names(metadata),
-            )
-        except (KeyError, TypeError) as e:
+            validate_metadata(metadata, None)
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise UserError(f"this is not the metadata of a network: {e}") from e
+        names = tuple(metadata["class_names"])
+
+        def checked_run(images: np.ndarray) -> np.ndarray:
+            if (logits := run(images)).shape[1:] != (len(names),):
+                shape = list(logits.shape[1:])
+                raise UserError(f"it has outputs of shape {shape} for {len(names)} class names")
+            return logits
+
+        preprocessing = Preprocessing.from_metadata(metadata["data"])
+        return cls(preprocessing, names, checked_run, has_class_names(metadata))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +104,8 @@ class Network:
         """Returns all but the weights, ready for JSON, under the keys of a trial's config.json.
 
         Raises:
-          UserError: a class name is not valid Unicode, so that no file can hold it.
+          UserError: no file can hold the network: a class name is not valid Unicode, or a value is
+            beyond what is read from a file, see `validate_metadata`.
         """
         if invalid := [name for name in self.class_names if not is_unicode(name)]:
             raise UserError(f"class name {invalid[0]!r} is not valid UTF-8; rename the class")
@@ -109,6 +118,11 @@ class Network:
         }
         if has_class_names(metadata) != self.has_class_names:
             metadata["has_class_names"] = self.has_class_names
+        shapes = [leaf.shape for leaf in jax.tree.leaves((self.params, self.stats))]
+        try:
+            validate_metadata(json.loads(json.dumps(metadata)), shapes)
+        except ValueError as e:
+            raise UserError(f"no file can hold this network: {e}") from e
         return metadata
 
     @property

@@ -39,6 +39,11 @@ def _path(keys: Sequence[Any]) -> str:
     return "/".join(str(key.key) for key in keys)
 
 
+def is_kernel(path: str) -> bool:
+    """Returns whether a path is that of a layer's kernel, and not of its bias or BatchNorm."""
+    return path.endswith("/kernel")
+
+
 def layer_name(path: str) -> str:
     """Returns the layer that a weight belongs to: fire2/squeeze/kernel -> fire2/squeeze."""
     return path.rpartition("/")[0]

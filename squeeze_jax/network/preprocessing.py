@@ -16,6 +16,7 @@ CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 
 # Pixels: a square's side, or height and width.
 Size = int | tuple[int, ...]
+LARGEST_SIDE = 2**12  # pixels
 
 Images = TypeVar("Images", jax.Array, np.ndarray)
 

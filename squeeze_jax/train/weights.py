@@ -9,6 +9,7 @@ from typing import Any
 
 from squeeze_jax import zoo
 from squeeze_jax.errors import UserError
+from squeeze_jax.files import is_sqz
 from squeeze_jax.network import Network, imagenet
 from squeeze_jax.storage import as_path
 from squeeze_jax.train.checkpoint import load_network
@@ -32,7 +33,7 @@ def open_weights(path: Path, model: Mapping[str, Any] | None = None) -> Network:
     path = zoo.locate(path)
     if path.is_dir() or not path.exists():
         return load_network(path)
-    if path.suffix == ".sqz":
+    if is_sqz(path):
         return load_sqz_file(path)
     from squeeze_jax.convert import read_network
 

@@ -88,7 +88,7 @@ def test_summary_of_a_trial(run, tmp_path):
     config = {
         "model": {"name": "squeezenet_v1_1", "squeeze_ratio": None, "base_e": 64},
         "num_classes": 10,
-        "data": {"image_size": 96},
+        "data": imagenet.CAFFE.to_metadata() | {"image_size": 96},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     _, text, _ = run("summary", tmp_path, "--format", "json")
@@ -553,7 +553,7 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             ("import", __file__, "-o", "x", "--class-names", "/nowhere.txt"),
             "/nowhere.txt: No such file",
         ),
-        (("import", __file__, "-o", "x", "--image-size", 0), "--image-size is 1 to 16,384; got 0"),
+        (("import", __file__, "-o", "x", "--image-size", 0), "--image-size is 1 to 4,096; got 0"),
         (
             ("sensitivity", "NET", "--data", "digits", "--fractions", "nan"),
             "--fractions are numbers",
@@ -563,13 +563,13 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
             "1 to 1,048,576; got 1000",
         ),
         (("serve-demo", "NET", "--port", 70000), "--port is 0 to 65,535; got 70000"),
-        (("summary", "squeezenet_v1_1", "--input-size", 0), "--input-size is 1 to 16,384; got 0"),
+        (("summary", "squeezenet_v1_1", "--input-size", 0), "--input-size is 1 to 4,096; got 0"),
         (("summary", "squeezenet_v1_1", "--set", "dropout=1.5"), "model.dropout is at least 0 and"),
         (
             ("summary", "squeezenet_v1_1", "--set", "base_e=abc"),
             "model.base_e is an int; got 'abc'",
         ),
-        (("summary", "squeezenext_23", "--set", "width=1e999"), "at most 1,000; got inf"),
+        (("summary", "squeezenext_23", "--set", "width=1e999"), "at most 64; got inf"),
         (("hardware", "squeezenet_v1_0", "--buffer-kb", "nan"), "nan KB"),
         (("import", "/nowhere.pth", "-o", "x"), "no such file"),
         (
@@ -610,3 +610,12 @@ def test_an_export_that_deviates_is_refused(run, checkpoint, tmp_path, monkeypat
 def test_errors_with_trained_nets_are_one_line(run, checkpoint, arguments, words):
     code, out, err = run(*(checkpoint if argument == "NET" else argument for argument in arguments))
     assert code == 2 and out == "" and err.count("\n") == 1 and words in err
+
+
+@pytest.mark.parametrize("command", ["summary", "hardware"])
+@pytest.mark.parametrize("content", ['{"architectures": ["ViT"]}', '{"model": {"na'])
+def test_a_folder_of_another_library_is_one_line(run, tmp_path, command, content):
+    (tmp_path / "config.json").write_text(content)
+    code, out, err = run(command, tmp_path)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "config.json is damaged, or no trial's" in err

@@ -86,6 +86,8 @@ def test_the_project_fits_and_a_second_budget_trains_nothing_again(photos, tmp_p
         after, before = re.search(r"C code ([\d.]+) %, of the float net ([\d.]+) %", out).groups()
         assert float(after) >= 90 and abs(float(after) - float(before)) <= 10
         assert ("images/s" in err) != coded
+        assert main([*command, f"--flash={flash}K", "--ram=32K"]) == 2
+        assert "firmware exists already; move it away" in capsys.readouterr().err
         shutil.rmtree(output / "firmware")
     (workdir,) = (output / "training").iterdir()
     assert squeeze_jax.read_study(workdir)[0]["engine_ram_bytes"] == engine["ram_bytes"]

@@ -235,6 +235,7 @@ def test_a_loss_is_kept_to(net, calibrated, images):
 def test_what_fits_anyway_is_lossless_and_what_cannot_fit_is_an_error(net, calibrated):
     whole = container.lossless(net)
     assert rate_search.to_size(net, calibrated, len(whole)) == whole
+    assert rate_search.to_bits(container.read(whole), None, 16) != whole
     with pytest.raises(UserError, match="without its kernels"):
         rate_search.to_size(net, calibrated, 100)
     with pytest.raises(UserError, match="2 to 16"):
@@ -250,6 +251,15 @@ def test_bits_bound_the_levels(net, bits):
     for path, tensor in coded.items():
         if isinstance(tensor, QuantizedTensor):
             assert np.abs(tensor.values() - whole[path]).max() <= tensor.dequantiser.step * 0.5001
+
+
+@pytest.mark.slow
+def test_a_net_of_few_values_is_not_made_larger(net, calibrated, images):
+    few = container.read(container.write(net, quantize.to_bits(net, None, 3)))
+    whole = container.lossless(few)
+    again = calibrate.calibrate(few, images[:24])
+    assert rate_search.to_bits(few, None, 8) == whole
+    assert len(rate_search.to_loss(few, again, 1e-6, images[24:])) <= len(whole)
 
 
 @pytest.mark.slow

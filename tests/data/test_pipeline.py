@@ -308,7 +308,7 @@ def test_progress_stays_off_what_is_no_terminal(folder, capsys):
         ({"image_size": 11}, "data.image_size"),
         ({"image_size": (8, 11)}, r"data.image_size \(\(8, 11\)\) must .* not exceed data.resize"),
         ({"image_size": (8,)}, r"data.image_size is one number, or height and width; got \(8,\)"),
-        ({"image_size": (8, 0)}, "each item of data.image_size is 1 to 16,384; got 0"),
+        ({"image_size": (8, 0)}, "each item of data.image_size is 1 to 4,096; got 0"),
         ({"image_size": "8x9"}, "data.image_size is a number, or a tuple of numbers; got '8x9'"),
         ({"channel_order": "grey"}, r"need one value each .*grey.* luma are about \(18.15,\)"),
         ({"pad": -1}, "data.pad"),

@@ -1,5 +1,7 @@
 """A net as a value: what it predicts does not depend on how a batch is worked on."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from squeeze_jax.errors import UserError
 from squeeze_jax.models import conv_backend
 from squeeze_jax.network import (
+    Classifier,
     ModelConfig,
     Network,
     build_model,
@@ -66,3 +69,48 @@ def test_a_model_config_and_its_mapping():
     assert ModelConfig.from_mapping(config.to_mapping()) == config
     with pytest.raises(UserError, match="model.name"):
         ModelConfig.from_mapping({"freq": 2})
+
+
+def described(**changes):
+    """Metadata of a network of three classes, without weights."""
+    net = Network({"name": "squeezenet_v1_1"}, tuple("abc"), imagenet.CAFFE, {}, {})
+    metadata = net.metadata()
+    return metadata | {"data": metadata["data"] | changes}
+
+
+@pytest.mark.parametrize(
+    ("model", "preprocessing"),
+    [
+        ({"freq": 5000}, {}),
+        ({"squeeze_ratio": 65.0}, {}),
+        ({}, {"resize": 5000}),
+        ({}, {"resize": 5000, "image_size": 5000}),
+    ],
+)
+def test_what_no_reader_would_take_is_not_written(model, preprocessing):
+    model = {"name": "squeezenet_v1_1", **model}
+    kept = dataclasses.replace(imagenet.CAFFE, **preprocessing)
+    with pytest.raises(UserError, match="no file can hold this network: its "):
+        Network(model, tuple("abc"), kept, {}, {}).metadata()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channel_order": "lab"},
+        {"image_size": [1, 2, 3]},
+        {"mean": ["x"] * 3},
+        {"resize": 60_000},
+        {"std": [0.0] * 3},
+        {"background": None},
+    ],
+)
+def test_an_exported_file_of_wrong_metadata_is_refused(changes):
+    with pytest.raises(UserError, match="this is not the metadata of a network"):
+        Classifier.from_metadata(described(**changes), lambda images: images)
+
+
+def test_outputs_are_as_many_as_class_names():
+    classifier = Classifier.from_metadata(described(), lambda images: np.zeros((len(images), 4)))
+    with pytest.raises(UserError, match=r"outputs of shape \[4\] for 3 class names"):
+        classifier.run(np.zeros((2, 227, 227, 3), np.float32))

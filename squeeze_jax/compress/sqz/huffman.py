@@ -185,17 +185,6 @@ def _to_levels(shape: tuple[int, ...], stored: Entries) -> np.ndarray:
     )
 
 
-def measure_sizes(levels: np.ndarray, gap_bits: int) -> tuple[float, float]:
-    """Returns the bytes of a tensor's levels and of its gaps, without the lengths of the words."""
-    stored = make_entries(levels, gap_bits)
-
-    def coded_bytes(symbols: np.ndarray) -> float:
-        counts = np.bincount(symbols - symbols.min(initial=0))
-        return float((counts * word_lengths(counts)).sum() / 8)
-
-    return coded_bytes(stored.codes), coded_bytes(stored.gaps)
-
-
 def encode(
     tensors: Sequence[Tensor], gap_bits: int | None = None
 ) -> tuple[list[TensorSpec], bytes]:

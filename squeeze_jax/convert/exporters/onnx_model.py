@@ -227,7 +227,7 @@ def read_metadata(model: bytes) -> dict[str, Any]:
             entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props
         }
         return json.loads(properties[KEY])
-    except (DecodeError, KeyError, ValueError) as e:
+    except (DecodeError, KeyError, ValueError, RecursionError) as e:
         raise UserError("not an ONNX file of a squeeze_jax network") from e
 
 
