@@ -28,7 +28,7 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -
     sizes = [n for size in (data.image_size, data.resize) for n in _numbers(size)]
     channels = CHANNELS.get(data.channel_order, 0)
     sound = {
-        **({} if shapes is None else _check_options(model, shapes)),
+        **({} if shapes is None else _check_options(model, shapes, channels)),
         "classes": isinstance(classes, list)
         and all(isinstance(name, str) and is_unicode(name) for name in classes)
         and isinstance(metadata.get("has_class_names", True), bool),
@@ -36,7 +36,6 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -
         "image size": all(isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in sizes)
         and fits_inside(data.image_size, data.resize),
         "image mode": data.resize_mode in ("squash", "short") and channels > 0,
-        "channels": model.get(IN_CHANNELS, DEFAULT_CHANNELS) == channels,
         "mean and deviation": all(
             len(v) == channels and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
         )
@@ -49,8 +48,10 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -
         raise ValueError(f"its {', '.join(wrong)}")
 
 
-def _check_options(model: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> dict[str, bool]:
-    """Returns what of a model's options is in proportion to its weights."""
+def _check_options(
+    model: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], channels: int
+) -> dict[str, bool]:
+    """Returns which of a model's options are in proportion to its weights, and fit its images."""
     widest = max([4096, *(axis for shape in shapes for axis in shape)])
     values = [
         item for value in model.values() for item in (value if isinstance(value, list) else [value])
@@ -63,6 +64,7 @@ def _check_options(model: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) 
         "layers": all(
             n <= len(shapes) for n in (model.get("num_fire", 0), *(model.get("blocks") or ()))
         ),
+        "channels": model.get(IN_CHANNELS, DEFAULT_CHANNELS) == channels,
     }
 
 

@@ -104,8 +104,7 @@ class Network:
         """Returns all but the weights, ready for JSON, under the keys of a trial's config.json.
 
         Raises:
-          UserError: no file can hold the network: a class name is not valid Unicode, or a value is
-            beyond what is read from a file, see `validate_metadata`.
+          UserError: a class name is not valid Unicode, so that no file can hold it.
         """
         if invalid := [name for name in self.class_names if not is_unicode(name)]:
             raise UserError(f"class name {invalid[0]!r} is not valid UTF-8; rename the class")
@@ -118,6 +117,15 @@ class Network:
         }
         if has_class_names(metadata) != self.has_class_names:
             metadata["has_class_names"] = self.has_class_names
+        return metadata
+
+    def stored_metadata(self) -> dict[str, Any]:
+        """Returns `metadata()` for a file that also holds the weights.
+
+        Raises:
+          UserError: a value is beyond what is read from such a file, see `validate_metadata`.
+        """
+        metadata = self.metadata()
         shapes = [leaf.shape for leaf in jax.tree.leaves((self.params, self.stats))]
         try:
             validate_metadata(json.loads(json.dumps(metadata)), shapes)

@@ -44,7 +44,7 @@ def test_every_registered_model_has_golden_counts():
         ("squeezenet_v1_0", {"pool_after": ("fire99",)}, "fire99"),
         ("squeezenet_v1_0", {"squeeze_ratio": float("nan")}, "model.squeeze_ratio is above 0 and"),
         ("squeezenet_v1_0", {"dropout": 1.5}, "model.dropout is at least 0 and below 1; got 1.5"),
-        ("squeezenet_v1_0", {"conv1_stride": 0}, "model.conv1_stride is 1 to 16,777,216; got 0"),
+        ("squeezenet_v1_0", {"conv1_stride": 0}, "model.conv1_stride is 1 to 4,096; got 0"),
         ("squeezenet_v1_0", {"num_fire": -1}, "model.num_fire is 0 to"),
         ("squeezenet_v1_0", {"base_e": "x"}, "model.base_e is an int; got 'x'"),
         ("squeezenext_23", {"conv1_kernel": 0}, "model.conv1_kernel is 1 to"),
@@ -52,7 +52,7 @@ def test_every_registered_model_has_golden_counts():
         (
             "mobilenet_v1",
             {"width": float("inf")},
-            "model.width is above 0 and at most 1,000; got inf",
+            "model.width is above 0 and at most 64; got inf",
         ),
         ("squeezenext_23", {"blocks": (1, "a", 2, 1)}, "each item of model.blocks is an int"),
         ("squeezenext_23", {"blocks": (1, 1, 0, 1)}, "each item of model.blocks is 1 to"),

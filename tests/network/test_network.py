@@ -91,7 +91,7 @@ def test_what_no_reader_would_take_is_not_written(model, preprocessing):
     model = {"name": "squeezenet_v1_1", **model}
     kept = dataclasses.replace(imagenet.CAFFE, **preprocessing)
     with pytest.raises(UserError, match="no file can hold this network: its "):
-        Network(model, tuple("abc"), kept, {}, {}).metadata()
+        Network(model, tuple("abc"), kept, {}, {}).stored_metadata()
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def write(
             context_bits=bits if chosen.has_contexts else 0,
             base_crc=0 if base is None else weights.crc,
             num_weights=num_weights,
-            header=header.pack(network.metadata(), known_classes or {}),
+            header=header.pack(network.stored_metadata(), known_classes or {}),
             specs=delta.make_entries(shapes, dict(zip(stored, specs, strict=True)), weights, added),
             payload=payload,
         )

@@ -39,5 +39,5 @@ def write(network: "Network", options: Mapping[str, Any]) -> bytes:
         folder = archive.namelist()[0].partition("/")[0]
         # A ZipInfo of our own has a fixed date: equal networks give equal files.
         entry = zipfile.ZipInfo(f"{folder}/{METADATA}")
-        archive.writestr(entry, json.dumps(network.metadata()))
+        archive.writestr(entry, json.dumps(network.stored_metadata()))
     return content.getvalue()

@@ -29,5 +29,5 @@ def write(network: "Network", options: Mapping[str, Any]) -> bytes:
     from squeeze_jax.convert import parameter_names
 
     library = parameter_names.matching_library(network.model, len(network.class_names))
-    metadata = {"format": "pt", KEY: json.dumps(network.metadata())}
+    metadata = {"format": "pt", KEY: json.dumps(network.stored_metadata())}
     return safetensors.numpy.save(state_dict(network, library), metadata)
