@@ -102,11 +102,16 @@ def append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def check_new(path: Path) -> None:
-    """Rejects, with a UserError, the path of a folder that exists already or cannot be made."""
+def check_new(path: Path, remedy: str = "name a new folder") -> None:
+    """Rejects, with a UserError, the path of a folder that exists already or cannot be made.
+
+    Args:
+      path: of the folder.
+      remedy: what to do where it exists.
+    """
     _check_parents(path)
     if path.exists():
-        raise UserError(f"{path} exists already; name a new folder")
+        raise UserError(f"{path} exists already; {remedy}")
 
 
 def check_file(path: Path) -> None:

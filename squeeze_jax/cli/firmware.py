@@ -80,11 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--flash {arguments.flash:,} --ram {arguments.ram:,}: the code alone takes "
             f"{CODE_BYTES:,} bytes of flash, and its stack {STACK_BYTES:,} of RAM; K is 1,024"
         )
-    if (output / "firmware").exists():
-        raise UserError(
-            f"{output / 'firmware'} exists already; move it away: what was trained is kept"
-        )
-    check_new(output / "firmware")
+    check_new(output / "firmware", "move it away: what was trained is kept")
     limits = {
         "engine_ram_bytes": arguments.ram - STACK_BYTES,
         "params": int(8 * constants / device.BITS_A_WEIGHT),

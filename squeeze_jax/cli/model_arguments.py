@@ -116,7 +116,7 @@ def _read_metadata(name: str) -> dict[str, Any] | None:
     from squeeze_jax.train.checkpoint import CONFIG_FILE, read_record
 
     if (as_path(name) / CONFIG_FILE).exists():  # a trial may have no weights yet
-        return read_record(as_path(name))
+        return read_record(as_path(name))[0]
     network = open_network(name)
     return network and network.whole().metadata()
 

@@ -11,7 +11,7 @@ import numpy as np
 from squeeze_jax import storage
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import WriteError, new_folder, remove, write_errors
-from squeeze_jax.network import Network, Preprocessing, weight_shapes
+from squeeze_jax.network import Network, Preprocessing, Tree, weight_shapes
 from squeeze_jax.train.state import TrainState
 
 # What a network is and its weights, in the folder of a trial or of `save_network`.
@@ -139,8 +139,10 @@ def save_network(network: Network, directory: Path) -> None:
         (partial / CONFIG_FILE).write_text(json.dumps(network.metadata(), indent=1))
 
 
-def read_record(directory: Path) -> dict[str, Any]:
-    """Returns what config.json in a trial's folder says of its network, see `Network.metadata`.
+def read_record(directory: Path) -> tuple[dict[str, Any], tuple[Tree, Tree]]:
+    """Returns what config.json in a trial's folder says of its network, and the weights' shapes.
+
+    See `Network.metadata` and `weight_shapes`.
 
     Raises:
       UserError: the file is damaged, or describes no network.
@@ -148,11 +150,11 @@ def read_record(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_FILE
     try:
         record = json.loads(path.read_text())
-        weight_shapes(record)
+        shapes = weight_shapes(record)
         Preprocessing.from_metadata(record["data"])
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{path} is damaged, or no trial's: {e}") from e
-    return record
+    return record, shapes
 
 
 def load_network(directory: Path) -> Network:
@@ -169,8 +171,7 @@ def load_network(directory: Path) -> Network:
         trials = sorted(path.parent for path in directory.glob(f"trials/*/{CONFIG_FILE}"))
         hint = f"; its trials are, such as {trials[0]}" if trials else f": it has no {CONFIG_FILE}"
         raise UserError(f"{directory} is no checkpoint{hint}")
-    record = read_record(directory)
-    params, stats = weight_shapes(record)
+    record, (params, stats) = read_record(directory)
     whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
