@@ -57,6 +57,6 @@ def derive(config):
     distill.derive(config)
     config.train.update(CHANGES[config.stage])
     if config.stage == "augment":
-        config.data.augment = ("trivial_augment",)
+        config.data.augment = (*config.data.augment, "trivial_augment")
     if config.stage == "half":
         base.retrain(config, learning_rate=1.0, length=0.5)

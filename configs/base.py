@@ -111,7 +111,8 @@ def retrain(config: ConfigDict, learning_rate: float, length: float) -> None:
     """
     config.train.learning_rate *= learning_rate
     config.train.epochs *= length
-    config.train.steps = round(config.train.steps * length)
+    if config.train.steps:  # 0 would mean epochs
+        config.train.steps = max(1, round(config.train.steps * length))
 
 
 def take_from_checkpoint(config: ConfigDict) -> None:

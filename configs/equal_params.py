@@ -13,6 +13,7 @@ import copy
 from ml_collections import ConfigDict
 
 from squeeze_jax.configs import base
+from squeeze_jax.network.preprocessing import height_width
 
 NETS = ("squeezenet", "squeezenet_bn", "squeezenext")
 
@@ -29,10 +30,9 @@ def get_config(preset: str = "digits"):
     if preset.startswith("imagenet"):
         config.nets.squeezenext.depth = 44
     else:
-        # 32x32 images: a 3x3 stem without its pool.
-        config.nets.squeezenext.update(
-            conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False, blocks=(6, 6, 8, 2)
-        )
+        config.nets.squeezenext.blocks = (6, 6, 8, 2)
+    if max(height_width(config.data.image_size)) <= 32:  # a 3x3 stem without its pool
+        config.nets.squeezenext.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False)
     if preset == "digits":
         config.nets.squeezenet.squeeze_ratio = config.nets.squeezenet_bn.squeeze_ratio = 0.5
         config.nets.squeezenext.update(

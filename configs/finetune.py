@@ -27,7 +27,8 @@ def get_config(preset: str = "folder"):
     # Where few images make few steps, Muon learns far more from them than SGD. The warm-up spares
     # the weights the first steps of a classifier that knows nothing. Without a floor, 60 images
     # make ten steps, which end at chance.
-    config.train.update(epochs=10.0, min_steps=50, batch_size=32, **base.MUON)
+    config.train.update(epochs=10.0, steps=0, min_steps=50, batch_size=32, **base.MUON)
+    config.train.warmup = config.train.warmup or 0.1
     config.train.learning_rate = placeholder(float)  # the checkpoint sets it
     return config
 

@@ -9,6 +9,7 @@ python launch.py --config configs/squeezenext_sweep.py:imagenet     the paper's 
 """
 
 from squeeze_jax.configs import base
+from squeeze_jax.network.preprocessing import height_width
 
 PAPER = [(width, depth, 1) for width in (1.0, 1.5, 2.0) for depth in (23, 34, 44)]
 VERSIONS = [(1.0, 23, version) for version in (2, 3, 4, 5)] + [
@@ -35,8 +36,7 @@ def get_config(preset: str = "digits"):
             weight_decay=1e-4,
         )
         config.train.update(warmup=780 / 150_136, warmup_from=0.1)
-    elif not preset.startswith("imagenet"):
-        # 32x32 images: a 3x3 stem without its stride and pool.
+    if max(height_width(config.data.image_size)) <= 32:  # a 3x3 stem without its stride and pool
         config.model.update(conv1_kernel=3, conv1_stride=1, conv1_pad=1, pool1=False)
     if preset in ("digits", "cifar10", "folder"):
         config.train.update(clip_norm=0.0, learning_rate=0.1, weight_decay=1e-4)

@@ -16,8 +16,16 @@ from squeeze_jax.errors import UserError
 
 
 def load(config: DataConfig) -> tuple[Source, Source]:
-    """Returns the training images and 360 held-out ones, the same ones for every seed."""
-    del config
+    """Returns the training images and 360 held-out ones, the same ones for every seed.
+
+    Raises:
+      UserError: `data_dir` is set, which names a user's own images.
+    """
+    if config.data_dir:
+        raise UserError(
+            f"digits come with scikit-learn, and data_dir is {config.data_dir}; for a folder of "
+            "images take the preset folder: --config CONFIG.py:folder"
+        )
     pixels, labels = read()
     images = np.rint(pixels * (255 / 16)).astype(np.uint8)
     images = np.repeat(images[..., None], 3, axis=-1)

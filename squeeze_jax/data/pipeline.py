@@ -56,7 +56,7 @@ def open_data(config: DataConfig) -> "Data":
         arrays, failures = {}, {}
         if in_memory:
             arrays, failures = _decode_all(source, config)
-        elif not source.is_prepared():
+        elif config.skip_unreadable or not source.is_prepared():
             failures = unreadable.read_all(source)
         opened.append((source, arrays, failures))
     every = [failure for *_, failures in opened for failure in failures.values()]
@@ -83,7 +83,7 @@ def evaluation_data(
     )
     check_config(config)
     source.check_resize(config.resize, config.resize_mode)
-    if not source.is_prepared():
+    if skip_unreadable or not source.is_prepared():
         failures = unreadable.read_all(source)
         unreadable.reject(list(failures.values()), len(source), skip_unreadable)
         source, _ = _without(source, {}, failures)

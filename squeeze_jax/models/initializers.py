@@ -26,7 +26,7 @@ def from_numpy(
 
     def init(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array | np.ndarray:
         def callback(key_data) -> np.ndarray:
-            philox = np.random.Philox(key=np.asarray(key_data).astype(np.uint64))
+            philox = np.random.Philox(key=np.asarray(key_data)[:2].astype(np.uint64))
             return draw(np.random.Generator(philox), shape).astype(dtype)
 
         key_data = jax.random.key_data(key)

@@ -24,6 +24,7 @@ Overrides = Mapping[str, Any]
 # A key of PARENTS that is "trial:NAME" names another trial of the same study, which comes first;
 # each with what a trial does with its network.
 INIT_FROM, TEACHER, TRIAL_PREFIX = "train.init_from", "train.teacher", "trial:"
+EPOCHS = "train.epochs"
 PARENTS = {INIT_FROM: "starts from", TEACHER: "learns from"}
 Seeds = Annotated[int, Range(at_least=1, at_most=10**5)]  # a list of trials is made of them
 MAX_NAME = 100  # bytes; file systems take 143 to 255
@@ -87,7 +88,7 @@ def make_trials(
       UserError: seeds or a budget out of range; a sweep of anything but dicts; an override of no
         key of the config; two trials of one name; a key both swept and set by the user; a key of
         either that `derive` changes, or one that it sets and the config lacks; a trial that needs
-        the network of one that is not earlier.
+        the network of one that is not earlier; train.epochs set beside train.steps, which count.
     """
     if "seeds" in config:
         convert(config["seeds"], Seeds, "seeds")
@@ -117,6 +118,11 @@ def make_trials(
         for key, value in point.items():
             set_key(own, key, value)
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
+        if EPOCHS in {*swept, *set_by_user} and own.train.steps:
+            raise UserError(
+                f"{EPOCHS}={own.train.epochs:g} has no effect while train.steps is "
+                f"{own.train.steps:,}; set --config.train.steps=0"
+            )
         trial = Trial(name, point, own)
         for key, parent in trial.parents.items():
             set_key(own, key, TRIAL_PREFIX + names.get(parent, parent))

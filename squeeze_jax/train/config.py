@@ -24,7 +24,7 @@ Seed = Annotated[int, Range(at_least=0, below=2**32)]
 class TrainConfig:
     """The recipe; the defaults train a plain SqueezeNet from scratch at small scale."""
 
-    epochs: NonNegative = 10.0
+    epochs: Annotated[float, Range(at_least=0, at_most=1e9)] = 10.0
     steps: Count = 0  # optimizer steps, in place of epochs where above 0
     min_steps: Count = 0  # epochs make at least so many, for sets of few batches
     batch_size: BatchSize = 64  # images a step over all devices
@@ -80,10 +80,12 @@ class TrainConfig:
     # Augmented views of each image, one an epoch in turn, whose logits are remembered: see
     # teacher_views.py; 0: the teacher sees a new view at each step.
     teacher_views: Count = 0
-    # Layers that stay as they are, by name or pattern: ("conv1", "fire[2-5]").
+    # Layers that are not trained, by name or pattern: ("conv1", "fire[2-5]"). Those of
+    # prune_density and codebook_bits are pruned and clustered once, at the start.
     freeze: tuple[str, ...] = ()
     # Fractions of weights by layer, the first match counts: (("conv10", 0.2), ("fire*", 0.33)).
-    # The smallest others are zero from the start and stay zero; 1.0 keeps the zeros of init_from.
+    # The smallest others are zero from the start and stay zero, and so do the zeros of init_from in
+    # all layers.
     prune_density: tuple[tuple[str, float], ...] = ()
     # 1 to 8: the weights of a layer start as 2^bits values, zero among them, and stay shared;
     # 0: none.

@@ -83,11 +83,17 @@ def starting_weights(config: TrialConfig, data: Data) -> Callable[[Tree, Tree], 
     images starts on grey ones with its first kernel summed over the colours.
 
     Raises:
-      UserError: it names no network, or one of another design point.
+      UserError: it names no network, or one of another design point or order of the channels.
     """
     if not config.train.init_from:
         return lambda params, stats: (params, stats)
     network = _load(config.train.init_from, config.model.to_mapping())
+    orders = (network.preprocessing.channel_order, config.data.channel_order)
+    if orders[0] != orders[1] and "grey" not in orders:
+        raise UserError(
+            f"{config.train.init_from} sees {orders[0].upper()} images, and data.channel_order is "
+            f"{orders[1]}; set --config.data.channel_order={orders[0]}"
+        )
     known = leaves_by_path(network.params) | leaves_by_path(network.stats)
     shapes = _shapes(config.model.to_mapping(), data.num_classes)
     axes = _class_axes(config.model.to_mapping(), data.num_classes)

@@ -1,8 +1,10 @@
+import dataclasses
 import io
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import sklearn.model_selection
 from PIL import Image
 
 from squeeze_jax import storage
-from squeeze_jax.data import DataConfig, digits, sources
+from squeeze_jax.data import DataConfig, digits, open_data, sources
 from squeeze_jax.data.decode import decode
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import write_atomically
@@ -68,6 +70,11 @@ def test_digits_are_those_that_scikit_learn_reads_and_splits():
     for source, images, target in zip(ours, (train_images, held_images), targets, strict=True):
         np.testing.assert_array_equal(source.labels, target)
         np.testing.assert_array_equal(source.images[..., 0], np.rint(images * (255 / 16)))
+
+
+def test_a_folder_under_the_preset_of_digits_is_refused(folder):
+    with pytest.raises(UserError, match="for a folder of images take the preset folder"):
+        sources.load(settings("digits", folder))
 
 
 def test_digits_images_fill_the_byte_range_in_three_equal_channels():
@@ -184,9 +191,15 @@ def test_decompression_bomb_is_named(tmp_path, monkeypatch):
 
 
 def write_tfds(
-    data_dir: Path, name: str, images: dict[str, list[np.ndarray]], file_format="array_record"
+    data_dir: Path,
+    name: str,
+    images: Mapping[str, Sequence[np.ndarray | bytes]],
+    file_format="array_record",
 ) -> None:
-    """Prepares a data set as TFDS would, without TensorFlow: the labels run 0, 1, 0, 1, ..."""
+    """Prepares a data set as TFDS would, without TensorFlow: the labels run 0, 1, 0, 1, ...
+
+    Images are pixels, or the bytes of a file.
+    """
     import tensorflow_datasets as tfds
 
     folder = data_dir / name / "1.0.0"
@@ -204,10 +217,11 @@ def write_tfds(
     writer.initialize_splits(list(images))
     for split, arrays in images.items():
         for number, array in enumerate(arrays):
-            png = io.BytesIO()
-            Image.fromarray(array).save(png, "PNG")
-            png.seek(0)
-            writer.add_examples({split: [{"image": png, "label": number % 2}]})
+            file = io.BytesIO(array if isinstance(array, bytes) else b"")
+            if not isinstance(array, bytes):
+                Image.fromarray(array).save(file, "PNG")
+                file.seek(0)
+            writer.add_examples({split: [{"image": file, "label": number % 2}]})
     writer.close_all()
 
 
@@ -249,6 +263,17 @@ def test_tfds_reads_from_a_bucket(prepared, bucket, monkeypatch):  # noqa: F811
         np.testing.assert_array_equal(train[i][0], image)
     with pytest.raises(UserError, match="an image folder lies on a disk; copy gs://"):
         sources.load(settings("folder", f"{bucket}/data"))
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_a_broken_image_of_tfds_is_skipped(tmp_path, placement):
+    image = np.full((4, 4, 3), 9, np.uint8)
+    write_tfds(tmp_path, "tiny", {"train": [image, b"no image", image], "test": [image, image]})
+    config = settings("tiny", tmp_path, placement=placement, resize=4, image_size=4)
+    with pytest.raises(UserError, match="1 of 5 images"):
+        open_data(config)
+    opened = open_data(dataclasses.replace(config, skip_unreadable=True))
+    assert (opened.num_train, opened.num_eval) == (2, 2)
 
 
 def test_tfds_slices_of_splits(prepared):

@@ -124,6 +124,19 @@ def test_a_bad_sweep_is_one_clear_line(points, set_by_user, words):
 
 
 @pytest.mark.parametrize(
+    ("points", "set_by_user"),
+    [([{"seed": 0}], ["train.epochs"]), ([{"train.epochs": 3.0}, {"train.epochs": 9.0}], [])],
+)
+def test_epochs_that_a_count_of_steps_overrules_are_refused(points, set_by_user):
+    config = base.get_config("imagenet", "x")
+    config.train.epochs = 3.0
+    with pytest.raises(UserError, match="^train.epochs=3 has no effect while train.steps is 170,"):
+        make_trials(config, lambda config: points, set_by_user)
+    config.train.steps = 0
+    assert len(make_trials(config, lambda config: points, set_by_user)) == len(points)
+
+
+@pytest.mark.parametrize(
     "yielded", [None, {"seed": 0}, ["seed"], [{}], [{0: 1}], [[("seed", 0)]], 3]
 )
 def test_a_sweep_yields_dicts(yielded):

@@ -68,7 +68,7 @@ BAD = {
     "train.warmup_from": (-0.1,),
     "train.power": (-1.0,),
     "train.clip_norm": (-1.0, math.nan),
-    "train.epochs": (-1.0, math.inf, math.nan),
+    "train.epochs": (-1.0, math.inf, math.nan, 1e308),
     "train.steps": (-1,),
     "train.min_steps": (-1,),
     "train.batch_size": (0, -32, 2**21),

@@ -269,6 +269,13 @@ def test_bad_settings_are_one_clear_line(config, digits, change, words):
         check_config(TrialConfig.parse(config), digits, jax.devices())
 
 
+def test_swapped_colours_are_refused(config, checkpoint, digits):
+    config.train.init_from = checkpoint
+    config.data.channel_order = "bgr"
+    with pytest.raises(UserError, match="sees RGB images, and data.channel_order is bgr; set"):
+        check_config(TrialConfig.parse(config), digits, jax.devices())
+
+
 def test_another_design_point_is_named(config, checkpoint, digits):
     config.model.base_e = 12
     config.train.init_from = checkpoint

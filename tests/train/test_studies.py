@@ -4,7 +4,15 @@ import jax
 import pytest
 
 from squeeze_jax.compress.prune import kept_fractions
-from squeeze_jax.configs import ablation, base, deep_compression, distill, dsd, equal_params
+from squeeze_jax.configs import (
+    ablation,
+    base,
+    deep_compression,
+    distill,
+    dsd,
+    equal_params,
+    finetune,
+)
 from squeeze_jax.network import weight_shapes
 from squeeze_jax.study import make_trials
 from squeeze_jax.study.schema import flatten
@@ -59,6 +67,19 @@ def test_retraining_is_shorter_and_slower():
     )
 
 
+def test_a_stage_of_a_few_steps_has_one_at_least():
+    config = deep_compression.get_config("imagenet")
+    config.train.steps = 1
+    trials = make_trials(config, deep_compression.sweep, ["train.steps"], deep_compression.derive)
+    assert {trial.config.train.steps for trial in trials} == {1}
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "cifar10_modern", "imagenet_modern"])
+def test_fine_tuning_counts_epochs_and_warms_up(preset):
+    recipe = finetune.get_config(preset).train
+    assert recipe.steps == 0 and recipe.epochs == 10 and recipe.warmup > 0
+
+
 def test_dsds_control_differs_in_the_mask_alone():
     trials = trials_of(dsd, "cifar10")
     for masked, control in (("sparse", "unmasked"), ("dsd", "longer")):
@@ -111,6 +132,8 @@ def test_the_ablation_changes_one_ingredient_at_a_time():
             assert changed == {f"train.{key}" for key in ablation.CHANGES[stage]}
         else:
             assert len(changed) == (stage != "recipe"), (stage, changed)
+    crops = trials_of(ablation, "imagenet_modern")["stage=augment,seed=0"].data.augment
+    assert crops == ("random_resized_crop", "trivial_augment")
 
 
 @pytest.mark.slow
