@@ -130,13 +130,17 @@ static int convert(const char *path, const char *out_path, const weights *base) 
     uint64_t sum = 0;
     uint8_t *data = read_file(path, &size);
     if (!data) return report(path, strerror(errno));
-    FILE *out = !out_path ? NULL : strcmp(out_path, "-") ? fopen(out_path, "wb") : stdout;
-    if (out_path && !out) {
-        free(data);
-        return report(out_path, strerror(errno));
+    /* Whatever the output is, a file that is refused does not cost it. */
+    int status = decode(data, size, base, NULL, !out_path, &sum);
+    if (!status && out_path) {
+        FILE *out = strcmp(out_path, "-") ? fopen(out_path, "wb") : stdout;
+        if (!out) {
+            free(data);
+            return report(out_path, strerror(errno));
+        }
+        status = decode(data, size, base, out, 0, &sum);
+        if (fclose(out) && !status) status = -1;
     }
-    int status = decode(data, size, base, out, !out_path, &sum);
-    if (out && fclose(out) && !status) status = -1;
     free(data);
     if (status < 0) return report(out_path, "cannot be written");
     return status ? report(path, sqz_message(status)) : 0;

@@ -19,6 +19,7 @@ from squeeze_jax.signals import held_signals
 # What another file of the same disk would meet as well: full, over a quota, read-only, forbidden.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+_PARTIAL = ".squeeze_jax-"  # of the name of a temporary file, before the number of its process
 
 
 class WriteError(OSError):
@@ -193,7 +194,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 @contextlib.contextmanager
 def _replacing(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Yields a temporary file or folder that takes the place of `path` at the end."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}{_PARTIAL}{os.getpid()}")
     with write_errors(path), held_signals():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +227,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes the temporary files of processes that were killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)")
+    pattern = re.compile(rf"\.{re.escape(path.name + _PARTIAL)}(\d+)")
     for found in list(path.parent.iterdir()):
         if (match := pattern.fullmatch(found.name)) and not _runs_elsewhere(int(match[1])):
             # Another machine's process holds the lock.

@@ -42,18 +42,25 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     """Of the same path alone, and not of a process that still writes, here or elsewhere."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f".net.{dead.pid}").mkdir()
-    (tmp_path / f".net.{dead.pid}/config.json").touch()
+    (tmp_path / f".net.squeeze_jax-{dead.pid}").mkdir()
+    (tmp_path / f".net.squeeze_jax-{dead.pid}/config.json").touch()
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody was told
-    (tmp_path / f".net.{zombie.pid}").touch()
-    (tmp_path / f".net.{os.getppid()}").touch()
-    (tmp_path / f".other.{dead.pid}").touch()
-    with (tmp_path / f".net.{dead.pid}0").open("w") as held:
+    (tmp_path / f".net.squeeze_jax-{zombie.pid}").touch()
+    (tmp_path / f".net.squeeze_jax-{os.getppid()}").touch()
+    (tmp_path / f".net.{dead.pid}").touch()  # the user's own
+    (tmp_path / f".other.squeeze_jax-{dead.pid}").touch()
+    with (tmp_path / f".net.squeeze_jax-{dead.pid}0").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         write_atomically(tmp_path / "net", "1")
         left = {path.name for path in tmp_path.iterdir()}
     zombie.wait()
     assert left == {
-        *("net", f".net.{os.getppid()}", f".other.{dead.pid}", f".net.{dead.pid}0"),
+        f".net.{dead.pid}",
+        *(
+            "net",
+            f".net.squeeze_jax-{os.getppid()}",
+            f".other.squeeze_jax-{dead.pid}",
+            f".net.squeeze_jax-{dead.pid}0",
+        ),
     }

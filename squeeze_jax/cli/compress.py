@@ -6,6 +6,7 @@ from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
     add_data_arguments,
+    calibration_images,
     check_data_named,
 )
 from squeeze_jax.cli.network_arguments import add_base_argument, add_checkpoint_argument
@@ -69,7 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_suffix(arguments.output, [".sqz"])
     network = api.load(arguments.checkpoint)
-    if arguments.target_bytes is not None or arguments.max_loss is not None:
+    searches = arguments.target_bytes is not None or arguments.max_loss is not None
+    names_images = arguments.data or arguments.data_dir or arguments.split
+    images = calibration_images(arguments, bool(searches or names_images))
+    if searches:
         check_data_named(arguments, network)
     written = network.compress(
         arguments.output,
@@ -79,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         data=arguments.data,
         data_dir=arguments.data_dir,
         split=arguments.split,
-        calibration_images=arguments.calibration_images,
+        calibration_images=images,
         coder=arguments.coder,
         base=api.load(arguments.base) if arguments.base else None,
     )

@@ -53,7 +53,22 @@ def add_labelled_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_calibration_images_argument(parser: argparse.ArgumentParser, words: str) -> None:
     """Adds --calibration-images."""
-    parser.add_argument("--calibration-images", type=int, default=200, metavar="N", help=words)
+    parser.add_argument("--calibration-images", type=int, metavar="N", help=words)
+
+
+def calibration_images(arguments: argparse.Namespace, calibrates: bool) -> int:
+    """Returns how many images to calibrate on.
+
+    Args:
+      arguments: of the command.
+      calibrates: whether the command, as it is given, calibrates anything.
+
+    Raises:
+      UserError: their number is given for nothing.
+    """
+    if arguments.calibration_images is not None and not calibrates:
+        raise UserError("--calibration-images has no effect here: nothing is calibrated")
+    return 200 if arguments.calibration_images is None else arguments.calibration_images
 
 
 def check_data_named(arguments: argparse.Namespace, network: "LoadedNetwork") -> None:

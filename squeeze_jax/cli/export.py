@@ -10,6 +10,7 @@ from squeeze_jax.cli.checks import COUNT, check_ranges, check_suffix
 from squeeze_jax.cli.data_arguments import (
     add_calibration_images_argument,
     add_data_arguments,
+    calibration_images,
     check_data_named,
 )
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
@@ -70,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         check_suffix(arguments.output, exporters.suffixes(exporter))
     options = {name: getattr(arguments, name) for name in _format_options()}
     network = api.load(arguments.checkpoint)
-    if exporters.needs_calibration(arguments.format, options):
+    calibrates = exporters.needs_calibration(arguments.format, options)
+    images = calibration_images(arguments, calibrates)
+    if calibrates:
         check_data_named(arguments, network)
     written = network.export(
         arguments.output,
@@ -78,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.data,
         arguments.data_dir,
         arguments.split,
-        arguments.calibration_images,
+        images,
         **options,
     )
     print(

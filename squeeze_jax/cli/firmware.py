@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def parse_bytes(text: str) -> int:
     """Returns 262144 for 256K; K and M are 1024 and its square."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KkMm]?)B?", text)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([KkMm]?)B?", text)
     if not found:
         raise argparse.ArgumentTypeError(f"bytes are like 262144, 256K or 1M; got {text!r}")
     return int(float(found[1]) * {"": 1, "k": 1024, "m": 1024**2}[found[2].lower()])

@@ -95,6 +95,6 @@ def _parse_fractions(text: str) -> list[float]:
         fractions = sorted({float(part) for part in text.split(",")})
     except ValueError:
         fractions = []
-    if not fractions or not 0 < fractions[0] <= fractions[-1] < 1:
+    if not fractions or not all(0 < fraction < 1 for fraction in fractions):
         raise UserError(f"--fractions are numbers between 0 and 1 such as 0.2,0.5; got {text!r}")
     return fractions

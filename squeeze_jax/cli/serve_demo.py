@@ -6,7 +6,11 @@ import tempfile
 from pathlib import Path
 
 from squeeze_jax.cli.checks import COUNT, check_ranges
-from squeeze_jax.cli.data_arguments import add_calibration_images_argument, add_data_arguments
+from squeeze_jax.cli.data_arguments import (
+    add_calibration_images_argument,
+    add_data_arguments,
+    calibration_images,
+)
 from squeeze_jax.cli.network_arguments import add_checkpoint_argument
 from squeeze_jax.config_parsing import Range
 from squeeze_jax.files import check_new
@@ -50,15 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
     check_ranges(arguments, port=Range(at_least=0, at_most=65535), calibration_images=COUNT)
     if arguments.output:
         check_new(arguments.output)
+    names_images = bool(arguments.data or arguments.data_dir or arguments.split)
+    images = calibration_images(arguments, names_images)
     loaded = api.load(arguments.checkpoint)
     models = {"float32": loaded.export_bytes("onnx")[0]}
-    if arguments.data or arguments.data_dir or arguments.split:
+    if names_images:
         models["int8"] = loaded.calibrated_bytes(
             "onnx",
             arguments.data,
             arguments.data_dir,
             arguments.split,
-            arguments.calibration_images,
+            images,
             precision="int8",
         )[0]
     metadata = loaded.whole().metadata()

@@ -46,7 +46,7 @@ def complete(
       found: from an importer.
       preprocessing: values by field of `Preprocessing`, the mean and deviation of 0..255, of which
         one number stands for every channel. An image size without `resize` keeps the ratio of the
-        two.
+        two, and another channel order turns the known mean and deviation around.
       class_names: by label; None keeps those that are there.
 
     Raises:
@@ -62,6 +62,9 @@ def complete(
         if len(given.get(key, ())) == 1:
             given[key] = channels * tuple(given[key])
     values = replace(network.preprocessing, **given)
+    if values.channel_order != network.preprocessing.channel_order:  # the others' order is theirs
+        turned = {key: getattr(values, key)[::-1] for key in ("mean", "std") if key not in given}
+        values = replace(values, **turned)
     if "image_size" in given and "resize" not in given:
         values = replace(values, resize=_scaled(values.image_size, network.preprocessing))
     _check_preprocessing(values, given, channels)
@@ -122,7 +125,12 @@ def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any], chan
     Raises:
       UserError: a value is out of range, or on PyTorch's scale of 0 to 1.
     """
-    from squeeze_jax.network.preprocessing import CHANNELS, fits_inside
+    from squeeze_jax.network.preprocessing import (
+        CHANNELS,
+        LARGEST_SIDE,
+        fits_inside,
+        height_width,
+    )
 
     if unknown := given.keys() - {field.name for field in fields(values)}:
         raise UserError(f"preprocessing has no {', '.join(sorted(unknown))}")
@@ -130,6 +138,11 @@ def _check_preprocessing(values: "Preprocessing", given: Mapping[str, Any], chan
         raise UserError(
             f"image size {values.image_size}, resize {values.resize}: the crop is at least 1 "
             "pixel and no larger than the resized image"
+        )
+    if max(*height_width(values.image_size), *height_width(values.resize)) > LARGEST_SIDE:
+        raise UserError(
+            f"image size {values.image_size}, resize {values.resize}: at most {LARGEST_SIDE:,} "
+            "pixels a side"
         )
     if values.resize_mode not in ("squash", "short"):
         raise UserError(f"resize mode is squash or short, got {values.resize_mode!r}")

@@ -330,6 +330,9 @@ def decode_weights(table: Sequence[Weight], arrays: Mapping[str, np.ndarray]) ->
     Args:
       table: of the network's weights.
       arrays: by foreign name, all of them there and of the table's shapes.
+
+    Raises:
+      UserError: a weight is not finite, or a variance below zero.
     """
     params: Tree = {}
     stats: Tree = {}
@@ -339,5 +342,8 @@ def decode_weights(table: Sequence[Weight], arrays: Mapping[str, np.ndarray]) ->
         for parent in parents:
             node = node.setdefault(parent, {})
         foreign = (arrays[name] for name in weight.names)
-        node[leaf] = np.ascontiguousarray(weight.conversion.decode(*foreign), np.float32)
+        value = np.ascontiguousarray(weight.conversion.decode(*foreign), np.float32)
+        if not np.isfinite(value).all() or (leaf == "var" and (value < 0).any()):
+            raise UserError(f"{weight.names[0]} is not finite, or a variance below zero")
+        node[leaf] = value
     return params, stats

@@ -41,4 +41,9 @@ def placeholders(pickles: BinaryIO) -> dict[str, type[Placeholder]]:
                     names[f"{IMPORT_MAPPING.get(module, module)}.{name}"] = None
         except Exception:  # no more pickles
             break
-    return {name: type(name.rpartition(".")[2], (Placeholder,), {}) for name in names}
+    return {name: type(_printable(name.rpartition(".")[2]), (Placeholder,), {}) for name in names}
+
+
+def _printable(name: str) -> str:
+    """Returns a name without what the name of a class may not hold."""
+    return "".join(filter(str.isprintable, name))

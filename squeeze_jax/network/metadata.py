@@ -1,12 +1,13 @@
 """Checks a network's metadata from an untrusted file before anything is built from it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from squeeze_jax.network.config import DEFAULT_CHANNELS, IN_CHANNELS
 from squeeze_jax.network.labels import is_unicode
 from squeeze_jax.network.preprocessing import CHANNELS, LARGEST_SIDE, Preprocessing, fits_inside
+
+_LARGEST_VALUE = 1e6  # of a mean or deviation; neither NaN nor a huge integer is below it
 
 
 def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -> None:
@@ -37,7 +38,8 @@ def validate_metadata(metadata: Any, shapes: Sequence[tuple[int, ...]] | None) -
         and fits_inside(data.image_size, data.resize),
         "image mode": data.resize_mode in ("squash", "short") and channels > 0,
         "mean and deviation": all(
-            len(v) == channels and all(math.isfinite(x) for x in v) for v in (data.mean, data.std)
+            len(v) == channels and all(abs(x) < _LARGEST_VALUE for x in v)
+            for v in (data.mean, data.std)
         )
         and all(data.std),
         "background": len(data.background) == 3

@@ -121,7 +121,7 @@ def hardware_text(record: Mapping[str, Any], with_layers: bool = False) -> str:
     lines = {
         "array": f"{machine['rows']}x{machine['columns']} multiply-accumulate units, 16 bits, "
         f"{machine['register_file_words']} words of registers each",
-        "buffer": f"{machine['buffer_bytes'] / 1024:,.0f} KB",
+        "buffer": f"{machine['buffer_bytes'] / 1024:,.10g} KB",
         "DRAM": f"{bandwidth:g} bytes a cycle ({bandwidth:g} GB/s at 1 GHz), latency of "
         f"{machine['dram_latency']} cycles",
         "zero weights": f"{zeros}; skipped where the output is stationary",

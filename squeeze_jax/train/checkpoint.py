@@ -11,7 +11,8 @@ import numpy as np
 from squeeze_jax import storage
 from squeeze_jax.errors import UserError
 from squeeze_jax.files import WriteError, new_folder, remove, write_errors
-from squeeze_jax.network import Network, Preprocessing, Tree, weight_shapes
+from squeeze_jax.network import Network, Tree, weight_shapes
+from squeeze_jax.network.metadata import validate_metadata
 from squeeze_jax.train.state import TrainState
 
 # What a network is and its weights, in the folder of a trial or of `save_network`.
@@ -150,9 +151,9 @@ def read_record(directory: Path) -> tuple[dict[str, Any], tuple[Tree, Tree]]:
     path = directory / CONFIG_FILE
     try:
         record = json.loads(path.read_text())
+        validate_metadata(record, None)
         shapes = weight_shapes(record)
-        Preprocessing.from_metadata(record["data"])
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path} is damaged, or no trial's: {e}") from e
     return record, shapes
 

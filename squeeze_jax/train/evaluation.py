@@ -14,6 +14,8 @@ from squeeze_jax.errors import UserError
 from squeeze_jax.network import Classifier
 from squeeze_jax.train import metrics
 
+NOT_FINITE = "the network's outputs are not finite: its weights have diverged"
+
 Sums = dict[str, Any]
 SumsTree = TypeVar("SumsTree", Sums, list[Sums])
 
@@ -145,7 +147,7 @@ def sum_each(
 def _measures(sums: Sums) -> dict[str, Any]:
     found = percentages(sums)
     if not math.isfinite(found["eval_loss"]):
-        raise UserError("the network's outputs are not finite: its weights have diverged")
+        raise UserError(NOT_FINITE)
     return found | {"images": round(float(sums["weight"]))}
 
 
@@ -153,7 +155,12 @@ def probabilities(classifier: Classifier, images: np.ndarray | Sequence[np.ndarr
     """Returns softmax probabilities, float32 [N, classes], of preprocessed images [H, W, 3].
 
     Images go through the network one at a time, so that it compiles once for any number.
+
+    Raises:
+      UserError: the outputs are not finite.
     """
     logits = np.concatenate([classifier.run(image[None]) for image in images])
+    if not np.isfinite(logits).all():
+        raise UserError(NOT_FINITE)
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

@@ -88,6 +88,7 @@ def test_summary_of_a_trial(run, tmp_path):
     config = {
         "model": {"name": "squeezenet_v1_1", "squeeze_ratio": None, "base_e": 64},
         "num_classes": 10,
+        "class_names": list("0123456789"),
         "data": imagenet.CAFFE.to_metadata() | {"image_size": 96},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -276,6 +277,10 @@ def test_weight_files_are_pointed_to_import(run, picture, tmp_path, suffix):
             "squeezenet_v1_0 at 16x16: .*use larger images",
         ),
         (("report", "/nonexistent"), "no study.json"),
+        (
+            ("sensitivity", "squeezenet_v1_0", "--fractions", "0.1,nan,0.5"),
+            "--fractions are numbers between 0 and 1",
+        ),
         (("hardware", "squeezenet_v1_0", "--array", "16"), "'16' is not ROWSxCOLUMNS"),
         (("hardware", "squeezenet_v1_0", "--array", "0x4"), "rows must be positive"),
         (("hardware", "squeezenet_v1_0", "--buffer-kb", "0.01"), "too small"),
@@ -314,6 +319,28 @@ def checkpoint(tmp_path_factory):
         folder,
     )
     return folder
+
+
+def test_images_to_calibrate_on_are_refused_where_nothing_is_calibrated(run, checkpoint, tmp_path):
+    for command in (
+        ("export", checkpoint, "--format", "safetensors", "-o", tmp_path / "net.safetensors"),
+        ("compress", checkpoint, "-o", tmp_path / "net.sqz"),
+        ("serve-demo", checkpoint, "-o", tmp_path / "page"),
+    ):
+        code, _, err = run(*command, "--calibration-images", 7)
+        assert (code, err) == (
+            2,
+            "error: --calibration-images has no effect here: nothing is calibrated\n",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_without_finite_outputs_predicts_nothing(run, checkpoint, picture, tmp_path):
+    network = load_network(checkpoint)
+    params = jax.tree.map(lambda leaf: leaf * np.nan, network.params)
+    save_network(dataclasses.replace(network, params=params), tmp_path / "net")
+    code, out, err = run("predict", tmp_path / "net", picture)
+    assert (code, out) == (2, "") and "outputs are not finite" in err
 
 
 @pytest.fixture(scope="session")

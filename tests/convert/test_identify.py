@@ -116,6 +116,21 @@ def test_what_is_missing_left_over_misshapen_or_not_finite_is_named_in_one_line(
     )
 
 
+def test_a_variance_below_zero_is_refused(tmp_path):
+    net = random_net({"name": NAME, **OPTIONS, "batch_norm": True})
+    names = dict(state_dict(net, "squeeze_jax"))
+    variance = next(name for name in names if name.endswith("bn/var"))
+    names[variance] = -names[variance]
+    safetensors.numpy.save_file(names, tmp_path / "net.safetensors")
+    with pytest.raises(UserError, match="var is not finite, or a variance below zero"):
+        import_network(tmp_path / "net.safetensors", NAME, {**OPTIONS, "batch_norm": True})
+
+
+def test_a_count_of_classes_is_given_once(tmp_path):
+    with pytest.raises(UserError, match="given twice: as 7 and as 5"):
+        read_network(saved(tmp_path), NAME, {**OPTIONS, "num_classes": 5}, num_classes=7)
+
+
 def test_long_lists_are_cut(tmp_path):
     with pytest.raises(UserError, match=r"lacks features.4.squeeze.weight, .* and 39 more"):
         import_network(saved(tmp_path), "squeezenet_v1_0")

@@ -235,7 +235,15 @@ def test_what_the_caller_says_is_not_assumed(tmp_path):
         128,
         (1, 2, 3),
     )
-    assert found.assumed == "--resize 128 --std 58.395,57.12,57.375"
+    assert found.assumed == "--resize 128 --std 57.375,57.12,58.395"
+
+
+def test_another_order_of_channels_turns_the_mean_and_deviation_around(tmp_path):
+    torch.save(PLAIN, tmp_path / "net.pth")
+    given = dict(channel_order="bgr", std=(1.0, 2.0, 3.0))
+    found = read_network(tmp_path / "net.pth", NAME, OPTIONS, preprocessing=given).network
+    assert found.preprocessing.mean == (103.53, 116.28, 123.675)
+    assert found.preprocessing.std == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +253,7 @@ def test_what_the_caller_says_is_not_assumed(tmp_path):
         ({"class_names": "abc"}, "3 class names are given, but the network has 5 classes"),
         ({"preprocessing": {"image_size": 0}}, "image size 0"),
         ({"preprocessing": {"image_size": 300, "resize": 256}}, "image size 300, resize 256"),
+        ({"preprocessing": {"image_size": 4000}}, "resize 4571: at most 4,096 pixels a side"),
         ({"preprocessing": {"mean": (0.485, 0.456, 0.406)}}, "give 123.675,116.28,103.53"),
         ({"preprocessing": {"std": (0.5, 0.5, 0.5)}}, "give 127.5,127.5,127.5"),
         ({"preprocessing": {"std": (0.0, 1.0, 1.0)}}, "std is above 0"),
@@ -287,6 +296,11 @@ def long_bytearray(path):
         file.writestr("a/data.pkl", pickled)
 
 
+def named_with_a_zero_byte(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02cos\na\0b\n.")
+
+
 UNRELATED = {f"layer1.{i}.conv1.weight": torch.zeros(4, 4, 3, 3) for i in range(40)}
 MODULE = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
 OLD = dict(_use_new_zipfile_serialization=False)
@@ -306,6 +320,7 @@ REFUSED = {
     "a long bytearray": (long_bytearray, "holds a bytearray"),
     "an optimizer": (lambda path: torch.save({"optimizer": {}}, path), "its entries are optimizer"),
     "two": (lambda path: torch.save({"G": PLAIN, "D": ZEROS}, path), "several state dicts, G, D"),
+    "a zero byte": (named_with_a_zero_byte, "without running code"),
     "an unrelated net": (lambda path: torch.save(UNRELATED, path), "of another kind of network"),
 }  # fmt: skip
 

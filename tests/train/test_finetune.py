@@ -317,3 +317,30 @@ def test_damaged_checkpoints_are_one_clear_line(checkpoint, tmp_path):
     (tmp_path / "net/config.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         load_network(tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("", {"model": []}),
+        ("", {"model": "x"}),
+        ("", {"class_names": ["a", "b", "c"]}),
+        ("data", {"image_size": [32]}),
+        ("data", {"image_size": 0}),
+        ("data", {"image_size": 1_000_000}),
+        ("data", {"channel_order": "xyz"}),
+        ("data", {"resize_mode": "q"}),
+        ("data", {"mean": "abc"}),
+        ("data", {"mean": [1]}),
+        ("data", {"mean": [10**400] * 3}),
+        ("data", {"std": [0, 0, 0]}),
+        ("data", {"background": [300, 0, 0]}),
+    ],
+)
+def test_what_a_checkpoint_says_is_checked(checkpoint, section, change):
+    path = Path(checkpoint) / "config.json"
+    record = json.loads(path.read_text())
+    (record[section] if section else record).update(change)
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="config.json is damaged, or no trial's"):
+        load_network(Path(checkpoint))

@@ -85,7 +85,10 @@ def read_network(
         raise UserError(f"{path}: no such file")
     if options and model is None:
         raise UserError("options are those of a model: give --model as well")
-    num_classes = options.pop("num_classes", num_classes)
+    option = options.pop("num_classes", num_classes)
+    if num_classes not in (None, option):
+        raise UserError(f"num_classes is given twice: as {num_classes} and as {option}")
+    num_classes = option
     if model is not None:
         models.check_options(model, options)
     wanted = Wanted(None if model is None else {"name": model, **options}, num_classes)

@@ -82,7 +82,9 @@ def test_c_takes_no_other_base(delta, base):
         command[-1].write_bytes(wrong[base])
     elif base == "missing":
         command[-1].unlink()
+    command[2].write_bytes(b"what was there")
     done = subprocess.run(command, capture_output=True, text=True)
+    assert command[2].read_bytes() == b"what was there"
     assert (
         done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     )
