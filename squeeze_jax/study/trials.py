@@ -118,10 +118,10 @@ def make_trials(
         for key, value in point.items():
             set_key(own, key, value)
         own = _derive(name, own, derive, swept, set_by_user) if derive else own
-        if EPOCHS in {*swept, *set_by_user} and own.train.steps:
+        if EPOCHS in {*swept, *set_by_user} and (steps := _get(own, "train.steps")):
             raise UserError(
-                f"{EPOCHS}={own.train.epochs:g} has no effect while train.steps is "
-                f"{own.train.steps:,}; set --config.train.steps=0"
+                f"{EPOCHS}={_get(own, EPOCHS):g} has no effect while train.steps is {steps:,}; "
+                "set --config.train.steps=0"
             )
         trial = Trial(name, point, own)
         for key, parent in trial.parents.items():

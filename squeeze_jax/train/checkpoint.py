@@ -151,7 +151,9 @@ def read_record(directory: Path) -> tuple[dict[str, Any], tuple[Tree, Tree]]:
     path = directory / CONFIG_FILE
     try:
         record = json.loads(path.read_text())
-        validate_metadata(record, None)
+        # Older versions trained classes of folders whose names are no Unicode.
+        names = [ascii(name) if isinstance(name, str) else name for name in record["class_names"]]
+        validate_metadata({**record, "class_names": names}, None)
         shapes = weight_shapes(record)
     except (KeyError, TypeError, AttributeError, ValueError) as e:
         raise UserError(f"{path} is damaged, or no trial's: {e}") from e

@@ -98,6 +98,7 @@ def test_to_another_library_and_back_is_the_identity(name, library, options):
     random = np.random.default_rng(0)
     weights = table(name, library, 7, **options)
     ours = {weight.path: random.normal(size=weight.shape).astype(np.float32) for weight in weights}
+    ours = {path: abs(x) if path.endswith("/var") else x for path, x in ours.items()}
     foreign = {
         n: array
         for weight in weights
