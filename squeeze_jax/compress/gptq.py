@@ -2,7 +2,8 @@
 
 Each weight takes the level that minimises its distortion plus `multiplier` times its bits. The
 weights that are not quantized yet compensate for its error. Levels near zero cost few bits and are
-chosen where they add little distortion.
+chosen where they add little distortion. Sweeps of coordinate descent follow, in which a weight
+takes the best level beside all others.
 """
 
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from squeeze_jax.compress.sqz.quantized_tensor import LIMIT
 
 _FINEST = 4_095  # largest magnitude of a level in the search for a step
 _PASSES = 2  # each pass takes the prices of levels from the previous one's histogram
+_SWEEPS = 3  # of coordinate descent, at most: fewer if one changes at most this part of the levels
+_SETTLED = 0.002
 
 
 class Rounded(NamedTuple):
@@ -29,6 +32,7 @@ class Problem(NamedTuple):
     """Holds matrices to quantize and the cost of errors; inputs are in the order of processing."""
 
     targets: np.ndarray  # float64 [blocks, k, outputs]
+    hessians: np.ndarray  # float64 [blocks, k, k]
     factors: np.ndarray  # float64 [blocks, k, k]: upper Cholesky factor of the inverse Hessian
     importance: np.ndarray  # float64 [blocks, outputs]
     order: np.ndarray  # int [blocks, k]: the original index of each input
@@ -52,14 +56,10 @@ def make_problem(targets: np.ndarray, hessians: np.ndarray, importance: np.ndarr
     """
     # The most sensitive inputs go first, while most others are left to compensate for their errors.
     order = np.argsort(-np.einsum("bkk->bk", hessians), axis=1, kind="stable")
-    factors = np.stack(
-        [
-            np.linalg.cholesky(np.linalg.inv(h[np.ix_(o, o)])).T
-            for h, o in zip(hessians, order, strict=True)
-        ]
-    )
+    hessians = np.stack([h[np.ix_(o, o)] for h, o in zip(hessians, order, strict=True)])
+    factors = np.stack([np.linalg.cholesky(np.linalg.inv(h)).T for h in hessians])
     return Problem(
-        np.take_along_axis(targets, order[..., None], axis=1), factors, importance, order
+        np.take_along_axis(targets, order[..., None], axis=1), hessians, factors, importance, order
     )
 
 
@@ -115,14 +115,12 @@ def quantize_at(
     step = float(np.float32(step))
     limit = min(limit, 2 * int(np.abs(given.targets).max() / step) + 2)
     levels = np.clip(np.rint(given.targets / step), -limit, limit).astype(np.int32)
-    distortion = 0.0
     for _ in range(_PASSES if multiplier else 1):
         prices = multiplier * _count_bits(levels, limit)
-        distortion = 0.0
         for block, (target, factor, importance) in enumerate(
             zip(given.targets, given.factors, given.importance, strict=True)
         ):
-            distortion += _feed_back(
+            _feed_back(
                 target.copy(),
                 np.ascontiguousarray(factor),
                 importance,
@@ -131,10 +129,32 @@ def quantize_at(
                 limit,
                 levels[block],
             )
+    levels, distortion = _sweep(given, levels, step, multiplier, limit)
     counts = np.bincount(levels.reshape(-1) + limit)
     counts = counts[counts > 0]
     return Rounded(
         given.restore_order(levels), step, distortion, float(counts @ np.log2(levels.size / counts))
+    )
+
+
+def _sweep(
+    given: Problem, levels: np.ndarray, step: float, multiplier: float, limit: int
+) -> tuple[np.ndarray, float]:
+    """Returns levels [blocks, k, outputs] after coordinate descent, and their distortion."""
+    rows = np.ascontiguousarray(levels.transpose(0, 2, 1))
+    errors = rows * step - given.targets.transpose(0, 2, 1)
+    gradients = errors @ given.hessians
+    for _ in range(_SWEEPS):
+        prices = multiplier * _count_bits(rows, limit)
+        changed = sum(
+            _descend(*block, step, prices, limit)
+            for block in zip(rows, errors, gradients, given.hessians, given.importance, strict=True)
+        )
+        if changed <= _SETTLED * rows.size:
+            break
+    costs = np.einsum("bok,bok->bo", errors, errors @ given.hessians)
+    return np.ascontiguousarray(rows.transpose(0, 2, 1)), 0.5 * float(
+        (given.importance * costs).sum()
     )
 
 
@@ -154,14 +174,13 @@ def _count_bits(levels: np.ndarray, limit: int) -> np.ndarray:
 
 @njit
 def _feed_back(weights, factor, importance, step, prices, limit, levels):
-    """Writes a block's levels, int32 [k, outputs], and returns their distortion.
+    """Writes a block's levels, int32 [k, outputs].
 
     Overwrites the weights, float64 [k, outputs]. `factor` is float64 [k, k], `importance` float64
     [outputs], and `prices` holds the price of each level from -limit to limit, nats.
     """
     k, outputs = weights.shape
     errors = np.zeros((k, outputs))
-    distortion = 0.0
     for j in range(k):
         for i in range(j):
             share = factor[i, j]
@@ -182,5 +201,37 @@ def _feed_back(weights, factor, importance, step, prices, limit, levels):
                     best, least = candidate, cost
             levels[j, o] = best
             errors[j, o] = (weight - best * step) / scale
-            distortion += 0.5 * importance[o] * errors[j, o] * errors[j, o]
-    return distortion
+
+
+@njit
+def _descend(levels, errors, gradients, hessian, importance, step, prices, limit):
+    """Gives each weight of a block the level of least cost beside the others, and counts changes.
+
+    Overwrites the levels, int32 [outputs, k], their errors (level * step - target) and the errors
+    times the Hessian, both float64 [outputs, k]. `hessian` is float64 [k, k], `importance` float64
+    [outputs], and `prices` as for `_feed_back`.
+    """
+    outputs, k = levels.shape
+    changed = 0
+    for o in range(outputs):
+        for i in range(k):
+            curvature, here = hessian[i, i], levels[o, i]
+            wanted = here - gradients[o, i] / curvature / step
+            nearest = min(max(np.int64(np.rint(wanted)), -limit), limit)
+            scale = 0.5 * importance[o] * curvature * step * step
+            # A change must pay, or rounding would move weights to and fro.
+            best, least = here, (scale * (wanted - here) ** 2 + prices[here + limit]) * (1 - 1e-9)
+            for candidate in (nearest, nearest - 1 if nearest > 0 else nearest + 1, 0):
+                if abs(candidate) > limit:
+                    continue
+                cost = scale * (wanted - candidate) ** 2 + prices[candidate + limit]
+                if cost < least:
+                    best, least = candidate, cost
+            if best != here:
+                change = (best - here) * step
+                levels[o, i] = best
+                errors[o, i] += change
+                for j in range(k):
+                    gradients[o, j] += hessian[i, j] * change
+                changed += 1
+    return changed

@@ -92,6 +92,17 @@ def test_rounding_reports_the_distortion_it_causes_and_nears_the_best_there_is(s
     assert found <= 2 * best
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_level_of_one_weight_is_better(seed):
+    given = random_problem(seed=seed)
+    rounded = gptq.quantize_at(gptq.make_problem(*given), 0.4)
+    for at in np.ndindex(rounded.levels.shape):
+        for change in (-1, 1):
+            levels = rounded.levels.copy()
+            levels[at] += change
+            assert distortion(*given, levels, 0.4) >= rounded.distortion * (1 - 1e-6)
+
+
 def test_error_feedback_beats_the_nearest_levels_on_correlated_inputs():
     targets, hessians, importance = random_problem(k=40, outputs=30)
     rounded = gptq.quantize_at(gptq.make_problem(targets, hessians, importance), 0.5)
