@@ -1,9 +1,10 @@
 """What is each ingredient of the modern recipe worth, one changed at a time?
 
 The net is that of experiments/tiny: SqueezeNet with BatchNorm and complex bypass, 114,730
-parameters and 12.5 M MACs. The recipe is the preset's (configs/base.py).
+parameters and 12.5 M MACs. The recipe is the preset's (configs/base.py), but for an average of the
+weights that suits a few epochs.
 
-recipe        the preset as it is
+recipe        as it is
 whole_batch   BatchNorm over the whole batch instead of groups of 16 images
 nesterov      Nesterov's momentum, a peak of 0.1 and decay 5e-4 instead of Muon
 no_ema        the last weights instead of their moving average
@@ -39,7 +40,8 @@ def get_config(preset: str = "digits"):
     if preset == "digits":
         config.model.update(bypass="complex", batch_norm=True)
         base.modern(config)
-        config.train.update(ema_decay=0.95, **base.MUON)
+        config.train.update(**base.MUON)
+    config.train.ema_decay = 0.95 if preset == "digits" else 0.99
     config.stage = "recipe"  # of one trial; the sweep sets it
     config.report.claim.values = ("taught", "recipe")
     return config
