@@ -272,7 +272,8 @@ class TrialRunner:
         if sqz_files.is_due(trial.compress, result):
             self._check_signals()
             try:
-                result |= self._compress(trial)
+                compressed = self._compress(trial)
+                result = sqz_files.without_outdated(trial.compress, result) | compressed
                 result.pop("reason", None)  # of an attempt before
             except Exception as e:
                 result["reason"] = f"not compressed: {self._reason(trial, e)}"
@@ -355,7 +356,7 @@ class TrialRunner:
                 coder: self.workdir.write_sqz(trial.name, coder, content)
                 for coder, content in files.items()
             }
-        return sqz_files.measure(files, program)
+        return sqz_files.measure(trial.compress, files, program)
 
     def _reason(self, trial: Trial, error: Exception) -> str:
         """Returns an exception in one line and keeps its traceback; raises a WriteError again."""

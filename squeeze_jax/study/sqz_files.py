@@ -3,7 +3,7 @@
 Their sizes, and the accuracy of what is read back from them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from squeeze_jax.train.checkpoint import load_network
 from squeeze_jax.train.evaluation import percentages
 
 IMAGES = 200  # to calibrate on, and as many others to measure the loss on
+_MEASURED = ("bytes_", "sqz_")  # how the names of what `measure` returns begin
 
 
 def check_settings(settings: CompressConfig) -> None:
@@ -28,18 +29,23 @@ def check_settings(settings: CompressConfig) -> None:
         raise UserError(f"compress.coders: {unknown[0]!r} is none of {', '.join(CODERS)}")
 
 
-def measure_names(coders: Sequence[str]) -> list[str]:
-    """Returns what `measure` adds to a result: bytes_CODER, and sqz_top1 (%) of the first file."""
-    return [*(f"bytes_{coder}" for coder in coders), *(["sqz_top1"] if coders else [])]
-
-
 def is_due(settings: CompressConfig, result: Mapping[str, Any] | None) -> bool:
     """Returns whether a trial of this result has learned and lacks a file that is asked for."""
-    return (
-        result is not None
-        and result["status"] == "ok"
-        and any(name not in result for name in measure_names(settings.coders))
-    )
+    if result is None or result["status"] != "ok" or not settings.coders:
+        return False
+    names = (*(f"bytes_{coder}" for coder in settings.coders), "sqz_top1")
+    return _max_loss(result) != settings.max_loss or any(name not in result for name in names)
+
+
+def without_outdated(settings: CompressConfig, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a result without what was measured of files of another `max_loss`."""
+    if _max_loss(result) == settings.max_loss:
+        return dict(result)
+    return {name: value for name, value in result.items() if not name.startswith(_MEASURED)}
+
+
+def _max_loss(result: Mapping[str, Any]) -> float | None:
+    return result.get("sqz_max_loss")  # lossless files have none
 
 
 def encode(directory: Path, settings: CompressConfig, data: Data) -> dict[str, bytes]:
@@ -66,18 +72,24 @@ def encode(directory: Path, settings: CompressConfig, data: Data) -> dict[str, b
     }
 
 
-def measure(files: Mapping[str, bytes], program: CompiledTrial) -> dict[str, float]:
-    """Returns the sizes of the files, and top-1 (%) of the net read back from the first one.
+def measure(
+    settings: CompressConfig, files: Mapping[str, bytes], program: CompiledTrial
+) -> dict[str, float]:
+    """Returns what a result gains: bytes_CODER, and sqz_top1 (%) of the net read from the first.
 
-    Every process calls it at once, since the evaluation is for all of them together.
+    Also sqz_max_loss (nats), where the files are not lossless. Every process calls it at once,
+    since the evaluation is for all of them together.
 
     Args:
+      settings: the `compress` section of the trial's config.
       files: coder -> content.
       program: evaluates as the training did.
     """
-    sizes = {f"bytes_{coder}": len(content) for coder, content in files.items()}
-    first = container.read(next(iter(files.values())))
-    return sizes | {"sqz_top1": _top1(first, program)}
+    measured = {f"bytes_{coder}": len(content) for coder, content in files.items()}
+    measured["sqz_top1"] = _top1(container.read(next(iter(files.values()))), program)
+    if settings.max_loss is not None:
+        measured["sqz_max_loss"] = settings.max_loss
+    return measured
 
 
 def _top1(network: Network, program: CompiledTrial) -> float:

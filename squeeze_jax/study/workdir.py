@@ -47,7 +47,7 @@ from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE
 
 # Keys that say which trials there are, how they are drawn and what is written of them.
 FREE_KEYS = (
-    *("seeds", "budget.", "report.", "compress.coders", "train.trackers"),
+    *("seeds", "budget.", "report.", "compress.", "train.trackers"),
     *("search.", "stopping.scheduler", "stopping.reduction_factor"),
 )
 _AT_ONCE = 500  # files that are in memory at once
