@@ -44,6 +44,7 @@ def get_config(preset: str = "digits"):
     if preset == "imagenet":
         # A net that has converged needs less.
         config.pruned.learning_rate, config.shared.learning_rate = 0.1, 0.01
+        config.report.metric = "top5"
         config.report.paper.update(
             metric="top5",
             source="SqueezeNet paper, Table 2",

@@ -125,6 +125,14 @@ def test_summary_is_the_sum_of_its_layers(network):
             lambda: squeeze_jax.run_study("sr_sweep", executor="slurm"),
             "executor is one of local, jobs, ray; got slurm",
         ),
+        (
+            lambda: squeeze_jax.run_study("sr_sweep", executor="ray", jobs=2),
+            "jobs goes with executor jobs, not ray",
+        ),
+        (
+            lambda: squeeze_jax.run_study("sr_sweep", trial_resources={"CPU": 1}),
+            "trial_resources goes with executor ray, not local",
+        ),
         (lambda: squeeze_jax.run_study("sr_sweep", overrides={"train.epoch": 1}), "train.epoch"),
     ],
 )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from squeeze_jax import startup, zoo
+from squeeze_jax.cli import launch
 from squeeze_jax.errors import UserError
 from squeeze_jax.train.decoded_weights import decode_once
 from squeeze_jax.train.weights import load_sqz_file
@@ -53,6 +54,13 @@ def test_a_cache_that_cannot_be_asked_for_is_none(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setattr(startup, "CACHE", tmp_path / ("too long" * 100) / "cache")
     startup.keep_programs()
+
+
+def test_studies_keep_programs_where_other_commands_do(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    assert launch._define_flags([])["compilation_cache"].default == "/elsewhere"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    assert launch._define_flags([])["compilation_cache"].default == str(startup.CACHE)
 
 
 def test_weights_are_decoded_once(request, compilation_cache, tmp_path):

@@ -182,7 +182,7 @@ def cifar10(folder: Path, flags: Sequence[str]) -> None:
     figure = f"--figure={HERE / 'edf.png'}"
     text = subprocess.run(
         # In the folder, so that the figure names the studies without a path.
-        [*command, figure, "--json"],
+        [*command, figure, "--format=json"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,

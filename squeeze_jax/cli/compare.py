@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also draw the error distribution functions, as .png or .svg",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     spaces.check_comparable(known, arguments.min_designs)
     record = space_tables.compare_spaces(known)
-    print(json.dumps(record) if arguments.json else space_tables.comparison_text(record))
+    as_json = arguments.format == "json"
+    print(json.dumps(record) if as_json else space_tables.comparison_text(record))
     if arguments.figure:
         from squeeze_jax.report import figures
 

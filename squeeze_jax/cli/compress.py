@@ -16,7 +16,10 @@ from squeeze_jax.storage import as_path
 NAME = "compress"
 HELP = "write a .sqz file, lossless or of a given size or loss"
 GROUP = "compression"
-EXAMPLE = "squeeze-jax compress squeezenet -o net.sqz --target-bytes 500000"
+EXAMPLE = (
+    "squeeze-jax compress squeezenet -o net.sqz --target-bytes 500000 "
+    "--data folder --data-dir photos"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=as_path, required=True, metavar="FILE")
     for name, takers in _format_options().items():
         option = next(iter(takers.values()))
-        words = f"{', '.join(takers)}: {option.help}"
+        of_text: dict[str, list[str]] = {}  # formats by what they say of the option
+        for format, taker in takers.items():
+            of_text.setdefault(taker.help, []).append(format)
+        words = "; ".join(f"{', '.join(formats)}: {text}" for text, formats in of_text.items())
         choices = dict.fromkeys(choice for taker in takers.values() for choice in taker.choices)
         # The default is the format's, so that a flag that was not given is told from one that was.
         kind: dict[str, Any] = (

@@ -5,6 +5,7 @@ Running the same command again continues where the last one stopped.
 
 import functools
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -34,8 +35,8 @@ USAGE = """\
 usage: squeeze-jax launch STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
        python launch.py --config STUDY[:PRESET] [--config.KEY=VALUE ...] [flags]
 
-Trains a study. STUDY is a name or the path of a config file; PRESET is data with a recipe, digits
-by default. Running the same command again continues where it stopped.
+Trains a study. STUDY is a name or the path of a config file; PRESET is data with a recipe, most
+often digits by default. Running the same command again continues where it stopped.
 
 example: squeeze-jax launch sr_sweep:digits --config.train.epochs=5 --jobs 2
 """
@@ -124,7 +125,8 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
         values,
         "address",
         None,
-        "Address of the Ray cluster, HOST:PORT or auto; by default Ray is started on this machine.",
+        "Address of the Ray cluster, HOST:PORT or auto; by default this machine's, or one started "
+        "here.",
     )
     _string(
         values,
@@ -177,7 +179,7 @@ def _define_flags(argv: list[str]) -> flags.FlagValues:
     _string(
         values,
         "compilation_cache",
-        str(CACHE),
+        os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)),
         "Where compiled programs are kept; '' for nowhere.",
     )
     return values
@@ -401,18 +403,12 @@ def _config_path(values: flags.FlagValues) -> Path:
 
 def _executor(values: flags.FlagValues) -> str:
     """Returns the executor that the flags name; raises UserError for flags of another one."""
-    from squeeze_jax.study.executors import EXECUTORS
+    from squeeze_jax.study import executors
 
-    executor = values.executor or ("jobs" if values.jobs > 1 else "local")
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor is one of {', '.join(EXECUTORS)}; got {executor}")
+    options = {name: values[name].value for name in ("jobs", "address", "trial_resources")}
+    executor = executors.choose(values.executor, options, prefix="--")
     if executor != "local" and values.distributed:
         raise UserError(f"--executor {executor} starts processes itself: not with --distributed")
-    for name, needed in (("jobs", "jobs"), ("address", "ray"), ("trial_resources", "ray")):
-        if values[name].present and executor != needed and values[name].value != 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} goes with --executor {needed}, not {executor}"
-            )
     return executor
 
 

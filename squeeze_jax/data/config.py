@@ -24,7 +24,7 @@ AspectRatio = Annotated[float, Range(at_least=0.01, at_most=100)]
 class DataConfig:
     """Where images come from and how they reach the net."""
 
-    name: str = "digits"  # a key of SOURCES (digits, folder), or the name of a TFDS data set
+    name: str = "digits"  # a key of SOURCES (digits, folder, prepared), or a TFDS data set
     data_dir: str = ""  # TFDS: "" is its default; folder: the folder, see data/folder.py
     train_split: str = "train"
     eval_split: str = "test"

@@ -15,7 +15,6 @@ import dataclasses
 import os
 import re
 import sys
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from squeeze_jax.data.config import DataConfig
 from squeeze_jax.data.decode import decode, is_image
 from squeeze_jax.data.source import Example, Source, fingerprint
 from squeeze_jax.errors import UserError
+from squeeze_jax.network.labels import nfc
 from squeeze_jax.storage import as_path, is_remote
 
 SPLITS = {
@@ -214,13 +214,13 @@ def scan(data_dir: str | Path) -> ImageFolder:
                 left_out["outside the splits"] += find_images(folder, left_out)
         left_out[_OUTSIDE] += find_images(root, left_out, nested=False)
     splits: dict[str, Classes] = {"train": _class_images(training, classes, left_out)}
-    name_of = {_nfc(name): name for name in splits["train"]}
+    name_of = {nfc(name): name for name in splits["train"]}
     unlabelled: dict[str, Sequence[Path]] = {}
     for split, folder in held_out.items():
         # Archives of different systems write the same name in different Unicode forms.
         found: dict[str, list[Path]] = defaultdict(list)
         for each in _subfolders(folder):
-            found[name_of.get(_nfc(each.name), each.name)] += find_images(each, left_out)
+            found[name_of.get(nfc(each.name), each.name)] += find_images(each, left_out)
         loose = find_images(folder, left_out, nested=False)
         if not any(found.values()):
             unlabelled[split] = loose
@@ -380,11 +380,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _names(folders: Iterable[Path]) -> set[str]:
-    return {_nfc(folder.name) for folder in folders}
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return {nfc(folder.name) for folder in folders}
 
 
 def _one_class(folder: ImageFolder) -> str:

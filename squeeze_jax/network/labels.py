@@ -54,7 +54,7 @@ def check_class_names(source: str, names: Sequence[str]) -> None:
         raise UserError(f"{source}: class name {invalid[0]!r} is not valid UTF-8; rename it")
     seen: dict[str, str] = {}
     for name in names:
-        if (text := _nfc(name)) in seen:
+        if (text := nfc(name)) in seen:
             raise UserError(
                 f"{source}: two classes are called {text!r}, written as {ascii(seen[text])} and "
                 f"{ascii(name)}; merge or rename them"
@@ -131,13 +131,13 @@ def _by_name(
 ) -> tuple[int, ...]:
     exact, folded, aliases = {}, {}, {}  # text -> labels
     for label, name in enumerate(network_names):
-        exact.setdefault(_nfc(name), []).append(label)
+        exact.setdefault(nfc(name), []).append(label)
         folded.setdefault(_fold(name), []).append(label)
         for alias in _parts(name):
             aliases.setdefault(alias, []).append(label)
 
     def find(name: str) -> list[int]:
-        if found := exact.get(_nfc(name)) or folded.get(_fold(name)):
+        if found := exact.get(nfc(name)) or folded.get(_fold(name)):
             return found
         if not (parts := _parts(name)):
             return aliases.get(_fold(name), [])
@@ -173,13 +173,14 @@ def _by_name(
     return tuple(labels[0] for labels in found)
 
 
-def _nfc(text: str) -> str:
+def nfc(text: str) -> str:
+    """Returns a text in Unicode's composed form: file systems differ in which they give back."""
     return unicodedata.normalize("NFC", text)
 
 
 def _fold(text: str) -> str:
     """Returns a text for comparison without regard to case."""
-    return _nfc(_nfc(text).casefold())
+    return nfc(nfc(text).casefold())
 
 
 def _parts(name: str) -> tuple[str, ...]:

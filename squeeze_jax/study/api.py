@@ -9,8 +9,8 @@ from typing import Any
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
 from squeeze_jax.storage import as_path
+from squeeze_jax.study import executors
 from squeeze_jax.study.config_files import find_config_file, load_config_file
-from squeeze_jax.study.executors import EXECUTORS, run_to_end
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.schema import current_key, flatten
 from squeeze_jax.study.workdir import Workdir
@@ -36,7 +36,7 @@ def run_study(
 
     Args:
       config: the name of a study, such as "sr_sweep", or the path of a config file.
-      preset: "digits", "cifar10", "imagenet" or "folder"; the config file's own default if None.
+      preset: a preset, such as "cifar10"; the config file's own default if None.
       overrides: dotted config key -> value, such as {"train.epochs": 5.0}.
       workdir: receives the results; runs/STUDY-PRESET by default.
       jobs: how many trials to train at once, each on its share of the cores or GPUs.
@@ -52,9 +52,9 @@ def run_study(
       UserError: a setting that cannot be used, or a job ended before the study did.
       WriteError: the disk is full, or cannot be written; what was finished is kept.
     """
-    executor = executor or ("jobs" if jobs > 1 else "local")
-    if executor not in EXECUTORS:
-        raise UserError(f"executor is one of {', '.join(EXECUTORS)}; got {executor}")
+    executor = executors.choose(
+        executor, dict(jobs=jobs, address=address, trial_resources=trial_resources)
+    )
     path = find_config_file(str(config))
     module = load_config_file(path)
     settings = module.get_config(*([preset] if preset else []))
@@ -88,7 +88,7 @@ def run_study(
         trial_resources=trial_resources,
         new_data=new_data,
     )
-    code = run_to_end(executor, plan)
+    code = executors.run_to_end(executor, plan)
     if code > 1:
         raise UserError(f"a job ended with exit code {code}; its message is on stderr")
     return read_study(plan.workdir)

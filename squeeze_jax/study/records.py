@@ -44,9 +44,8 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Paper:
-    """A published curve to compare with: (x, value) points of one metric."""
+    """A published curve to compare with: (x, value) points of the study's metric."""
 
-    metric: str
     source: str
     points: tuple[tuple[Any, float], ...]
 

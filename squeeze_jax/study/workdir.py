@@ -217,13 +217,12 @@ class Workdir:
                 swept=swept,
                 x=report["x"],
                 label=report["label"],
-                metric=paper["metric"] if paper else report["metric"],
+                metric=report["metric"],
                 paper=Paper(
-                    paper["metric"],
                     paper["source"],
                     tuple((x, float(y)) for x, y in paper["points"]),
                 )
-                if paper
+                if paper and paper["metric"] == report["metric"]
                 else None,
                 trials=_planned(raw, swept),
                 data=tuple(raw.get("data") or ()),

@@ -80,19 +80,22 @@ def test_collapsed_seeds_stand_apart_and_interrupt_the_line(sweep, troubled):
     assert texts(axes.child_axes[0].get_xticklabels()) == ["1", "2", "3"]
 
 
-def test_papers_curve_chooses_the_metric(sweep, finished):
+def test_papers_curve(sweep, finished):
     paper = {
         "metric": "top5",
         "source": "Fig. 3a",
         "points": [[0.125, 80.3], [0.5, 85.1], [0.75, 86.0]],
     }
-    figure, axes = draw(sweep(finished, paper=paper))
+    figure, axes = draw(sweep(finished, metric="top5", paper=paper))
     assert axes.get_ylabel() == "Top-5 (%)"
     assert marks(axes, "means") == [[(0.125, 81), (0.5, 96), (1, 98)]]
     assert marks(axes, "paper") == [[(0.125, 80.3), (0.5, 85.1), (0.75, 86.0)]]
     assert next(line for line in axes.lines if line.get_label() == "paper").get_linestyle() == "--"
     assert key(figure)[-1] == "Fig. 3a"
     assert list(axes.child_axes[0].get_xticks()) == [0.125, 0.5, 1]  # our sizes, not the paper's
+    of_another_metric, axes = draw(sweep(finished, metric="top1", paper=paper))
+    assert axes.get_ylabel() == "Top-1 (%)" and not marks(axes, "paper")
+    assert "Fig. 3a" not in key(of_another_metric)
 
 
 def test_single_seeds_have_no_interval(sweep, finished):

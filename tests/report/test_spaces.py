@@ -209,7 +209,7 @@ def test_command_prints_tables_or_json_and_draws(sweep, finished, tmp_path, caps
     ):
         assert said in text
     assert "Designs (%)" in figure.read_text()
-    assert main([*arguments, "--json"]) == 0
+    assert main([*arguments, "--format=json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert [each["min_error"] for each in record["spaces"]] == [3.0, 3.0]
     assert record["differences"][0]["p_mann_whitney"] == 1.0

@@ -34,6 +34,8 @@ def test_every_study_yields_its_trials(study, preset):
     assert len(trials) == (4 if shortened else POINTS[study]) * config.seeds
     assert (config.study, config.preset) == (study, preset)
     assert len({trial.name for trial in trials}) == len(trials)
+    if config.report.paper:  # otherwise its curve would not be drawn
+        assert config.report.paper.metric == config.report.metric
     for trial in trials:
         for key, value in trial.overrides.items():
             node = trial.config

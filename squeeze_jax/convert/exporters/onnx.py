@@ -16,7 +16,7 @@ NAME = "onnx"
 SUFFIX = ".onnx"
 OPTIONS = {
     "opset": Option(int, 17, "version of the ONNX operators (default 17)"),
-    "batch": Option(int, None, "a fixed batch size (default: any; tflite: 1)"),
+    "batch": Option(int, None, "a fixed batch size (default: any)"),
     "precision": Option(
         str, "float32", "of the weights and the computation", ("float32", "float16", "int8")
     ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "stablehlo"
 SUFFIX = ".stablehlo"
-OPTIONS = {"batch": Option(int, None, "a fixed batch size (default: any; tflite: 1)")}
+OPTIONS = {"batch": Option(int, None, "a fixed batch size (default: any)")}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAME = "tflite"
 SUFFIX = ".tflite"
 OPTIONS = {
-    "batch": Option(int, 1, "a fixed batch size (default: any; tflite: 1)"),
+    "batch": Option(int, 1, "a fixed batch size (default 1)"),
     "precision": Option(
         str,
         "float32",

@@ -5,7 +5,9 @@ It takes a plan, runs its trials until none is left that it can run, and returns
 """
 
 from collections.abc import Callable
+from typing import Any
 
+from squeeze_jax.errors import UserError
 from squeeze_jax.study.executors import jobs, local, ray
 from squeeze_jax.study.plan import Plan
 
@@ -14,6 +16,31 @@ EXECUTORS: dict[str, Callable[[Plan], int]] = {
     "jobs": jobs.run,
     "ray": ray.run,
 }
+
+
+# The executor that an option is for.
+_OWNERS = {"jobs": "jobs", "address": "ray", "trial_resources": "ray"}
+
+
+def choose(name: str | None, options: dict[str, Any], prefix: str = "") -> str:
+    """Returns a key of EXECUTORS: the one named, otherwise jobs for several jobs, and local.
+
+    Args:
+      name: the one named, or None.
+      options: jobs, and address and trial_resources, None where they are not set.
+      prefix: of the options' names in messages: "--" for flags.
+
+    Raises:
+      UserError: there is none of this name, or an option is set that is for another one.
+    """
+    executor = name or ("jobs" if options["jobs"] > 1 else "local")
+    if executor not in EXECUTORS:
+        raise UserError(f"{prefix}executor is one of {', '.join(EXECUTORS)}; got {executor}")
+    for option, owner in _OWNERS.items():
+        if owner != executor and options[option] not in (None, 1):
+            shown = option.replace("_", "-") if prefix else option
+            raise UserError(f"{prefix}{shown} goes with {prefix}executor {owner}, not {executor}")
+    return executor
 
 
 def run_to_end(executor: str, plan: Plan) -> int:

@@ -1,6 +1,6 @@
 """A study by several processes of one machine at once, each on its share of the devices.
 
-The workdir's locks divide the trials among them. A small net keeps few cores busy: two trials of a
+The workdir's claims divide the trials among them. A small net keeps few cores busy: two trials of a
 core each take little longer than one of two cores.
 """
 
