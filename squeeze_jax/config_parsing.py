@@ -121,6 +121,8 @@ def convert(value: Any, kind: Any, key: str) -> Any:
         value = convert(value, kind, key)
         valid.check(key, value)
         return value
+    if typing.get_origin(kind) is typing.Literal:  # whoever takes the value checks the choice
+        kind = type(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (tuple, Sequence):
         item = typing.get_args(kind)[0]
         plain = item.__origin__ if typing.get_origin(item) is Annotated else item

@@ -78,6 +78,7 @@ def search_step(given: Problem, multiplier: float) -> Rounded:
     )
     first = np.sqrt(multiplier * 6 / np.log(2) / spread)
     largest = np.abs(given.targets).max()
+    first = min(first, 2 * largest or 1.0)  # all levels are zero there, whatever the errors cost
     tried = {}
 
     def cost(index: int) -> float:

@@ -138,9 +138,6 @@ def to_loss(
       on_layer: called after each layer of each trial.
       on_try: receives each trial's file in words.
       **options: options of `container.write`.
-
-    Raises:
-      UserError: no file is that close.
     """
     known_classes = options.get("known_classes")
     divergence = quantize.divergence_from(network, held_out)
@@ -167,12 +164,13 @@ def to_loss(
         tolerance=0.1,
         format_value=lambda value: f"{value:.3g} nats",
     )
-    found = search(
-        measure,
-        start=search(estimated, start=_guess_multiplier(network), max_trials=_MAX_ESTIMATES),
-        max_trials=_MAX_FILES,
-    )
-    return min(container.lossless(network, base=base, **options), found, key=len)
+    lossless = container.lossless(network, base=base, **options)
+    try:
+        start = search(estimated, start=_guess_multiplier(network), max_trials=_MAX_ESTIMATES)
+        found = search(measure, start=start, max_trials=_MAX_FILES)
+    except UserError:  # no lossy file is that close
+        return lossless
+    return min(lossless, found, key=len)
 
 
 def _write(

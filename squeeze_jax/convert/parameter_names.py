@@ -127,8 +127,9 @@ _SQUEEZENET: dict[Library, tuple[str, str, str, tuple[str, str, str]]] = {
 
 def _squeezenet_layers(network: SqueezeNet, library: Library) -> dict[str, str]:
     """Returns the foreign name of each layer, {} if the library has no such network."""
-    if library == "pytorchcv" and "conv1" not in network.pool_after:
-        return {}  # every stage of pytorchcv's begins with a pool
+    has_norm = hasattr(network.conv1, "bn")
+    if library == "pytorchcv" and (has_norm or "conv1" not in network.pool_after):
+        return {}  # its stages have no BatchNorm, and each begins with a pool
     conv1, fire_layer, conv10, parts = _SQUEEZENET[library]
     layers = {"conv1": conv1}
     # The index is the place in torchvision's Sequential, which holds conv1, its ReLU, the pools

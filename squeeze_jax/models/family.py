@@ -60,16 +60,9 @@ class Family:
         }
 
     def annotations(self) -> dict[str, Any]:
-        """Returns the annotations of the constructor's keyword arguments, `rngs` left out.
-
-        Without those that are a `Literal`: the constructor checks its choices.
-        """
+        """Returns the annotations of the constructor's keyword arguments, `rngs` left out."""
         hints = typing.get_type_hints(self.module.__init__, include_extras=True)
-        return {
-            name: hints[name]
-            for name in self.parameters()
-            if name in hints and typing.get_origin(hints[name]) is not typing.Literal
-        }
+        return {name: hints[name] for name in self.parameters() if name in hints}
 
 
 def _plain_type(name: str, annotation: Any) -> type:

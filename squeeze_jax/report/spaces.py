@@ -110,9 +110,9 @@ def _after(
         return trial
     if trial.status == "chance" or (trial.status == "diverged" and steps >= result["steps"]):
         return trial
-    known = dict(result.get("rungs") or [])
+    known = {rung["steps"]: rung.get(metric) for rung in result.get("rungs", ())}
     if result["status"] != STOPPED:
-        known[result["steps"]] = result[metric]
+        known[result["steps"]] = result.get(metric)
     if (value := known.get(steps)) is None:
         return replace(trial, status=STOPPED)
     return replace(trial, status="ok", measures={**trial.measures, metric: value})

@@ -101,12 +101,14 @@ def judge(study: StudyRecord, points: Sequence[Point]) -> Verdict | None:
     if (claim := study.claim) is None:
         return None
     words = _in_words(claim, study)
-    comparisons = []
+    comparisons, unlearned = [], []
     for line in _lines(study, points):
         known = [point for point in line if point.values(study.metric, "ok")]
         places = {show(point.design.get(study.x)): i for i, point in enumerate(known)}
         if missing := [show(value) for value in claim.values if show(value) not in places]:
             return Verdict(words, UNDECIDED, f"no net has learned at {', '.join(missing)}")
+        if claim.kind != "beats":  # the others are about each point of the line
+            unlearned += [show(point.design[study.x]) for point in line if point not in known]
         named = [known[places[show(value)]] for value in claim.values]
         comparisons += [
             compare(first, second, study.metric, bound)
@@ -125,6 +127,8 @@ def judge(study: StudyRecord, points: Sequence[Point]) -> Verdict | None:
         else UNDECIDED
     )
     why = "a difference has fewer than two pairs of seeds" if seeds < 2 else ""
+    if outcome == SUPPORTED and unlearned:
+        outcome, why = UNDECIDED, f"no net has learned at {', '.join(dict.fromkeys(unlearned))}"
     return Verdict(
         words,
         outcome,

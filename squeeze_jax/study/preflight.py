@@ -22,7 +22,7 @@ from squeeze_jax.study.hypothesis import Hypothesis
 from squeeze_jax.study.plan import Plan
 from squeeze_jax.study.processes import agreed, first_process
 from squeeze_jax.study.records import FINISHED, STOPPED
-from squeeze_jax.study.scheduler import Schedule, StoppingConfig
+from squeeze_jax.study.scheduler import MEASURED_AT_RUNGS, Schedule, StoppingConfig
 from squeeze_jax.study.time_left import Expected
 from squeeze_jax.study.trials import TEACHER, TRIAL_PREFIX, Trial, last_part, set_key
 from squeeze_jax.study.workdir import Workdir
@@ -43,7 +43,6 @@ from squeeze_jax.train import (
 from squeeze_jax.train.trackers import check_folder
 
 BATCH_SIZE = "train.batch_size"
-MEASURED_AT_RUNGS = ("top1", "top5", "loss")
 TRAINING_PASSES = 3  # forward, and two products of the same size backward; a teacher makes one
 
 

@@ -27,7 +27,7 @@ from squeeze_jax.study.processes import agreed, agreed_array, first_process
 from squeeze_jax.study.program_cache import ProgramCache
 from squeeze_jax.study.progress import Progress, Relay
 from squeeze_jax.study.records import STOPPED
-from squeeze_jax.study.scheduler import Schedule, value_of
+from squeeze_jax.study.scheduler import Schedule, rung_entry
 from squeeze_jax.study.throttle import Throttle
 from squeeze_jax.study.trials import PARENTS, Trial
 from squeeze_jax.study.workdir import Workdir
@@ -88,7 +88,6 @@ def run(plan: Plan, job: tuple[int, int] = (0, 1)) -> dict[str, int]:
             start,
             progress.step,
             asked_to_stop,
-            metric=plan.metric,
             confirm=plan.confirm,
             failed_before=failed_before - study.problems.keys(),
         )
@@ -157,7 +156,6 @@ class TrialRunner:
       on_step: called with the trial's name, its steps so far and the loss where it is known.
       asked_to_stop: see `interruptible`.
       programs: the compiled trial that the next one may share.
-      metric: what designs are compared by where some are stopped early.
       confirm: see `Plan`.
       failed_before: names of trials that an earlier launch left as failed, and that are still to be
         tried again: those that need one of them wait for it.
@@ -170,7 +168,6 @@ class TrialRunner:
     on_step: Callable[[str, int, float | None], None]
     asked_to_stop: Callable[[int], int | None]
     programs: ProgramCache = field(default_factory=ProgramCache)
-    metric: str = "top1"
     confirm: Callable[[Exception], None] = accept_error
     failed_before: set[str] = field(default_factory=set)
 
@@ -265,7 +262,7 @@ class TrialRunner:
             else:
                 result = self._train(trial, asked_to_stop, stop_after)
             if stop_after is not None and result["status"] == STOPPED:
-                rungs = [*rungs, [result["steps"], value_of(result, self.metric)]]
+                rungs = [*rungs, rung_entry(result)]
             if rungs:
                 result = {**result, "rungs": rungs}
             self._write(trial, result)

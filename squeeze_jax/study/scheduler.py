@@ -23,6 +23,7 @@ Result = Mapping[str, Any] | None
 # (Jamieson and Talwalkar 2016, arXiv 1502.07943), or ASHA, whose launchers never wait (Li et al.
 # 2020, arXiv 1810.05934).
 SCHEDULERS = {"successive_halving": True, "asha": False}
+MEASURED_AT_RUNGS = ("top1", "top5", "loss")  # columns
 _DEFAULT_RUNGS = 2
 
 
@@ -212,15 +213,21 @@ def value_of(result: Result, metric: str) -> float | None:
     return worst if value is None or result["status"] in ("failed", "diverged") else value
 
 
+def rung_entry(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns what a result keeps of a rung: the steps, and what was measured there."""
+    measured = {metric: value_of(result, metric) for metric in MEASURED_AT_RUNGS}
+    return {"steps": result["steps"], **measured}
+
+
 def _rung_value(result: Result, rung: int, metric: str) -> float | None:
     """Returns what a trial was worth at a rung; its end counts where it never stopped there."""
     if rung < len(rungs := _rungs(result)):
-        return rungs[rung][1]
+        return rungs[rung][metric]
     return value_of(result, metric) if _has_ended(result) else None
 
 
-def _rungs(result: Result) -> Sequence[tuple[int, float]]:
-    """Returns (steps, metric) at each rung that a trial was at."""
+def _rungs(result: Result) -> Sequence[Mapping[str, float]]:
+    """Returns the `rung_entry` of each rung that a trial was at."""
     return () if result is None else result.get("rungs", ())
 
 

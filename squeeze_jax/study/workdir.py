@@ -48,7 +48,7 @@ from squeeze_jax.train.checkpoint import CLASSES_FILE, CONFIG_FILE, METRICS_FILE
 # Keys that say which trials there are, how they are drawn and what is written of them.
 FREE_KEYS = (
     *("seeds", "budget.", "report.", "compress.", "train.trackers"),
-    *("search.", "stopping.scheduler", "stopping.reduction_factor"),
+    *("search.", "stopping.scheduler"),
 )
 _AT_ONCE = 500  # files that are in memory at once
 
@@ -427,7 +427,7 @@ class Workdir:
           UserError: the folder is no workdir.
         """
         study = self.read_record()
-        short = short_names(study.swept)
+        short = _column_names(study.swept)
         several = any(trial.data > 1 for trial in study.trials)
         found = self.read_results(trial.name for trial in study.trials)
         ended = [(trial, found[trial.name] or {"status": "pending"}) for trial in study.trials]
@@ -572,14 +572,19 @@ def _planned(study: Mapping[str, Any], swept: Sequence[str]) -> tuple[TrialRecor
     return tuple(map(planned, study["trials"]))
 
 
+def _column_names(keys: Iterable[str]) -> dict[str, str]:
+    """Returns the column of each swept key: its short name, unless that is another column's."""
+    taken = all_columns()
+    return {key: key if name in taken else name for key, name in short_names(keys).items()}
+
+
 def _with_row(trial: TrialRecord, row: Mapping[str | None, Any], line: int) -> TrialRecord:
     """Returns the trial with its row of sweep.csv; raises ValueError for a damaged row."""
     if None in row or None in row.values():
         raise ValueError(f"line {line} has not as many cells as the header")
     if row["status"] not in STATUSES:
         raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
-    # The whole key where two swept keys share their last part.
-    designs = {*trial.design, *map(last_part, trial.design)}
+    designs = set(_column_names(trial.design).values())
     try:
         measures = {
             str(name): _finite(cell) for name, cell in row.items() if name not in labels() | designs

@@ -132,6 +132,13 @@ def test_a_layer_of_zeros_stays_one():
     assert not rounded.levels.any() and rounded.bits == 0 and rounded.step > 0
 
 
+def test_a_layer_that_no_output_depends_on_costs_nothing():
+    targets, hessians, importance = random_problem(k=6, outputs=4)
+    unused = gptq.make_problem(targets, hessians, importance * 1e-300)
+    rounded = gptq.search_step(unused, 1e-3)
+    assert not rounded.levels.any() and rounded.bits == 0 and 0 <= rounded.distortion < 1e-250
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "layer, size",
@@ -240,6 +247,11 @@ def test_a_loss_is_kept_to(net, calibrated, images):
     content = rate_search.to_loss(net, calibrated, 1e-3, images[24:])
     assert 0.5e-3 < quantize.divergence_from(net, images[24:])(container.read(content)) <= 1e-3
     assert len(content) < len(container.lossless(net)) / 3
+
+
+@pytest.mark.slow
+def test_a_loss_below_what_rounding_reaches_is_none(net, calibrated, images):
+    assert rate_search.to_loss(net, calibrated, 1e-30, images[24:]) == container.lossless(net)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from squeeze_jax.compress.sqz.quantized_tensor import find_codebook
 from squeeze_jax.convert import export_network, verify
 from squeeze_jax.convert.activation_ranges import Range
 from squeeze_jax.convert.c_engine import fixed_point, host, integer_net, project, reference
@@ -61,6 +62,16 @@ def test_a_channel_that_batch_norm_scales_by_0_has_no_weights(bits):
     net = integer_net.quantize(network, some_images(network, 2))
     weights = net.convolutions["conv1/kernel"].weights
     assert not weights[:3].any() and weights[3:].any(axis=(1, 2, 3)).all()
+
+
+def test_a_codebook_of_many_values_is_no_grid():
+    """As of half-precision weights: a channel of small ones has a step of its own."""
+    values = np.random.default_rng(0).integers(-300, 301, (128, 80))
+    weights = np.float32(values / 1024 * np.where(np.arange(80) % 2, 0.25, 1))
+    assert find_codebook(weights) is not None
+    levels, steps = integer_net._find_levels(weights, weights.astype(np.float64))
+    assert (np.abs(levels).max(axis=0) == integer_net.LARGEST).all()
+    assert steps == pytest.approx(np.abs(weights).max(axis=0) / integer_net.LARGEST)
 
 
 @pytest.mark.slow

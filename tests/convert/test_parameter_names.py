@@ -141,6 +141,7 @@ def test_rows_of_the_first_dense_layer_follow_the_positions():
         ("squeezenet_v1_0", {"num_fire": 1, "pool_after": ["conv1", "fire2"]}, "squeeze_jax"),
         ("squeezenet_simple_bypass", {}, "pytorchcv"),
         ("squeezenet_simple_bypass", {"pool_after": []}, "squeeze_jax"),
+        ("squeezenet_simple_bypass", {"batch_norm": True}, "squeeze_jax"),
         ("squeezenet_complex_bypass", {}, "squeeze_jax"),
         ("squeezenext_23", {"blocks": [1, 1, 1, 1]}, "squeeze_jax"),
         ("squeezenext_23_pytorchcv", {"blocks": [1, 1, 1, 1]}, "pytorchcv"),

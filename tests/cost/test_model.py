@@ -270,7 +270,7 @@ def test_unbuildable_arrays(array):
         Accelerator.parse(array, 32)
 
 
-@pytest.mark.parametrize("kb", [0, -1, 1e-6, math.nan, math.inf])
+@pytest.mark.parametrize("kb", [0, -1, 1e-6, math.nan, math.inf, 1e306])
 def test_unbuildable_buffers(kb):
     with pytest.raises(UserError):
         Accelerator.parse("8x8", kb)

@@ -127,6 +127,9 @@ def test_aggregation_adds_one_node_a_stage():
     [
         ({"version": 6}, "version is one of 1, 2, 3, 4, 5"),
         ({"depth": 50}, "depth is one of 23, 34, 44"),
+        ({"depth": [23]}, r"model.depth is an int; got \[23\]"),
+        ({"version": True}, "model.version is an int; got True"),
+        ({"separable": ["alternate"]}, "model.separable is a str"),
         ({"version": 5, "depth": 44}, "give blocks"),
         ({"blocks": (1, 2, 3)}, "four counts"),
         ({"width": 0.1}, "must divide by 4"),

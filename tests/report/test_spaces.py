@@ -191,9 +191,15 @@ def test_the_length_is_that_of_the_seeds_that_learned(sweep, troubled):
 def test_collapsed_nets_are_no_nets_that_learned_at_any_step(status, steps, expected):
     top1 = None if status == "diverged" else 70.0
     trial = TrialRecord("a", {}, 0, status, {"top1": top1})
-    result = {"status": status, "steps": 10, "top1": top1, "rungs": [[5, 50.0]]}
+    result = {"status": status, "steps": 10, "top1": top1, "rungs": [{"steps": 5, "top1": 50.0}]}
     found = _after(trial, result, "top1", steps)
     assert (found.status, found.measures["top1"]) == expected
+
+
+def test_a_trial_without_the_metric_was_not_measured():
+    trial = TrialRecord("a", {}, 0, "ok", {})
+    found = _after(trial, {"status": "ok", "steps": 10, "top1": 70.0}, "sqz_top1", 10)
+    assert (found.status, found.measures) == ("stopped", {})
 
 
 def test_command_prints_tables_or_json_and_draws(sweep, finished, tmp_path, capsys):

@@ -82,6 +82,21 @@ def test_a_row_a_trial(study):
     assert expected <= second.keys()
 
 
+def test_a_swept_key_called_as_a_result_has_a_column_of_its_own(tmp_path):
+    config = base.get_config("digits", "x")
+    config.report.x = "train.steps"
+    trials = make_trials(config, lambda config: [{"train.steps": n, "seed": 0} for n in (9, 20)])
+    costs = {trial.name: {} for trial in trials}
+    workdir = Workdir(tmp_path)
+    workdir.open_study(config, trials, costs, "python launch.py")
+    workdir.write_result(trials[1].name, {"status": "diverged", "steps": 7})
+    found = [(row["train.steps"], row["steps"]) for row in rows(tmp_path)]
+    assert found == [("9", ""), ("20", "7")]
+    trials = workdir.read_trials()
+    assert [trial.measures["steps"] for trial in trials] == [None, 7]
+    assert [trial.design for trial in trials] == [{"train.steps": 9}, {"train.steps": 20}]
+
+
 def test_a_trial_without_costs_leaves_its_cells_empty(study):
     """Whichever trial it is: the first one can't be built here."""
     workdir, config, trials, costs = study

@@ -50,7 +50,10 @@ def simulate(schedule, value, launchers=1, seed=0, metric="top1"):
         taken += step - before["steps"]
         measured = value(trial, step)
         status = "diverged" if measured is None else "stopped" if stop else "ok"
-        rungs = [*before["rungs"], *([[step, measured]] if status == "stopped" else [])]
+        rungs = [
+            *before["rungs"],
+            *([{"steps": step, metric: measured}] if status == "stopped" else []),
+        ]
         results[trial.name] = {"status": status, metric: measured, "steps": step, "rungs": rungs}
 
 
@@ -100,7 +103,12 @@ def test_asha_promotes_before_all_designs_have_begun():
     schedule = make_schedule(9)
     results = dict.fromkeys(f"{i}-0" for i in range(9))
     for i in range(3):
-        results[f"{i}-0"] = {"status": "stopped", "top1": i, "steps": 10, "rungs": [[10, i]]}
+        results[f"{i}-0"] = {
+            "status": "stopped",
+            "top1": i,
+            "steps": 10,
+            "rungs": [{"steps": 10, "top1": i}],
+        }
     trial, stop = schedule.due(results)[0]
     assert (trial.name, stop) == ("2-0", 30)
     waits = make_schedule(9, scheduler="successive_halving")
@@ -179,7 +187,7 @@ def test_every_launch_agrees_on_what_is_due():
                 "status": "stopped",
                 "top1": i,
                 "steps": (10, 30)[n - 1],
-                "rungs": [[10, i], [30, i]][:n],
+                "rungs": [{"steps": steps, "top1": i} for steps in (10, 30)][:n],
             }
             if n
             else None

@@ -70,7 +70,7 @@ def test_half_of_the_designs_go_on_from_their_checkpoints(halved, whole):
     assert len({name.partition(",")[0] for name in finished}) == 1  # both seeds of one design
     for name in finished:
         rungs = results[name].pop("rungs")
-        assert [step for step, _ in rungs] == list(RUNGS)
+        assert [rung["steps"] for rung in rungs] == list(RUNGS)
         assert results[name] == whole[name], "a stop at a rung changes nothing"
 
 
@@ -78,7 +78,9 @@ def test_the_best_at_each_rung_went_on(halved):
     results = timeless(halved)
 
     def mean(width, rung):
-        values = [results[f"base_e={width},seed={seed}"]["rungs"][rung][1] for seed in range(2)]
+        values = [
+            results[f"base_e={width},seed={seed}"]["rungs"][rung]["top1"] for seed in range(2)
+        ]
         return sum(values)
 
     entered = list(WIDTHS)
@@ -128,6 +130,8 @@ def test_without_the_scheduler_the_others_are_trained_to_their_end(halved, whole
 def test_other_rungs_are_another_study(halved):
     with pytest.raises(UserError, match="stopping.rungs was"):
         study.run(plan(halved, scheduler="asha", rungs=(4, 16)))
+    with pytest.raises(UserError, match="stopping.reduction_factor was"):  # rungs follow from it
+        study.run(plan(halved, scheduler="asha", reduction_factor=3))
 
 
 def test_the_table_and_the_report_tell_who_was_stopped(halved):
@@ -147,7 +151,7 @@ def test_spaces_are_compared_at_a_rung(halved):
         space = spaces.read_space(workdir, {}, steps=step)
         assert len(space.points) == len(there) // 2 and space.steps == {step}
         assert 100 - space.errors.mean() == pytest.approx(
-            sum(result["rungs"][rung][1] for result in there) / len(there)
+            sum(result["rungs"][rung]["top1"] for result in there) / len(there)
         )
     assert len(spaces.read_space(workdir, {}).points) == 1
     assert len(spaces.read_space(workdir, {}, steps=STEPS).points) == 1
@@ -194,4 +198,4 @@ def test_every_executor_stops_the_same_trials(tmp_path, cache):
     for name, flags in (("jobs", ("--jobs=2",)), ("ray", ("--executor=ray",))):
         found, rungs = table(name, *flags)
         assert [row["steps"] for row in found].count("4") == 2, name
-        assert all(rung[0][0] == 4 for rung in rungs)
+        assert all(rung[0]["steps"] == 4 for rung in rungs)

@@ -276,7 +276,7 @@ def _find_levels(original: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray,
     if found is not None and np.abs(found.levels).max(initial=0) <= LARGEST:
         assert isinstance(found.dequantiser, UniformScale)
         levels, step = found.levels.astype(np.float64), found.dequantiser.step
-    elif find_codebook(original) is not None:
+    elif len(np.unique(original)) <= 2 * LARGEST + 1 and find_codebook(original) is not None:
         step = float(np.abs(original).max()) / LARGEST
         levels = np.round(original.astype(np.float64) / step)
     else:

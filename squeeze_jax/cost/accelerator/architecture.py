@@ -85,7 +85,7 @@ class Accelerator:
         Raises:
           UserError: the array is not of that form, or a field is out of range.
         """
-        if not 0 < buffer_kb < math.inf:
+        if not 0 < buffer_kb * 1024 < math.inf:
             raise UserError(
                 f"accelerator: the buffer must have a positive size, not {buffer_kb} KB"
             )

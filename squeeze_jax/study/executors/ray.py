@@ -265,7 +265,6 @@ class _Study:
                     self._launch,
                     trial,
                     stop_after,
-                    self._plan.metric,
                     study.problems.get(trial.name),
                     study.started,
                     self._reports,

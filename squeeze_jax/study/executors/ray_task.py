@@ -96,7 +96,6 @@ def run_trial(
     launch: Launch,
     trial: Trial,
     stop_after: int | None,
-    metric: str,
     problem: str | None,
     started: str,
     reports: Any,
@@ -108,7 +107,6 @@ def run_trial(
       launch: of the study.
       trial: the trial.
       stop_after: the step to stop early at; None: its end.
-      metric: what designs are compared by where some are stopped early.
       problem: what keeps it from being trained.
       started: when study.json was written, see `check_workdir`.
       reports: the actor that is told when the trial starts and which steps it takes.
@@ -137,7 +135,6 @@ def run_trial(
             reporter.step,
             asked_to_stop,
             _programs(),
-            metric,
         )
         try:
             result = runner.run_trial(trial, stop_after)
