@@ -85,7 +85,9 @@ def measure(
       files: coder -> content.
       program: evaluates as the training did.
     """
-    measured = {f"bytes_{coder}": len(content) for coder, content in files.items()}
+    measured: dict[str, float] = {
+        f"bytes_{coder}": len(content) for coder, content in files.items()
+    }
     measured["sqz_top1"] = _top1(container.read(next(iter(files.values()))), program)
     if settings.max_loss is not None:
         measured["sqz_max_loss"] = settings.max_loss
