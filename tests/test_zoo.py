@@ -32,8 +32,11 @@ def test_each_tells_where_it_comes_from():
         assert all(place not in network.source for place in ("workdir", "data_dir"))
 
 
-def test_the_name_tells_the_size():
-    assert (zoo.FOLDER / f"{NAME}.sqz").stat().st_size <= 48_000
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_name_tells_the_size(name):
+    size = (zoo.FOLDER / f"{name}.sqz").stat().st_size
+    most = 1000 * int(name.rpartition("-")[2].removesuffix("k"))
+    assert 0.95 * most <= size <= most
 
 
 @pytest.mark.slow
