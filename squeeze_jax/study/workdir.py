@@ -584,11 +584,9 @@ def _with_row(trial: TrialRecord, row: Mapping[str | None, Any], line: int) -> T
         raise ValueError(f"line {line} has not as many cells as the header")
     if row["status"] not in STATUSES:
         raise ValueError(f"line {line}: status {row['status']!r} is none of {', '.join(STATUSES)}")
-    designs = set(_column_names(trial.design).values())
+    others = labels() | set(_column_names(trial.design).values())
     try:
-        measures = {
-            str(name): _finite(cell) for name, cell in row.items() if name not in labels() | designs
-        }
+        measures = {str(name): _finite(cell) for name, cell in row.items() if name not in others}
     except ValueError as error:
         raise ValueError(f"line {line}: {error}") from error
     return replace(trial, status=row["status"], measures=measures, reason=row.get("reason", ""))
