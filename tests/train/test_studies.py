@@ -126,14 +126,23 @@ def test_the_ablation_changes_one_ingredient_at_a_time():
     for stage in ablation.CHANGES:
         found = trials[f"stage={stage},seed=1"]
         changed = {key for key in recipe if recipe[key] != found[key]} - {"stage"}
-        if stage == "teacher":
-            assert all(key.startswith("model.") for key in changed)
-        elif stage == "nesterov":
+        if stage == "nesterov":
             assert changed == {f"train.{key}" for key in ablation.CHANGES[stage]}
         else:
             assert len(changed) == (stage != "recipe"), (stage, changed)
-    crops = trials_of(ablation, "imagenet_modern")["stage=augment,seed=0"].data.augment
-    assert crops == ("random_resized_crop", "trivial_augment")
+    assert trials["stage=taught,seed=1"]["train.teacher"] == "cifar10-100k"
+    assert "stage=teacher,seed=1" not in trials
+
+
+def test_the_ablation_trains_a_teacher_where_none_travels_with_the_package():
+    trials = trials_of(ablation, "imagenet_modern")
+    assert trials["stage=augment,seed=0"].data.augment == ("random_resized_crop", "trivial_augment")
+    assert trials["stage=taught,seed=1"].train.teacher == "trial:stage=teacher,seed=1"
+    recipe, teacher = (
+        flatten(trials[f"stage={stage},seed=1"].to_dict()) for stage in ("recipe", "teacher")
+    )
+    changed = {key for key in recipe if recipe[key] != teacher[key]} - {"stage"}
+    assert changed and all(key.startswith("model.") for key in changed)
 
 
 @pytest.mark.slow
