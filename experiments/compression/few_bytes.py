@@ -31,7 +31,7 @@ from squeeze_jax.study.environment import environment
 
 CALIBRATION_IMAGES = 200  # as `squeeze-jax compress` takes them
 KNOWN = {"imagenet": imagenet.class_names()}
-WAY = "coordinate descent"  # names what `rate_search.to_size` does at this commit
+WAY = "AdaRound"  # names what `rate_search.to_size` does at this commit
 
 
 def read_images(source: Source, network: Network) -> Images:

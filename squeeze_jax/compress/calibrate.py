@@ -179,7 +179,7 @@ def _gradient_moments(seen: jax.Array, gradient: jax.Array) -> list[jax.Array]:
     n, positions, blocks, _ = seen.shape
     weights = jnp.mean(gradient**2, axis=-1).reshape(n, positions)
     biases = jnp.sum(gradient.reshape(n, positions, -1).sum(axis=1) ** 2, axis=0)
-    if positions == 1:  # an image's gradient is one outer product
+    if gradient.ndim == 2:  # dense: an image's gradient is one outer product, split by its rows
         squares = jnp.sum(seen**2, axis=-1)  # [n, 1, blocks]
         return [
             sum_outer_products(seen, seen, weights) * gradient.shape[-1],

@@ -37,6 +37,10 @@ class Problem(NamedTuple):
     importance: np.ndarray  # float64 [blocks, outputs]
     order: np.ndarray  # int [blocks, k]: the original index of each input
 
+    def apply_order(self, levels: np.ndarray) -> np.ndarray:
+        """Returns levels in their original order with the inputs in the order of processing."""
+        return np.take_along_axis(levels, self.order[..., None], axis=1)
+
     def restore_order(self, levels: np.ndarray) -> np.ndarray:
         """Returns the levels with the inputs in their original order."""
         result = np.empty_like(levels)
@@ -117,7 +121,7 @@ def quantize_at(
     limit = min(limit, 2 * int(np.abs(given.targets).max() / step) + 2)
     levels = np.clip(np.rint(given.targets / step), -limit, limit).astype(np.int32)
     for _ in range(_PASSES if multiplier else 1):
-        prices = multiplier * _count_bits(levels, limit)
+        prices = multiplier * count_bits(levels, limit)
         for block, (target, factor, importance) in enumerate(
             zip(given.targets, given.factors, given.importance, strict=True)
         ):
@@ -130,23 +134,26 @@ def quantize_at(
                 limit,
                 levels[block],
             )
-    levels, distortion = _sweep(given, levels, step, multiplier, limit)
-    counts = np.bincount(levels.reshape(-1) + limit)
-    counts = counts[counts > 0]
-    return Rounded(
-        given.restore_order(levels), step, distortion, float(counts @ np.log2(levels.size / counts))
-    )
+    return descend(given, levels, step, multiplier, limit)
 
 
-def _sweep(
+def descend(
     given: Problem, levels: np.ndarray, step: float, multiplier: float, limit: int
-) -> tuple[np.ndarray, float]:
-    """Returns levels [blocks, k, outputs] after coordinate descent, and their distortion."""
+) -> Rounded:
+    """Improves levels by coordinate descent on distortion + multiplier * bits.
+
+    Args:
+      given: the matrices.
+      levels: int32 [blocks, k, outputs], in the order of processing.
+      step: exact in float32.
+      multiplier: price of a bit, nats.
+      limit: largest magnitude of a level.
+    """
     rows = np.ascontiguousarray(levels.transpose(0, 2, 1))
     errors = rows * step - given.targets.transpose(0, 2, 1)
     gradients = errors @ given.hessians
     for _ in range(_SWEEPS):
-        prices = multiplier * _count_bits(rows, limit)
+        prices = multiplier * count_bits(rows, limit)
         changed = sum(
             _descend(*block, step, prices, limit)
             for block in zip(rows, errors, gradients, given.hessians, given.importance, strict=True)
@@ -154,12 +161,17 @@ def _sweep(
         if changed <= _SETTLED * rows.size:
             break
     costs = np.einsum("bok,bok->bo", errors, errors @ given.hessians)
-    return np.ascontiguousarray(rows.transpose(0, 2, 1)), 0.5 * float(
-        (given.importance * costs).sum()
+    counts = np.bincount(rows.reshape(-1) + limit)
+    counts = counts[counts > 0]
+    return Rounded(
+        given.restore_order(rows.transpose(0, 2, 1)),
+        step,
+        0.5 * float((given.importance * costs).sum()),
+        float(counts @ np.log2(rows.size / counts)),
     )
 
 
-def _count_bits(levels: np.ndarray, limit: int) -> np.ndarray:
+def count_bits(levels: np.ndarray, limit: int) -> np.ndarray:
     """Returns the bits of each level from -limit to limit, float64 [2 * limit + 1].
 
     They are the negative log2 of the histogram of `levels`, which is made symmetric and smoothed,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from squeeze_jax.compress import calibrate, gptq
+from squeeze_jax.compress import adaround, calibrate, gptq
 from squeeze_jax.compress.calibrate import BATCH, Calibration, Curvature
 from squeeze_jax.compress.layerwise import run_layerwise
 from squeeze_jax.compress.sqz.container import paths
@@ -67,7 +67,8 @@ def quantize(
         given = _make_problem(
             layer, curvature, _measure_inputs(layer, own, rounded, weights), base_kernels[path]
         )
-        tensor = coded[_kernel_path(path)] = _to_tensor(layer, gptq.search_step(given, multiplier))
+        found = adaround.refine(given, gptq.search_step(given, multiplier), multiplier)
+        tensor = coded[_kernel_path(path)] = _to_tensor(layer, found)
         on_layer()
         kernels = (layer.kernel[...], jnp.asarray(base_kernels[path] + tensor.values()))
         own, rounded = (
@@ -77,8 +78,8 @@ def quantize(
         if _is_rounded(layer, path, added):
             bias = np.asarray(layer.bias[...], np.float64)
             error = _average_error(own, rounded, weights)
-            found = _round_bias(bias + error, curvature, multiplier)
-            values = (found.levels[0, 0] * found.step).astype(np.float32)
+            rounded_bias = _round_bias(bias + error, curvature, multiplier)
+            values = (rounded_bias.levels[0, 0] * rounded_bias.step).astype(np.float32)
             coded[_bias_path(path)] = _shorten(values)
             change = jnp.asarray(values - bias, jnp.float32)
             rounded = [_add_channels(y, change) for y in rounded]

@@ -3,6 +3,7 @@
 Compares curvatures with automatic differentiation and with exact divergences.
 """
 
+import functools
 import itertools
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from squeeze_jax.compress import calibrate, gptq, quantize, rate_search
+from squeeze_jax.compress import adaround, calibrate, gptq, quantize, rate_search
 from squeeze_jax.compress.sqz import container
 from squeeze_jax.compress.sqz.quantized_tensor import QuantizedTensor
 from squeeze_jax.errors import UserError
@@ -126,6 +127,29 @@ def test_a_dearer_bit_takes_fewer_of_them_at_more_distortion():
     assert results[0].bits > 2 * results[-1].bits
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_soft_choices_cost_less_than_one_at_a_time(blocks):
+    multiplier = 3.0  # two bits a weight, half of them zeros
+    problems = [random_problem(k=40, outputs=50, seed=seed) for seed in range(blocks)]
+    targets, hessians, importance = (np.concatenate(each) for each in zip(*problems, strict=True))
+    given = gptq.make_problem(targets, hessians, importance)
+    found = gptq.search_step(given, multiplier)
+    refined = adaround.refine(given, found, multiplier)
+    assert refined.step == found.step
+    # What it says of itself is so.
+    told = distortion(targets, hessians, importance, refined.levels, refined.step)
+    assert told == pytest.approx(refined.distortion, rel=1e-6)
+    costs = [each.distortion + multiplier * each.bits for each in (found, refined)]
+    assert costs[1] < 0.95 * costs[0]
+
+
+def test_soft_choices_of_levels_that_cost_nothing_stay():
+    targets, hessians, importance = random_problem(k=6, outputs=4)
+    given = gptq.make_problem(targets, hessians, importance * 1e-300)
+    found = gptq.search_step(given, 1e-3)
+    assert adaround.refine(given, found, 1e-3) is found
+
+
 def test_a_layer_of_zeros_stays_one():
     _, hessians, importance = random_problem(k=6, outputs=4)
     rounded = gptq.search_step(gptq.make_problem(np.zeros((1, 6, 4)), hessians, importance), 1e-3)
@@ -181,6 +205,34 @@ def test_a_large_fully_connected_layer_comes_in_equal_blocks():
     assert calibrate.dense_blocks(4096) == 1
     assert calibrate.dense_blocks(9216) == 2
     assert calibrate.dense_blocks(25088) == 7  # VGG's fc6
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (functools.partial(layers.Conv, 4, 6, 3, groups=2), (3, 3, 4)),  # one position
+        (functools.partial(layers.Conv, 4, 6, 3), (5, 4, 4)),
+        (functools.partial(layers.Dense, 12, 6), (12,)),
+        (functools.partial(layers.Dense, 8_000, 3), (8_000,)),  # two blocks
+    ],
+)
+def test_moments_are_those_of_each_images_gradient_by_the_kernel(make, shape):
+    rng = np.random.default_rng(0)
+    module = make(rngs=nnx.Rngs(0), kernel_init=jax.nn.initializers.lecun_normal())
+    x = rng.normal(size=(3, *shape)).astype(np.float32)
+    slopes = rng.normal(size=module(x).shape).astype(np.float32)
+    kernels = [
+        jax.grad(lambda kernel: (module.linear(x[i : i + 1], kernel) * slopes[i : i + 1]).sum())(  # noqa: B023
+            module.kernel[...]
+        )
+        for i in range(3)
+    ]
+    each = np.stack([calibrate.to_matrices(module, np.asarray(kernel)) for kernel in kernels])
+    gradients, outputs, *_ = calibrate._gradient_moments(calibrate.im2col(module, x), slopes)
+    np.testing.assert_allclose(
+        gradients, np.einsum("nbko,nblo->bkl", each, each, optimize=True), rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(outputs, (each**2).sum(axis=(0, 2)), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.slow
