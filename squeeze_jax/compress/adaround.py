@@ -22,7 +22,7 @@ _TINIEST = 1e-30  # nats: a layer that nothing depends on
 
 
 def refine(given: gptq.Problem, found: gptq.Rounded, multiplier: float) -> gptq.Rounded:
-    """Returns levels at the same step whose distortion + multiplier * bits is at most the same.
+    """Returns levels of the same step that cost no more: distortion + multiplier * bits.
 
     Args:
       given: the matrices.

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from squeeze_jax.config_parsing import parse_section, plain_section
+from squeeze_jax.cost import design_costs
 from squeeze_jax.data import Data, open_data
 from squeeze_jax.errors import UserError, suggest
 from squeeze_jax.network import Network, Preprocessing
@@ -193,11 +194,18 @@ def prepare(plan: Plan, tells: bool = True) -> ReadyStudy:
 def step_macs(study: CheckedStudy, trial: Trial) -> float:
     """Returns the MACs of a trial's batch forward, and a TRAINING_PASSES-th of its teacher's."""
     macs, recipe = study.costs[trial.name].get("macs", 0), trial.parsed.train
-    if teacher := trial.parents.get(TEACHER):
+    if recipe.teacher:
         steps_per_epoch = study.data_of[trial.name].num_train // recipe.batch_size
         asked = share_asked(recipe, steps_per_epoch, study.total_steps[trial.name])
-        macs += asked * study.costs[teacher].get("macs", 0) / TRAINING_PASSES
+        macs += asked * _teacher_macs(study, trial) / TRAINING_PASSES
     return macs * recipe.batch_size
+
+
+def _teacher_macs(study: CheckedStudy, trial: Trial) -> float:
+    if parent := trial.parents.get(TEACHER):
+        return study.costs[parent].get("macs", 0)
+    teacher = open_once(trial.parsed.train.teacher)
+    return design_costs(teacher.model, len(teacher.class_names), teacher.input_shape)["macs"]
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:

@@ -33,6 +33,10 @@ def test_what_an_ablation_changes_is_another_program():
     # The teacher's forward pass beside the net's three passes.
     assert macs_of_a_step(config, "taught") == pytest.approx(128 * (100 + 100 / 3))
     assert macs_of_a_step(config, "recipe") == 128 * 100
+    # cifar10-100k has 29.95 M, see experiments/tiny.
+    config.bundled_teacher = "cifar10-100k"
+    assert macs_of_a_step(config, "taught") == pytest.approx(128 * 29.95e6 / 3, rel=1e-3)
+    config.bundled_teacher = ""
     # A quarter of the epochs ask the teacher.
     config.train.update(epochs=16.0, teacher_views=4)
     assert macs_of_a_step(config, "taught") == pytest.approx(128 * (100 + 100 / 3 / 4))
