@@ -26,6 +26,7 @@ def get_config(preset: str = "digits"):
         {name: copy.deepcopy(config.model) for name in NETS[:2]}
         | {NETS[2]: base.model("squeezenext_23")}
     )
+    config.nets.squeezenet.batch_norm = False
     config.nets.squeezenet_bn.batch_norm = True
     if preset.startswith("imagenet"):
         config.nets.squeezenext.depth = 44

@@ -290,7 +290,9 @@ def _make_problem(
     hessians = hold + share * inputs.rounded
     # Rounding errors break the symmetry, and the inverse would amplify them.
     hessians = (hessians + hessians.transpose(0, 2, 1)) / 2
-    targets = np.linalg.solve(hessians, (hold + share * inputs.crossed) @ weights)
+    # Of equal inputs no weight moves, not even by rounding errors: a base's kernel is then matched.
+    drift = share * (inputs.crossed - inputs.rounded) @ weights
+    targets = weights + np.linalg.solve(hessians, drift)
     importance = (1 - _SHRINKAGE) * curvature.outputs + _SHRINKAGE * curvature.outputs.mean(
         axis=1, keepdims=True
     )

@@ -58,13 +58,22 @@ def assign(
     return [_numbered(trial, numbers) for trial in trials], versions
 
 
-def is_current(trial: Mapping[str, Any], current: Sequence[Trial]) -> bool:
-    """Returns whether a trial of study.json is of a version that one of these trials is of."""
+def is_current(
+    trial: Mapping[str, Any], current: Sequence[Trial], versions: Sequence[Version]
+) -> bool:
+    """Returns whether a trial of study.json is of a version that this launch trains on.
+
+    Where no trial is left on its data, as beyond a budget, the newest version counts.
+
+    Args:
+      trial: as study.json holds it.
+      current: the trials of this launch.
+      versions: of `assign`.
+    """
     overrides = data_overrides(trial["overrides"])
-    return any(
-        trial.get("data", 1) == each.data and overrides == data_overrides(each.overrides)
-        for each in current
-    )
+    used = {each.data for each in current if data_overrides(each.overrides) == overrides}
+    known = [each["version"] for each in versions if each["overrides"] == overrides]
+    return trial.get("data", 1) in (used or {max(known, default=1)})
 
 
 def data_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:

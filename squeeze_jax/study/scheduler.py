@@ -105,7 +105,7 @@ class Schedule:
           UserError: a scheduler or rungs that cannot be used; a trial that needs another's weights.
         """
         stopping.check()
-        if not stopping.scheduler:
+        if not stopping.scheduler or not trials:
             return None
         designs: dict[str, list[Trial]] = {}
         for trial in trials:
@@ -132,7 +132,9 @@ class Schedule:
           tried: the trials that this launch has run; others that failed are tried again.
         """
         results = {
-            name: None if _has_failed(result) and name not in tried else result
+            name: None
+            if _has_failed(result) and name not in tried
+            else _by_rung(result, self.rungs.get(name, ()))
             for name, result in results.items()
         }
         due: list[list[tuple[Trial, int | None]]] = []
@@ -217,6 +219,23 @@ def rung_entry(result: Mapping[str, Any]) -> dict[str, float | None]:
     """Returns what a result keeps of a rung: the steps, and what was measured there."""
     measured = {metric: value_of(result, metric) for metric in MEASURED_AT_RUNGS}
     return {"steps": result["steps"], **measured}
+
+
+def _by_rung(result: Result, rungs: Sequence[int]) -> Result:
+    """Returns a result with one entry a rung that its trial has reached: the first from there on.
+
+    A trial may have been evaluated between rungs, as one that went on from an older checkpoint, and
+    twice at one, as one that failed after it and was tried again.
+    """
+    if result is None:
+        return None
+    entries = []
+    for rung in rungs:
+        beyond = [entry for entry in _rungs(result) if entry["steps"] >= rung]
+        if not beyond:
+            break
+        entries.append(beyond[0])
+    return {**result, "rungs": entries}
 
 
 def _rung_value(result: Result, rung: int, metric: str) -> float | None:

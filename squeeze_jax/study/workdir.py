@@ -120,7 +120,7 @@ class Workdir:
             known = flatten(_as_json(defaults)) if defaults else {}
             self._check_same_study(shared, derived, known | _before_there_was(shared, trials))
             before = upgrade_study(json.loads(self._study.read_bytes()))["trials"]
-            others = [each for each in before if not data_versions.is_current(each, trials)]
+            others = [each for each in before if not data_versions.is_current(each, trials, data)]
         swept = dict.fromkeys(key for trial in trials for key in trial.overrides if key != "seed")
         study = {
             "schema": SCHEMA,

@@ -354,6 +354,22 @@ def test_an_update_is_much_smaller_than_the_whole_net(net, calibrated, images):
     assert quantize.divergence_from(changed, held_out)(container.read(update, base=net)) <= 1e-3
 
 
+def test_a_kernel_of_the_base_takes_no_levels(net, calibrated):
+    params = jax.tree.map(np.copy, net.params)
+    params["conv10"]["kernel"] *= 1.1
+    changed = Network(net.model, net.class_names, net.preprocessing, params, net.stats)
+    for coded in (
+        quantize.to_bits(changed, calibrated, 4, base=net),
+        quantize.quantize(changed, calibrated, 1e-5, base=net),
+    ):
+        moved = {
+            path
+            for path, tensor in coded.items()
+            if isinstance(tensor, QuantizedTensor) and tensor.levels.any()
+        }
+        assert moved == {"params/conv10/kernel"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",

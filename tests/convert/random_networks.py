@@ -1,5 +1,7 @@
 """Nets of random weights, without compiling anything."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -25,6 +27,20 @@ def random_net(model, num_classes=5, seed=0, preprocessing=imagenet.TORCH):
         stats,
         source="a test",
     )
+
+
+def with_dead_channels(net):
+    """The net with biases on channels without weights to speak of.
+
+    Returns:
+      (the net, the logits of its first two classes, whatever the image).
+    """
+    params = jax.tree.map(np.copy, net.params)
+    for layer in (params["fire2"]["squeeze"], params["conv10"]):
+        layer["kernel"][..., 0] = 0
+        layer["kernel"][..., 1] *= 1e-7
+        layer["bias"][:2] = 0.3, 0.7
+    return dataclasses.replace(net, params=params), (0.3, 0.7)
 
 
 def same_weights(a, b):

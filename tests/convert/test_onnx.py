@@ -252,6 +252,15 @@ def test_int8(small):
     assert weights["fire2/expand3x3/kernel_scale"].dims == [64]
 
 
+def test_int8_keeps_the_biases_of_channels_without_weights(small):
+    net, logits = random_networks.with_dead_channels(small)
+    images = noise(20, 50)
+    model = exporter.quantize(exporter.to_onnx(net), images, net.preprocessing)
+    found = exporter.make_runner(model.SerializeToString())(images[:3])
+    # A step of 8 bits.
+    np.testing.assert_allclose(found[:, :2], np.tile(logits, (3, 1)), atol=found.max() / 250)
+
+
 def run_module(module: nnx.Module, images: np.ndarray) -> np.ndarray:
     """A module's ONNX graph, made and run."""
     graphdef, params, stats = nets.split_model(module)

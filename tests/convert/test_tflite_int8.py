@@ -11,7 +11,7 @@ from squeeze_jax.convert.activation_ranges import LEVELS, Range, best_range, fin
 from squeeze_jax.convert.exporters import tflite
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import build_model, imagenet, split_model
-from tests.convert.random_networks import random_net
+from tests.convert.random_networks import random_net, with_dead_channels
 
 pytest.importorskip("litert_converter")
 pytest.importorskip("ai_edge_litert")
@@ -93,6 +93,18 @@ def test_ranges_without_values_on_one_side():
 def test_every_precision_computes_what_the_net_computes(net, images, precision, options, bound):
     classifier = tflite.open(written(net, images, precision, **options))
     assert verify.check(net, adapt(classifier, net), images, precision) <= bound
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+def test_biases_of_channels_without_weights_are_kept(images, precision):
+    plain = random_net({**SMALL, "batch_norm": False}, num_classes=4, preprocessing=BGR)
+    net, logits = with_dead_channels(plain)
+    classifier = tflite.open(written(net, images, precision, float_io=True))
+    found = classifier.run(images)
+    # A step of 8 bits.
+    np.testing.assert_allclose(
+        found[:, :2], np.tile(logits, (len(images), 1)), atol=found.max() / 250
+    )
 
 
 def test_images_and_logits_are_integers_unless_asked_for(net, images, int8):

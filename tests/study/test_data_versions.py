@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from squeeze_jax import study
 from squeeze_jax.configs import base
 from squeeze_jax.errors import UserError
 from squeeze_jax.report.tables import aggregate
-from squeeze_jax.study import Plan, Workdir, runner
+from squeeze_jax.study import Plan, Trial, Workdir, data_versions, runner
 from squeeze_jax.study.program_cache import ProgramCache
 
 
@@ -119,6 +120,20 @@ def test_new_data_have_rows_of_their_own(begun):
         (images / f"a/{number}.bmp").unlink()
     study.run(plan(workdir, images, seeds=2))  # the first version again
     assert names(workdir) == [*later, "stage=one,seed=0", "stage=one,seed=1"]
+
+
+def test_trials_beyond_a_budget_leave_the_table_with_their_data():
+    small, large = {"data.image_size": 16}, {"data.image_size": 24}
+    versions = [
+        {"overrides": overrides, "version": version}
+        for overrides, version in ((small, 1), (large, 1), (large, 2))
+    ]
+    current = [Trial("small", small, ConfigDict())]
+    found = [
+        data_versions.is_current({"overrides": overrides, "data": data}, current, versions)
+        for overrides, data in ((small, 1), (large, 2), (large, 1))
+    ]
+    assert found == [True, True, False]  # the last is of older data, and stays
 
 
 def test_a_study_of_an_older_program_records_its_data(begun):

@@ -71,6 +71,30 @@ def test_successive_halving_by_hand():
     assert taken == 9 * 10 + 3 * 20 + 60 == schedule.planned_steps(dict.fromkeys(results, TOTAL))
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "successive_halving"])
+@pytest.mark.parametrize(
+    "steps, status, due",
+    [
+        ((50,), "stopped", None),  # from a launch without a scheduler: past both rungs
+        ((10, 10), "stopped", 30),  # failed after the first rung and was tried again
+        ((10, 10, 30), "stopped", None),
+    ],
+)
+def test_entries_count_by_their_steps(scheduler, steps, status, due):
+    schedule = make_schedule(3, scheduler=scheduler)  # rungs at 10 and 30
+    results = {
+        f"{i}-0": {"status": "stopped", "steps": 10, "rungs": [{"steps": 10, "top1": i}]}
+        for i in range(2)
+    }
+    entries = [{"steps": step, "top1": 90.0} for step in steps]
+    results["2-0"] = {"status": status, "steps": steps[-1], "rungs": entries}
+    assert [(trial.name, stop) for trial, stop in schedule.due(results)] == [("2-0", due)]
+
+
+def test_no_trial_needs_no_schedule():
+    assert make_schedule(0) is None
+
+
 def test_successive_halving_does_not_depend_on_how_many_launchers_there_are():
     def value(trial, step):
         return (trial.overrides["model.width"] * 7 + step) % 11

@@ -146,11 +146,11 @@ def test_the_ablation_trains_a_teacher_where_none_travels_with_the_package():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, "cifar10_modern", "imagenet_modern"])
 def test_the_nets_of_equal_params_are_of_equal_size(preset):
     trials = trials_of(equal_params, preset, seeds=1)
     shapes = [
-        weight_shapes({"model": trial.model, "num_classes": 1000 if preset == "imagenet" else 10})
+        weight_shapes({"model": trial.model, "num_classes": 1000 if "imagenet" in preset else 10})
         for trial in trials.values()
     ]
     counts = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params, _ in shapes]

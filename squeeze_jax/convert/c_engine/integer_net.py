@@ -277,7 +277,7 @@ def _find_levels(original: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray,
         assert isinstance(found.dequantiser, UniformScale)
         levels, step = found.levels.astype(np.float64), found.dequantiser.step
     elif len(np.unique(original)) <= 2 * LARGEST + 1 and find_codebook(original) is not None:
-        step = float(np.abs(original).max()) / LARGEST
+        step = float(np.abs(original).max()) / LARGEST or 1.0  # of zeros, any
         levels = np.round(original.astype(np.float64) / step)
     else:
         steps = np.maximum(np.abs(weights).max(axis=0), 1e-30) / LARGEST

@@ -25,6 +25,7 @@ from onnxruntime import quantization
 from squeeze_jax.convert.activation_ranges import find_ranges, input_range
 from squeeze_jax.convert.exporters import onnx_graph
 from squeeze_jax.convert.exporters.fixed_batch import run_in_batches
+from squeeze_jax.convert.exporters.least_weights import raise_weights
 from squeeze_jax.convert.folding import fold_batch_norm
 from squeeze_jax.convert.metadata import KEY
 from squeeze_jax.errors import UserError
@@ -32,6 +33,7 @@ from squeeze_jax.network import Network, Preprocessing, Tree, forward
 from squeeze_jax.network.preprocessing import format_size
 from squeeze_jax.signals import held_signals
 
+_LEAST_WEIGHT = 1e-20  # rounds to 0
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 
 
@@ -150,7 +152,7 @@ def quantize(
     with held_signals(), tempfile.TemporaryDirectory() as folder, _without_warnings():
         full, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         # A file, because from a model the library moves the weights into files of its own.
-        onnx.save(model, full)
+        onnx.save(_keep_biases(model), full)
         quantization.quantize_static(
             full,
             small,
@@ -174,6 +176,26 @@ def quantize(
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
     onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _keep_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a model in which no output channel has only zeros for weights.
+
+    onnxruntime gives such a channel a scale of 1, to which the bias is rounded; other scales it
+    makes as large as the bias needs.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    arrays = {array.name: array for array in result.graph.initializer}
+    for node in result.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            array = arrays[node.input[1]]
+            kernel = onnx.numpy_helper.to_array(array)
+            axis = 0 if node.op_type == "Conv" else 1
+            least = np.full(kernel.shape[axis], _LEAST_WEIGHT, np.float32)
+            raised = raise_weights(kernel, least, axis)
+            array.CopyFrom(onnx.numpy_helper.from_array(raised, array.name))
     return result
 
 

@@ -12,12 +12,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import quantizer
 
 from squeeze_jax.convert.activation_ranges import Range, find_ranges, input_range
+from squeeze_jax.convert.exporters.least_weights import raise_weights
 from squeeze_jax.network import Preprocessing
+
+# Operators with weights and a bias -> the axis of the weights' output channels.
+_WITH_BIAS = {
+    schema.BuiltinOperator.CONV_2D: 0,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    schema.BuiltinOperator.FULLY_CONNECTED: 0,
+}
+_MOST_BIAS = 2**30  # half of what int32 holds: scales are rounded
 
 
 def quantize(
@@ -47,7 +57,33 @@ def quantize(
         explicit_dequantize=False,
     )
     ends = [_rule(end, "no_quantize") for end in ("INPUT", "OUTPUT")] if float_io else []
-    return _rewrite(model, [rule, *ends], calibration)
+    return _rewrite(_keep_biases(model, ranges, bits), [rule, *ends], calibration)
+
+
+def _keep_biases(model: bytes, ranges: Mapping[str, Range], bits: int) -> bytes:
+    """Returns a model whose weights are large enough for biases of 32 bits; see `least_weights`.
+
+    ai-edge-quantizer stores biases that overflow as the least integer.
+    """
+    found: Any = flatbuffer_utils.convert_bytearray_to_object(model)
+    graph = found.subgraphs[0]
+    for operator in graph.operators:
+        code = found.operatorCodes[operator.opcodeIndex].builtinCode
+        if code not in _WITH_BIAS or len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            continue
+        inputs, kernel, bias = (graph.tensors[index] for index in operator.inputs[:3])
+        low, high = ranges[inputs.name.decode()]
+        scale = (high - low) / 255 if bits == 8 else max(-low, high) / 32767
+        weights, biases = (
+            np.frombuffer(bytes(found.buffers[tensor.buffer].data), np.float32).reshape(
+                tensor.shape
+            )
+            for tensor in (kernel, bias)
+        )
+        least = 127 * np.abs(biases) / (_MOST_BIAS * scale)
+        raised = raise_weights(weights, least, _WITH_BIAS[code])
+        found.buffers[kernel.buffer].data = np.frombuffer(raised.tobytes(), np.uint8)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(found))
 
 
 def to_float16(model: bytes) -> bytes:
