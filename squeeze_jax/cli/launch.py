@@ -385,7 +385,16 @@ def _dry_run(plan: "Plan") -> str:
         text_table(rows, numeric=(1, 2, 3, 4)),
         f"about {_duration(found.seconds)} on {device}, one trial after another",
     ]
-    if found.seconds > LUNCH:
+    total = found.seconds
+    if plan.renew is not None:
+        config: Any = plan.config
+        designs, drawn = config.search.designs, len(plan.trials) // config.seeds
+        total *= designs / drawn
+        lines.append(
+            f"these are {drawn} of {designs} designs, as search.sampler draws the others by their "
+            f"results: about {_duration(total)} in all"
+        )
+    if total > LUNCH:
         lines.append(
             "longer than a lunch break: fewer --config.seeds or --config.train.epochs help"
         )

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from squeeze_jax.cli import launch
 from squeeze_jax.configs import ablation, sr_sweep
-from squeeze_jax.study import Plan, make_trials
-from squeeze_jax.study.dry_run import _between, _spread, estimate
+from squeeze_jax.study import Plan, dry_run, make_trials
+from squeeze_jax.study.dry_run import DryRun, Estimate, _between, _spread, estimate
 from squeeze_jax.study.preflight import program_of, step_macs
 from squeeze_jax.train.measure import Speed
 
@@ -40,6 +41,19 @@ def test_what_an_ablation_changes_is_another_program():
     # A quarter of the epochs ask the teacher.
     config.train.update(epochs=16.0, teacher_views=4)
     assert macs_of_a_step(config, "taught") == pytest.approx(128 * (100 + 100 / 3 / 4))
+
+
+def test_designs_that_a_sampler_has_not_drawn_yet_count(monkeypatch):
+    trials = [SimpleNamespace(name=f"{design}-{seed}") for design in range(8) for seed in (0, 1)]
+    estimates = [Estimate(trial, {}, 10, 60.0) for trial in trials]
+    monkeypatch.setattr(dry_run, "estimate", lambda plan: DryRun(estimates, 1.0))
+    config = SimpleNamespace(seeds=2, search=SimpleNamespace(designs=64))
+    plan = SimpleNamespace(config=config, trials=trials, renew=lambda: None)
+    text = launch._dry_run(plan)
+    assert "about 16.0 minutes on" in text and "longer than a lunch break" in text
+    assert "8 of 64 designs" in text and "about 2.1 hours in all" in text
+    plan.renew = None
+    assert "designs" not in launch._dry_run(plan)
 
 
 def macs_of_a_step(config, stage):
