@@ -30,7 +30,7 @@ def refine(given: gptq.Problem, found: gptq.Rounded, multiplier: float) -> gptq.
       multiplier: price of a bit, nats, above 0.
     """
     levels, wanted = given.apply_order(found.levels), given.targets / found.step
-    before = found.distortion + multiplier * found.bits
+    before = found.cost(multiplier)
     if before < _TINIEST:
         return found
     upwards = wanted > levels
@@ -38,7 +38,6 @@ def refine(given: gptq.Problem, found: gptq.Rounded, multiplier: float) -> gptq.
     limit = int(np.abs(levels).max()) + 1
     prices = multiplier * gptq.count_bits(levels, limit)
     share = _choose(
-        np.clip(wanted - lower, _MARGIN, 1 - _MARGIN),
         wanted - lower,
         given.hessians,
         given.importance[:, None] * found.step**2 / before,
@@ -46,29 +45,24 @@ def refine(given: gptq.Problem, found: gptq.Rounded, multiplier: float) -> gptq.
     )
     chosen = (lower + (np.asarray(share) > 0.5)).astype(np.int32)
     refined = gptq.descend(given, chosen, found.step, multiplier, limit)
-    return min(found, refined, key=lambda each: each.distortion + multiplier * each.bits)
+    return min(found, refined, key=lambda each: each.cost(multiplier))
 
 
 @jax.jit
 def _choose(
-    share: jax.Array,
-    wanted: jax.Array,
-    hessians: jax.Array,
-    importance: jax.Array,
-    price: jax.Array,
+    wanted: jax.Array, hessians: jax.Array, importance: jax.Array, price: jax.Array
 ) -> jax.Array:
     """Returns shares near 0 or 1 that minimise the cost, float32 [blocks, k, outputs].
 
     Args:
-      share: where to start, above 0 and below 1.
-      wanted: the shares of least distortion.
+      wanted: the shares of least distortion, from which the search starts.
       hessians: [blocks, k, k].
       importance: [blocks, 1, outputs]; shares s of a column cost importance / 2 * e' hessian e for
         their error e = s - wanted.
       price: what a share of 1 costs more than one of 0.
     """
     low, high = _STRETCH
-    start = (share - low) / (high - low)
+    start = (jnp.clip(wanted, _MARGIN, 1 - _MARGIN) - low) / (high - low)
     optimizer = optax.adam(_RATE)
 
     def soften(logits):

@@ -27,6 +27,10 @@ class Rounded(NamedTuple):
     distortion: float  # nats
     bits: float  # entropy of the levels, times their number
 
+    def cost(self, multiplier: float) -> float:
+        """Returns distortion + multiplier * bits, nats."""
+        return self.distortion + multiplier * self.bits
+
 
 class Problem(NamedTuple):
     """Holds matrices to quantize and the cost of errors; inputs are in the order of processing."""
@@ -90,7 +94,7 @@ def search_step(given: Problem, multiplier: float) -> Rounded:
         if step * _FINEST < largest:
             return np.inf
         tried[index] = quantize_at(given, step, multiplier)
-        return tried[index].distortion + multiplier * tried[index].bits
+        return tried[index].cost(multiplier)
 
     coarsest = (
         2 * int(np.ceil(max(0.0, np.log2(largest / _FINEST / first)))) + 1 if largest > 0 else 0

@@ -4,6 +4,7 @@ All of it from shapes alone: nothing is trained here.
 """
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +110,7 @@ def check(plan: Plan) -> CheckedStudy:
       UserError: bad data, a config that no trial can run with, no room for its checkpoints.
     """
     open_once.cache_clear()  # what lies at a path may be another network by now
+    _macs_at.cache_clear()
     workdir = Workdir(plan.workdir)
     stopping = parse_section(StoppingConfig, plan.config.to_dict().get("stopping", {}), "stopping")
     claim = Hypothesis.parse(plan.config.to_dict()["report"].get("claim", {}))
@@ -204,8 +206,13 @@ def step_macs(study: CheckedStudy, trial: Trial) -> float:
 def _teacher_macs(study: CheckedStudy, trial: Trial) -> float:
     if parent := trial.parents.get(TEACHER):
         return study.costs[parent].get("macs", 0)
-    teacher = open_once(trial.parsed.train.teacher)
-    return design_costs(teacher.model, len(teacher.class_names), teacher.input_shape)["macs"]
+    return _macs_at(trial.parsed.train.teacher)
+
+
+@functools.cache  # all trials of a study may have one teacher
+def _macs_at(path: str) -> float:
+    network = open_once(path)
+    return design_costs(network.model, len(network.class_names), network.input_shape)["macs"]
 
 
 def _fit_batches(trials: Sequence[Trial], data_of: Mapping[str, Data]) -> list[Trial]:

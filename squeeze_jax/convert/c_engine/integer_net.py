@@ -22,12 +22,11 @@ from squeeze_jax.compress.sqz.quantized_tensor import (
 from squeeze_jax.convert.activation_ranges import Range, find_ranges, input_range
 from squeeze_jax.convert.c_engine.fixed_point import Factor, to_factor
 from squeeze_jax.convert.folding import fold_batch_norm
+from squeeze_jax.convert.weight_scales import LARGEST, least_scales
 from squeeze_jax.cost.engine import Graph, Operator, trace
 from squeeze_jax.network import Network, leaves_by_path
 
-LARGEST = 127  # magnitude of a weight
 SUM_LEFT_SHIFT = 20  # of the addends of a sum, as in TensorFlow Lite
-_MOST_BIAS = 2**30
 
 
 class Scale(NamedTuple):
@@ -252,8 +251,7 @@ def _quantize_convolution(
     # A channel of zeros has any step; a step so small that the bias overflows grows.
     empty = ~weights.any(axis=0)
     steps = np.where(empty, after.step / before.step / 1024, steps)
-    least = np.abs(bias) / (before.step * _MOST_BIAS)
-    grown = np.maximum(steps, least)
+    grown = np.maximum(steps, least_scales(bias, before.step))
     rounded = np.clip(np.round(weights / grown), -LARGEST, LARGEST)
     # Those of a channel that BatchNorm scales by 0 are its kernel's own.
     levels = np.where((grown > steps) | empty, rounded, levels)

@@ -25,9 +25,9 @@ from onnxruntime import quantization
 from squeeze_jax.convert.activation_ranges import find_ranges, input_range
 from squeeze_jax.convert.exporters import onnx_graph
 from squeeze_jax.convert.exporters.fixed_batch import run_in_batches
-from squeeze_jax.convert.exporters.least_weights import raise_weights
 from squeeze_jax.convert.folding import fold_batch_norm
 from squeeze_jax.convert.metadata import KEY
+from squeeze_jax.convert.weight_scales import raise_weights
 from squeeze_jax.errors import UserError
 from squeeze_jax.network import Network, Preprocessing, Tree, forward
 from squeeze_jax.network.preprocessing import format_size

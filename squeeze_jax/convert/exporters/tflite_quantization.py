@@ -17,8 +17,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import quantizer
 
-from squeeze_jax.convert.activation_ranges import Range, find_ranges, input_range
-from squeeze_jax.convert.exporters.least_weights import raise_weights
+from squeeze_jax.convert.activation_ranges import LEVELS, Range, find_ranges, input_range
+from squeeze_jax.convert.weight_scales import LARGEST, least_scales, raise_weights
 from squeeze_jax.network import Preprocessing
 
 # Operators with weights and a bias -> the axis of the weights' output channels.
@@ -27,7 +27,6 @@ _WITH_BIAS = {
     schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
     schema.BuiltinOperator.FULLY_CONNECTED: 0,
 }
-_MOST_BIAS = 2**30  # half of what int32 holds: scales are rounded
 
 
 def quantize(
@@ -61,7 +60,7 @@ def quantize(
 
 
 def _keep_biases(model: bytes, ranges: Mapping[str, Range], bits: int) -> bytes:
-    """Returns a model whose weights are large enough for biases of 32 bits; see `least_weights`.
+    """Returns a model whose weights are large enough for biases of 32 bits; see `weight_scales`.
 
     ai-edge-quantizer stores biases that overflow as the least integer.
     """
@@ -73,14 +72,14 @@ def _keep_biases(model: bytes, ranges: Mapping[str, Range], bits: int) -> bytes:
             continue
         inputs, kernel, bias = (graph.tensors[index] for index in operator.inputs[:3])
         low, high = ranges[inputs.name.decode()]
-        scale = (high - low) / 255 if bits == 8 else max(-low, high) / 32767
+        scale = (high - low) / LEVELS if bits == 8 else max(-low, high) / 32767
         weights, biases = (
             np.frombuffer(bytes(found.buffers[tensor.buffer].data), np.float32).reshape(
                 tensor.shape
             )
             for tensor in (kernel, bias)
         )
-        least = 127 * np.abs(biases) / (_MOST_BIAS * scale)
+        least = LARGEST * least_scales(biases, scale)
         raised = raise_weights(weights, least, _WITH_BIAS[code])
         found.buffers[kernel.buffer].data = np.frombuffer(raised.tobytes(), np.uint8)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(found))

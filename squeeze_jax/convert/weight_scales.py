@@ -7,6 +7,19 @@ bias overflow or round it to nothing.
 
 import numpy as np
 
+LARGEST = 127  # magnitude of a weight's level
+_MOST_BIAS = 2**30  # half of what int32 holds: scales are rounded
+
+
+def least_scales(bias: np.ndarray, input_scale: float) -> np.ndarray:
+    """Returns the smallest scale of each channel's weights whose bias fits 32 bits.
+
+    Args:
+      bias: [outputs].
+      input_scale: of the layer's input.
+    """
+    return np.abs(bias) / (input_scale * _MOST_BIAS)
+
 
 def raise_weights(kernel: np.ndarray, least: np.ndarray, axis: int) -> np.ndarray:
     """Returns a kernel in which the largest weight of each output channel is at least `least`.
