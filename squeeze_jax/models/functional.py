@@ -129,6 +129,11 @@ def concat_channels(
     return activation(jnp.concatenate(parts, axis=-1))
 
 
+def write_once(x: jax.Array) -> jax.Array:
+    """Returns x; see `cpu_lowering.write_once`."""
+    return cpu_lowering.write_once(x) if uses_matmul() else x
+
+
 def global_average_pool(x: jax.Array) -> jax.Array:
     """Averages [N, H, W, C] over all positions to [N, C], in float32 whatever the input's type."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
