@@ -1,5 +1,7 @@
 """BatchNorm over fixed groups of images, with the gradient that a CPU computes fastest."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,10 +153,15 @@ def _normalize_forward(x, scale, bias, epsilon, axis_name, devices, groups, has_
     if groups and x.dtype == jnp.bfloat16:
         # One pass: the float32 sums lose less of a channel far from 0 than x in bfloat16 has.
         var = jnp.maximum(0, _group_means(jnp.square(wide), groups) - jnp.square(mean))
-    else:
-        # The sum of squares needs the mean first: in one pass, float32 would lose the variance of a
-        # channel that lies far from 0, and a CPU does not fuse the two sums in any case.
+    elif groups:
         var = _group_means(jnp.square(wide - _spread(mean, x, groups)), groups)
+    else:
+        near = jnp.maximum(0, _group_means(jnp.square(wide), groups) - jnp.square(mean))
+        var = _unless_far(
+            near,
+            lambda: _group_means(jnp.square(wide - mean), groups),
+            mean * lax.rsqrt(near + epsilon),
+        )
     if axis_name:
         own = mean
         mean = _group_mean(mean, axis_name, devices)
@@ -172,9 +179,17 @@ def _normalize_backward(epsilon, axis_name, devices, groups, has_pool, saved, co
     x, chosen, scale, mean, inverse = saved
     dy, *_ = cotangents
     # Means over a group of dy and of dy times the normalised x.
-    centred = chosen.astype(jnp.float32) - _spread(mean, x, groups)
+    chosen = chosen.astype(jnp.float32)
     dy_mean = _group_means(dy, groups)
-    dy_x_mean = inverse * _group_means(dy * centred, groups)
+    if groups:
+        dy_x_mean = _group_means(dy * (chosen - _spread(mean, x, groups)), groups)
+    else:
+        dy_x_mean = _unless_far(
+            _group_means(dy * chosen, groups) - dy_mean * mean,
+            lambda: _group_means(dy * (chosen - mean), groups),
+            mean * inverse,
+        )
+    dy_x_mean *= inverse
     if has_pool:  # dy is 0 at all other positions
         dy_mean, dy_x_mean = (means * (dy.size / x.size) for means in (dy_mean, dy_x_mean))
     positions = x.size // dy_mean.size  # of a group
@@ -201,6 +216,17 @@ def _normalize_primal(*arguments) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 _normalize = jax.custom_vjp(_normalize_primal, nondiff_argnums=(3, 4, 5, 6, 7))
 _normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _unless_far(
+    near: jax.Array, exact: Callable[[], jax.Array], deviations: jax.Array
+) -> jax.Array:
+    """Returns `near`, or what `exact` computes if a channel's mean is many deviations from 0.
+
+    The mean of products minus the product of means then loses digits in float32. An array minus its
+    mean has them, but a CPU has to write it.
+    """
+    return lax.cond(jnp.any(jnp.abs(deviations) > 10), exact, lambda: near)
 
 
 def _group_means(x: jax.Array, groups: int) -> jax.Array:
