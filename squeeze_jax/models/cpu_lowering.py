@@ -100,8 +100,44 @@ def max_pool(x: jax.Array, window: int, stride: int, overhang: Padding) -> jax.A
     """Computes max pooling of [N, H, W, C] padded by `overhang`, one axis after the other."""
     x = jnp.pad(x, ((0, 0), *overhang, (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):
-        x = functools.reduce(jnp.maximum, window_slices(x, axis, window, stride))
+        outputs = (x.shape[axis] - window) // stride + 1
+        phases = _phases(x, axis, stride)
+        taps = [
+            lax.slice_in_dim(phases[tap % stride], tap // stride, tap // stride + outputs, axis=axis)
+            for tap in range(window)
+        ]
+        x = functools.reduce(jnp.maximum, taps)
     return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _phases(x: jax.Array, axis: int, stride: int) -> tuple[jax.Array, ...]:
+    """Returns every `stride`-th slice along an axis, from the first on, from the second on, ..."""
+    length = x.shape[axis]
+    return tuple(lax.slice_in_dim(x, phase, length, stride, axis) for phase in range(stride))
+
+
+def _phases_forward(x: jax.Array, axis: int, stride: int) -> tuple[tuple[jax.Array, ...], int]:
+    return _phases(x, axis, stride), x.shape[axis]
+
+
+def _phases_backward(
+    axis: int, stride: int, length: int, gradients: tuple[jax.Array, ...]
+) -> tuple[jax.Array]:
+    # XLA's derivative is a sum of arrays padded with zeros between their elements, which takes up
+    # to twice the time.
+    longest = gradients[0].shape[axis]
+    padding = [[(0, 0)] * dy.ndim for dy in gradients]
+    for pads, dy in zip(padding, gradients, strict=True):
+        pads[axis] = (0, longest - dy.shape[axis])
+    parts = [jnp.pad(dy, pads) for dy, pads in zip(gradients, padding, strict=True)]
+    shape = [*parts[0].shape]
+    shape[axis] *= stride
+    together = jnp.stack(parts, axis + 1).reshape(shape)
+    return (lax.slice_in_dim(together, 0, length, axis=axis),)
+
+
+_phases.defvjp(_phases_forward, _phases_backward)
 
 
 def concat_channels(
