@@ -102,42 +102,36 @@ def max_pool(x: jax.Array, window: int, stride: int, overhang: Padding) -> jax.A
     for axis in (1, 2):
         outputs = (x.shape[axis] - window) // stride + 1
         phases = _phases(x, axis, stride)
-        taps = [
-            lax.slice_in_dim(phases[tap % stride], tap // stride, tap // stride + outputs, axis=axis)
-            for tap in range(window)
-        ]
-        x = functools.reduce(jnp.maximum, taps)
+        taps = [divmod(tap, stride) for tap in range(window)]
+        x = functools.reduce(
+            jnp.maximum,
+            [lax.slice_in_dim(phases[p], first, first + outputs, axis=axis) for first, p in taps],
+        )
     return x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _phases(x: jax.Array, axis: int, stride: int) -> tuple[jax.Array, ...]:
+def _slice_phases(x: jax.Array, axis: int, stride: int) -> tuple[jax.Array, ...]:
     """Returns every `stride`-th slice along an axis, from the first on, from the second on, ..."""
     length = x.shape[axis]
     return tuple(lax.slice_in_dim(x, phase, length, stride, axis) for phase in range(stride))
 
 
-def _phases_forward(x: jax.Array, axis: int, stride: int) -> tuple[tuple[jax.Array, ...], int]:
-    return _phases(x, axis, stride), x.shape[axis]
-
-
 def _phases_backward(
     axis: int, stride: int, length: int, gradients: tuple[jax.Array, ...]
 ) -> tuple[jax.Array]:
-    # XLA's derivative is a sum of arrays padded with zeros between their elements, which takes up
-    # to twice the time.
-    longest = gradients[0].shape[axis]
-    padding = [[(0, 0)] * dy.ndim for dy in gradients]
-    for pads, dy in zip(padding, gradients, strict=True):
-        pads[axis] = (0, longest - dy.shape[axis])
-    parts = [jnp.pad(dy, pads) for dy, pads in zip(gradients, padding, strict=True)]
-    shape = [*parts[0].shape]
-    shape[axis] *= stride
-    together = jnp.stack(parts, axis + 1).reshape(shape)
-    return (lax.slice_in_dim(together, 0, length, axis=axis),)
+    # XLA's derivative adds arrays with zeros between their elements, which takes longer.
+    dx = jnp.stack([_pad_end(dy, axis, gradients[0].shape[axis]) for dy in gradients], axis + 1)
+    dx = dx.reshape(*dx.shape[:axis], -1, *dx.shape[axis + 2 :])
+    return (lax.slice_in_dim(dx, 0, length, axis=axis),)
 
 
-_phases.defvjp(_phases_forward, _phases_backward)
+_phases = jax.custom_vjp(_slice_phases, nondiff_argnums=(1, 2))
+_phases.defvjp(lambda x, axis, stride: (_phases(x, axis, stride), x.shape[axis]), _phases_backward)
+
+
+def _pad_end(x: jax.Array, axis: int, length: int) -> jax.Array:
+    """Pads x with zeros to `length` along an axis."""
+    return jnp.pad(x, [(0, length - n if i == axis else 0) for i, n in enumerate(x.shape)])
 
 
 def concat_channels(
@@ -186,23 +180,23 @@ def im2col(
     return x
 
 
-@jax.jit
-def _identity(x: jax.Array) -> jax.Array:
-    return lax.optimization_barrier(x)  # JAX drops a call that only hands its argument on
-
-
 @jax.custom_vjp
-def write_once(x: jax.Array) -> jax.Array:
+def materialize(x: jax.Array) -> jax.Array:
     """Returns x, computed once for all of its readers, and so is its gradient.
 
-    XLA on a CPU computes an elementwise operation again in each of its readers, so that a sum with
-    a shortcut also computes those of all blocks before. It doesn't look into a call.
+    Otherwise XLA computes elementwise operations again in each reader: behind a sum with a
+    shortcut, those of all blocks before. It does not look into a call that it may not inline.
     """
     with set_xla_metadata(inlineable="false"):
         return _identity(x)
 
 
-write_once.defvjp(lambda x: (write_once(x), None), lambda _, dy: (write_once(dy),))
+@jax.jit
+def _identity(x: jax.Array) -> jax.Array:
+    return lax.optimization_barrier(x)  # JAX drops a call that only returns its argument
+
+
+materialize.defvjp(lambda x: (materialize(x), None), lambda _, dy: (materialize(dy),))
 
 
 @jax.custom_vjp
@@ -217,8 +211,8 @@ def _matmul_backward(
     x, matrix = seen
     dy_rows, x_rows = dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1])
     dx = lax.dot_general(dy, matrix, (((x.ndim - 1,), (1,)), ((), ())))
-    # The product of the narrower array's transpose with the wider one takes as little as a quarter
-    # of the other's time. Without the barrier XLA swaps them to save the transpose.
+    # The narrower array's transpose times the wider one takes down to a quarter of the time of the
+    # wider one's times the narrower. Without the barrier, XLA swaps them to save a transpose.
     over_rows = (((0,), (0,)), ((), ()))
     if dy_rows.shape[1] < x_rows.shape[1]:
         return dx, lax.optimization_barrier(lax.dot_general(dy_rows, x_rows, over_rows)).T

@@ -129,9 +129,9 @@ def concat_channels(
     return activation(jnp.concatenate(parts, axis=-1))
 
 
-def write_once(x: jax.Array) -> jax.Array:
-    """Returns x; see `cpu_lowering.write_once`."""
-    return cpu_lowering.write_once(x) if uses_matmul() else x
+def materialize(x: jax.Array) -> jax.Array:
+    """Returns x; a CPU computes it, and its gradient, once for all readers."""
+    return cpu_lowering.materialize(x) if uses_matmul() else x
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -163,7 +163,7 @@ class SqueezeNet(nnx.Module):
             if beside is None:
                 x = fire(x, pool=pool, train=train)
             else:
-                x = functional.write_once(fire(x, train=train) + beside)
+                x = functional.materialize(fire(x, train=train) + beside)
                 x = functional.max_pool(x) if pool else x
         if train and self.dropout:
             x = functional.dropout(x, self.dropout, key)

@@ -80,7 +80,7 @@ class Block(nnx.Module):
         y = shortcut if self.rewired else x
         for name in ("reduce1", "reduce2", "separable1", "separable2", "expand"):
             y = jax.nn.relu(getattr(self, name)(y, train=train))
-        return functional.write_once(jax.nn.relu(shortcut + y))
+        return functional.materialize(jax.nn.relu(shortcut + y))
 
 
 class SqueezeNext(nnx.Module):

@@ -95,6 +95,22 @@ def test_statistics_hold_far_from_zero(backend):
     np.testing.assert_allclose(y, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("groups", [0, 1])
+def test_gradients_hold_far_from_zero(groups):
+    """Nor would the mean of dy times x minus the product of their means."""
+    draw = np.random.default_rng(0).standard_normal
+    x, dy = (np.float32(mean + draw((8, 256, 2))) for mean in (5000, 3))
+    x, dy = (array.reshape(2048, 2) if not groups else array for array in (x, dy))
+    _, backward = jax.vjp(
+        lambda x: normalize(x, jnp.ones(2), jnp.zeros(2), EPSILON, "", 1, groups)[0], x
+    )
+    (dx,) = backward(jnp.asarray(dy))
+    x, dy = (np.float64(array).reshape(2048, 2) for array in (x, dy))
+    normal = (x - x.mean(0)) / x.std(0)
+    expected = (dy - dy.mean(0) - normal * (dy * normal).mean(0)) / x.std(0)
+    np.testing.assert_allclose(np.reshape(dx, (2048, 2)), expected, atol=1e-2)
+
+
 def test_bfloat16_has_float32_statistics(arrays):
     x, _, scale, bias = arrays
     exact, rough = (layer_of(scale, bias) for _ in range(2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from squeeze_jax.models import conv_backend, functional
+from squeeze_jax.models import conv_backend, cpu_lowering, functional
 
 BACKENDS = ("native", "matmul")
 
@@ -271,3 +271,24 @@ def test_few_images_are_not_worth_the_longer_compilation():
         == conv_backend.default_conv_backend("gpu")
         == "native"
     )
+
+
+def test_what_is_materialized_is_computed_once():
+    """FLOPs grow with the number of blocks, not with its square, and nothing else changes."""
+
+    def compiled(blocks, keep):
+        def loss(x, w):
+            for _ in range(blocks):
+                x = keep(jax.nn.relu(x + jnp.square(x @ w)))
+            return x.sum()
+
+        x = jax.random.normal(jax.random.key(0), (64, 8)) / 9
+        gradients = jax.jit(jax.grad(loss, (0, 1)))
+        return gradients(x, x[:8]), gradients.lower(x, x[:8]).compile().cost_analysis()["flops"]
+
+    (found, six), (_, eight), (_, ten) = (
+        compiled(blocks, cpu_lowering.materialize) for blocks in (6, 8, 10)
+    )
+    assert eight - six == ten - eight
+    for dx, expected in zip(found, compiled(6, lambda x: x)[0], strict=True):
+        np.testing.assert_allclose(dx, expected, rtol=1e-5)
