@@ -150,18 +150,17 @@ def _normalize_forward(x, scale, bias, epsilon, axis_name, devices, groups, has_
     scale, bias = (array.reshape((*axes, -1)) for array in (scale, bias))
     wide = x.astype(jnp.float32)
     mean = _group_means(x, groups)
-    if groups and x.dtype == jnp.bfloat16:
-        # One pass: the float32 sums lose less of a channel far from 0 than x in bfloat16 has.
-        var = jnp.maximum(0, _group_means(jnp.square(wide), groups) - jnp.square(mean))
-    elif groups:
-        var = _group_means(jnp.square(wide - _spread(mean, x, groups)), groups)
+
+    def two_passes() -> jax.Array:
+        return _group_means(jnp.square(wide - _spread(mean, x, groups)), groups)
+
+    if groups and x.dtype != jnp.bfloat16:
+        var = two_passes()
     else:
-        near = jnp.maximum(0, _group_means(jnp.square(wide), groups) - jnp.square(mean))
-        var = _unless_far(
-            near,
-            lambda: _group_means(jnp.square(wide - mean), groups),
-            mean * lax.rsqrt(near + epsilon),
-        )
+        # In bfloat16 the float32 sums lose less of a channel far from 0 than x itself has.
+        var = jnp.maximum(0, _group_means(jnp.square(wide), groups) - jnp.square(mean))
+        if not groups:
+            var = _unless_far(var, two_passes, mean * lax.rsqrt(var + epsilon))
     if axis_name:
         own = mean
         mean = _group_mean(mean, axis_name, devices)
@@ -181,14 +180,15 @@ def _normalize_backward(epsilon, axis_name, devices, groups, has_pool, saved, co
     # Means over a group of dy and of dy times the normalised x.
     chosen = chosen.astype(jnp.float32)
     dy_mean = _group_means(dy, groups)
+
+    def centred() -> jax.Array:
+        return _group_means(dy * (chosen - _spread(mean, x, groups)), groups)
+
     if groups:
-        dy_x_mean = _group_means(dy * (chosen - _spread(mean, x, groups)), groups)
+        dy_x_mean = centred()
     else:
-        dy_x_mean = _unless_far(
-            _group_means(dy * chosen, groups) - dy_mean * mean,
-            lambda: _group_means(dy * (chosen - mean), groups),
-            mean * inverse,
-        )
+        near = _group_means(dy * chosen, groups) - dy_mean * mean
+        dy_x_mean = _unless_far(near, centred, mean * inverse)
     dy_x_mean *= inverse
     if has_pool:  # dy is 0 at all other positions
         dy_mean, dy_x_mean = (means * (dy.size / x.size) for means in (dy_mean, dy_x_mean))
